@@ -1,0 +1,1 @@
+//! Who is calling, and whether the token is theirs to use.

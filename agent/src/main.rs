@@ -1,0 +1,2 @@
+//! The podcreds binary.
+fn main() {}

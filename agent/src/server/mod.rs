@@ -1,0 +1,34 @@
+//! The credentials endpoint: HTTP/1.1 for the pods' SDKs.
+
+use crate::{credentials::Subject, types::Token};
+
+/// What the stage before knows of the process at the other end of a connection.
+pub trait Identify: Send + Sync + 'static {
+    /// Says whose credentials this token may fetch over this connection.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] when the token cannot be read, or is not the caller's to use.
+    fn identify(&self, token: &Token) -> Result<Subject, Refusal>;
+
+    /// What counts as one caller where connections are limited: the pod's cgroup id, or 0 for
+    /// everyone whose pod is not known.
+    fn quota(&self) -> u64;
+}
+
+/// Why a token is turned away before anything is looked up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is not a service-account token at all: 400.
+    #[error("the Authorization header holds no readable service-account token: {0}")]
+    Malformed(&'static str),
+    /// Its own claims say that it has expired: 400.
+    #[error("the service-account token has expired")]
+    Expired,
+    /// It is another pod's: 403.
+    #[error("the service-account token belongs to another pod")]
+    OtherPod,
+    /// Nobody knows which pod is calling: 403.
+    #[error("the calling process belongs to no pod on this node")]
+    UnknownCaller,
+}

@@ -1,0 +1,9 @@
+//! Plain values that more than one stage speaks of. They know no stage.
+
+mod credentials;
+mod pod;
+mod token;
+
+pub use credentials::Credentials;
+pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
+pub use token::{Token, TokenDigest};

@@ -1,0 +1,65 @@
+//! The service-account token, kept from every place where it could leak.
+
+use std::{fmt, sync::Arc};
+
+use aws_lc_rs::digest;
+use zeroize::Zeroizing;
+
+/// A projected service-account token as the pod sent it: unverified, and secret.
+///
+/// Clones share one buffer, which is wiped when the last of them goes. `Debug` never shows it.
+#[derive(Clone)]
+pub struct Token(Arc<Zeroizing<String>>);
+
+impl Token {
+    /// Takes the value of an `Authorization` header.
+    pub fn new(raw: impl Into<String>) -> Self {
+        Self(Arc::new(Zeroizing::new(raw.into())))
+    }
+
+    /// The secret itself, for the two places that need it: reading the claims, and EKS Auth.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The SHA-256 of the token, which stands for it wherever tokens are compared.
+    pub fn digest(&self) -> TokenDigest {
+        let digest = digest::digest(&digest::SHA256, self.0.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        TokenDigest(bytes)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+/// The SHA-256 of a [`Token`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenDigest(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_of_the_token() {
+        let token = Token::new("very-secret");
+        assert!(!format!("{token:?} {:?}", token.digest()).contains("very"));
+    }
+
+    #[test]
+    fn digests_tell_tokens_apart() {
+        assert_eq!(Token::new("a").digest(), Token::new("a").digest());
+        assert_ne!(Token::new("a").digest(), Token::new("b").digest());
+    }
+}
