@@ -1,0 +1,156 @@
+//! `connect()`: redirect, and note who called.
+
+use aya_ebpf::{
+    bindings::bpf_sock_addr,
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    programs::SockAddrContext,
+};
+use podcreds_common::{
+    ASKED_LISTENER, ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Counter, Endpoint, LISTENER_PORT_MIN,
+};
+
+use crate::{
+    maps::{CALLERS, count},
+    net::{
+        CREDENTIALS4, CREDENTIALS6, Ip6, LISTENER4, LOOPBACK6, PORT, UNSPECIFIED6, ip6, mapped,
+        port_number, port_word, set_ip6, socket,
+    },
+    pods,
+};
+
+const SOCK_STREAM: u32 = 1;
+
+/// An IPv4 connect. All others cost the two comparisons.
+#[inline(always)]
+pub(crate) fn v4(ctx: &SockAddrContext) {
+    let addr: *mut bpf_sock_addr = ctx.sock_addr;
+    // SAFETY: the context outlives the program.
+    let (ip, port) = unsafe { ((*addr).user_ip4, (*addr).user_port) };
+    if ip == CREDENTIALS4 && port == PORT {
+        let Some((endpoint, call)) = destination(ctx, ASKED_V4) else {
+            return;
+        };
+        if endpoint.port4 == 0 || !record(ctx, &call, endpoint.port4) {
+            return count(Counter::Failed);
+        }
+        // SAFETY: as above, for stores.
+        unsafe {
+            (*addr).user_ip4 = LISTENER4;
+            (*addr).user_port = port_word(endpoint.port4);
+        }
+        count(Counter::RedirectedV4);
+    } else if ip == LISTENER4 {
+        straight_to_listener(ctx, port_number(port));
+    }
+}
+
+/// An IPv6 connect, of an IPv4 address in its mapped form perhaps.
+#[inline(always)]
+pub(crate) fn v6(ctx: &SockAddrContext) {
+    let ip = ip6(ctx);
+    // SAFETY: the context outlives the program.
+    let port = unsafe { (*ctx.sock_addr).user_port };
+    if port == PORT {
+        if ip == CREDENTIALS6 {
+            redirect_v6(ctx, ASKED_V6);
+        } else if ip == mapped(CREDENTIALS4) {
+            redirect_v6(ctx, ASKED_V4_MAPPED);
+        }
+    } else if port_number(port) >= LISTENER_PORT_MIN && is_listener(ip) {
+        straight_to_listener(ctx, port_number(port));
+    }
+}
+
+#[inline(always)]
+fn redirect_v6(ctx: &SockAddrContext, asked: u8) {
+    let Some((endpoint, call)) = destination(ctx, asked) else {
+        return;
+    };
+    // A socket that is IPv6 only reaches nothing but `::1`; where the namespace has no IPv6, the
+    // others still reach the IPv4 listener. Who asked for IPv4 gets IPv4.
+    let (ip, port) = if endpoint.port6 != 0 && asked == ASKED_V6 {
+        (LOOPBACK6, endpoint.port6)
+    } else {
+        (mapped(LISTENER4), endpoint.port4)
+    };
+    if port == 0 || !record(ctx, &call, port) {
+        return count(Counter::Failed);
+    }
+    set_ip6(ctx, ip);
+    // SAFETY: the context outlives the program.
+    unsafe { (*ctx.sock_addr).user_port = port_word(port) };
+    count(if asked == ASKED_V6 {
+        Counter::RedirectedV6
+    } else {
+        Counter::RedirectedV4
+    });
+}
+
+/// The address of a listener, or `::`, which connects to `::1`.
+fn is_listener(ip: Ip6) -> bool {
+    ip == LOOPBACK6 || ip == UNSPECIFIED6 || ip == mapped(LISTENER4)
+}
+
+/// What is known of the call before it is written down.
+struct Call {
+    pod: u64,
+    netns: u64,
+    asked: u8,
+}
+
+/// The listener for this caller, when it is a pod's process on a socket of that pod's.
+#[inline(always)]
+fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(Endpoint, Call)> {
+    // SAFETY: the context outlives the program.
+    if unsafe { (*ctx.sock_addr).type_ } != SOCK_STREAM {
+        return None;
+    }
+    let Some(pod) = pods::of_current_process() else {
+        count(Counter::UnknownPod);
+        return None;
+    };
+    let netns = pods::netns(ctx);
+    let Some(endpoint) = pod.endpoint_in(netns) else {
+        count(Counter::ForeignNetns);
+        return None;
+    };
+    let pod = pod.id;
+    Some((endpoint, Call { pod, netns, asked }))
+}
+
+/// Notes a caller that chose a listener's address itself, so that it is taken for nobody else.
+#[inline(always)]
+fn straight_to_listener(ctx: &SockAddrContext, port: u16) {
+    let call = Call {
+        pod: pods::of_current_process().map_or(0, |pod| pod.id),
+        netns: pods::netns(ctx),
+        asked: ASKED_LISTENER,
+    };
+    count(if record(ctx, &call, port) {
+        Counter::Direct
+    } else {
+        Counter::Failed
+    });
+}
+
+/// Writes the caller's record on the client's socket, over the one of an earlier connect. False when
+/// memory is short.
+#[inline(always)]
+fn record(ctx: &SockAddrContext, call: &Call, port: u16) -> bool {
+    // SAFETY: the hook's own socket.
+    let caller = unsafe { CALLERS.get_or_create(socket(ctx)) };
+    if caller.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and the storage lives as long as the socket, which this call holds locked.
+    unsafe {
+        (*caller).pod = call.pod;
+        (*caller).leaf = bpf_get_current_cgroup_id();
+        (*caller).netns = call.netns;
+        (*caller).connected_at = bpf_ktime_get_ns();
+        (*caller).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*caller).port = port;
+        (*caller).asked = call.asked;
+    }
+    true
+}

@@ -1,0 +1,2 @@
+//! Empty: it lets cargo track this crate as a dependency. The programs are in `main.rs`.
+#![no_std]
