@@ -7,8 +7,13 @@
 //!
 //! `docs/architecture.md` tells the road of a request and the invariants behind it.
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod credentials;
+pub mod datapath;
 pub mod identity;
+pub mod ops;
 pub mod server;
 pub mod types;
 pub mod upstream;

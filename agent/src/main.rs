@@ -1,2 +1,77 @@
-//! The podcreds binary.
-fn main() {}
+//! The podcreds binary: reads the command line, and turns the outcome into an exit code.
+
+use std::{fmt::Display, process::ExitCode};
+
+use clap::Parser as _;
+use podcreds::{
+    app::{self, AppError},
+    cli::{Cli, Command, ServerArgs},
+    config::Config,
+    datapath::DatapathError,
+    ops::{hardening, telemetry},
+    upstream::SetupError,
+};
+
+// From sysexits.h, which scripts and service managers know.
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const NO_PERMISSION: u8 = 77;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a terminal that is gone.
+            let _printed = error.print();
+            return if error.use_stderr() {
+                USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.command {
+        Command::Server(args) => server(args),
+    }
+}
+
+fn server(args: ServerArgs) -> ExitCode {
+    let (format, verbosity) = (args.log_format, args.verbosity);
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, USAGE),
+    };
+    if let Err(error) = telemetry::init(format, verbosity) {
+        return fail(&error, UNAVAILABLE);
+    }
+    if let Err(error) = hardening::forbid_core_dumps() {
+        return fail(&error, UNAVAILABLE);
+    }
+    if let Err(error) = hardening::raise_open_files() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    match app::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, exit_code(&error)),
+    }
+}
+
+fn exit_code(error: &AppError) -> u8 {
+    match error {
+        AppError::Bind(_)
+        | AppError::Datapath(DatapathError::CgroupRoot { .. } | DatapathError::Bind { .. })
+        | AppError::Upstream(SetupError::NoRegion) => USAGE,
+        AppError::Datapath(DatapathError::NotPermitted(_)) => NO_PERMISSION,
+        _ => UNAVAILABLE,
+    }
+}
+
+/// The last words: in the log, or on standard error where there is no log.
+fn fail(error: &dyn Display, code: u8) -> ExitCode {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{error}");
+    } else {
+        eprintln!("podcreds: {error}");
+    }
+    code.into()
+}

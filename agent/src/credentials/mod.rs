@@ -1,6 +1,28 @@
 //! Credentials in memory: what has been fetched, kept ready to be sent.
+//!
+//! [`Store::cached`] is the road of nearly every request: a look into a map of ready-made bodies.
+//! What is not there is fetched by [`Store::fetch`]. Each pod has a [line](line) of the tokens that
+//! wait to be exchanged, and one task that takes them one by one, so however many requests wait,
+//! one call goes out. The task belongs to the agent, not to a client: clients may hang up.
 
 use crate::types::{PodUid, TokenDigest};
+
+mod body;
+mod cache;
+mod clock;
+mod config;
+mod error;
+mod line;
+mod metrics;
+mod store;
+#[cfg(test)]
+mod testing;
+
+pub use clock::Clock;
+pub use config::Config;
+pub use error::{CredentialError, RefusalKind};
+pub use metrics::Metrics;
+pub use store::Store;
 
 /// Whose credentials are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,1 +1,190 @@
 //! Who is calling, and whether the token is theirs to use.
+//!
+//! Three witnesses must agree: the kernel's record of the caller, the listener that accepted the
+//! connection (the datapath has compared these two), and the claims in the token. The claims are not
+//! verified here: EKS Auth does that before it hands anything out, and nothing that was fetched with
+//! one token is ever served to another.
+
+mod claims;
+mod delegates;
+mod metrics;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use dashmap::DashSet;
+
+pub use metrics::Metrics;
+
+use crate::{
+    credentials::Subject,
+    server::{Identify, Refusal},
+    types::{PodUid, ServiceAccount, Token},
+};
+use claims::Claims;
+use delegates::Delegates;
+
+/// How far the node's clock may be behind the API server's before a token counts as expired here.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// What the kernel says of the process at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// A process of a pod on this node, over a listener of that pod's network namespace.
+    Pod {
+        /// The pod.
+        uid: PodUid,
+        /// The pod's cgroup id.
+        cgroup: u64,
+    },
+    /// A process of no known pod, or one that came over another pod's listener.
+    Stranger {
+        /// Its process id, as the host sees it.
+        process: u32,
+    },
+    /// The client was gone before the kernel could tell who it was.
+    Unrecorded,
+    /// The connection came over the node path, where nobody asks the kernel.
+    NodePath,
+}
+
+/// What is done when the witnesses disagree (`--identity`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Refuse.
+    Enforce,
+    /// Log and count, then trust the token alone.
+    Audit,
+    /// Trust the token alone.
+    Off,
+}
+
+/// What identity needs to know from the command line.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is done when the witnesses disagree.
+    pub mode: Mode,
+    /// Pods of these service accounts may use other pods' tokens.
+    pub delegates: Vec<ServiceAccount>,
+    /// Where kubelet keeps its pods' volumes.
+    pub kubelet_root: PathBuf,
+}
+
+/// Holds tokens to the pods that they were issued to.
+#[derive(Debug)]
+pub struct Identity {
+    mode: Mode,
+    delegates: Delegates,
+    metrics: Metrics,
+    /// The pods whose foreign tokens have been logged: once each.
+    reported: DashSet<PodUid>,
+}
+
+/// One connection's caller: what the kernel said of it, under this node's policy.
+#[derive(Debug)]
+pub struct Caller {
+    identity: Arc<Identity>,
+    evidence: Evidence,
+}
+
+impl Identity {
+    /// Makes the policy of this node.
+    pub fn new(config: Config, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            mode: config.mode,
+            delegates: Delegates::new(config.delegates, config.kubelet_root),
+            metrics,
+            reported: DashSet::new(),
+        })
+    }
+
+    /// Takes a connection in.
+    pub fn caller(self: &Arc<Self>, evidence: Evidence) -> Caller {
+        Caller {
+            identity: Arc::clone(self),
+            evidence,
+        }
+    }
+
+    /// Forgets what was remembered of a pod that is gone.
+    pub fn forget(&self, pod: PodUid) {
+        self.reported.remove(&pod);
+        self.delegates.forget(pod);
+    }
+
+    fn decide(
+        &self,
+        evidence: Evidence,
+        claims: &Claims,
+        token: &Token,
+    ) -> Result<Subject, Refusal> {
+        let bearer = || Subject::Bearer(token.digest());
+        let refusal = match evidence {
+            Evidence::Pod { uid, .. } if claims.pod == Some(uid) => {
+                self.metrics.matched.inc();
+                return Ok(Subject::Pod(uid));
+            }
+            Evidence::NodePath => {
+                self.metrics.node_path.inc();
+                return Ok(bearer());
+            }
+            _ if self.mode == Mode::Off => {
+                self.metrics.unchecked.inc();
+                return Ok(bearer());
+            }
+            Evidence::Pod { uid, .. } if self.delegates.contains(uid) => {
+                self.metrics.delegated.inc();
+                return Ok(bearer());
+            }
+            Evidence::Pod { uid, .. } => {
+                self.report_foreign_token(uid, claims);
+                Refusal::OtherPod
+            }
+            Evidence::Stranger { process } => {
+                tracing::debug!(process, "a process of no known pod asked for credentials");
+                Refusal::UnknownCaller
+            }
+            Evidence::Unrecorded => Refusal::UnknownCaller,
+        };
+        if self.mode == Mode::Audit {
+            self.metrics.audited.inc();
+            return Ok(bearer());
+        }
+        self.metrics.refused.inc();
+        Err(refusal)
+    }
+
+    fn report_foreign_token(&self, pod: PodUid, claims: &Claims) {
+        if self.reported.insert(pod) {
+            tracing::warn!(
+                pod_uid = %pod,
+                token_pod_uid = claims.pod.map(tracing::field::display),
+                refused = self.mode == Mode::Enforce,
+                "a pod uses a token that was issued to another pod; this is logged once a pod"
+            );
+        }
+    }
+}
+
+impl Identify for Caller {
+    fn identify(&self, token: &Token) -> Result<Subject, Refusal> {
+        let claims = Claims::read(token)?;
+        if claims.expires_at + CLOCK_SKEW <= SystemTime::now() {
+            return Err(Refusal::Expired);
+        }
+        self.identity.decide(self.evidence, &claims, token)
+    }
+
+    fn quota(&self) -> u64 {
+        match self.evidence {
+            Evidence::Pod { cgroup, .. } => cgroup,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

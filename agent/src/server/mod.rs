@@ -1,6 +1,23 @@
 //! The credentials endpoint: HTTP/1.1 for the pods' SDKs.
+//!
+//! [`Server::serve`] takes over a connection with what the stage before knows of its caller, and
+//! answers `GET /v1/credentials` on it. The road of a request that finds its answer in memory is
+//! synchronous, copies no credential and ends in one `writev`.
+
+mod answer;
+mod config;
+mod endpoint;
+mod host;
+mod limits;
+mod metrics;
+mod serve;
+mod stream;
 
 use crate::{credentials::Subject, types::Token};
+
+pub use config::Config;
+pub use metrics::Metrics;
+pub use serve::{Server, Times};
 
 /// What the stage before knows of the process at the other end of a connection.
 pub trait Identify: Send + Sync + 'static {
@@ -32,3 +49,6 @@ pub enum Refusal {
     #[error("the calling process belongs to no pod on this node")]
     UnknownCaller,
 }
+
+#[cfg(test)]
+mod tests;

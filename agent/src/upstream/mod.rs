@@ -6,6 +6,14 @@ use futures_util::future::BoxFuture;
 
 use crate::types::{Credentials, Token};
 
+mod answer;
+mod eks_auth;
+mod failure;
+mod metrics;
+
+pub use eks_auth::{Config, EksAuth, SetupError};
+pub use metrics::Metrics;
+
 /// Exchanges a pod's token for the credentials of its role.
 ///
 /// EKS Auth through the AWS SDK in production, a fake in the unit tests of the stage before.
@@ -18,9 +26,11 @@ pub trait AssumeRole: Send + Sync + 'static {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// Final for this pod and token: asking again gives the same answer until somebody changes
-    /// something (no association, token invalid or expired, access denied).
+    /// something.
     #[error("{code}: {message}")]
     Refused {
+        /// What there is to be changed.
+        kind: RefusalKind,
         /// EKS Auth's error code, such as `ResourceNotFoundException`.
         code: String,
         /// EKS Auth's own words, fit to be shown to the pod.
@@ -33,6 +43,32 @@ pub enum UpstreamError {
         retry_after: Option<Duration>,
     },
     /// No usable answer (unreachable, too slow, 5xx, nonsense): worth another try.
-    #[error("EKS Auth gave no usable answer: {0}")]
-    Unavailable(String),
+    #[error("EKS Auth gave no usable answer: {reason}")]
+    Unavailable {
+        /// What went wrong, without secrets.
+        reason: String,
+        /// How long EKS Auth asked to be left alone, if it did.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl UpstreamError {
+    /// [`UpstreamError::Unavailable`] where nobody said when to come back.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable {
+            reason: reason.into(),
+            retry_after: None,
+        }
+    }
+}
+
+/// What a refused pod's owner has to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalKind {
+    /// The token is expired, or is not one of this cluster's.
+    BadToken,
+    /// No association names the pod's service account, or the cluster is unknown.
+    NotFound,
+    /// The association's role may not be assumed.
+    Denied,
 }

@@ -1,0 +1,196 @@
+//! The command line, checked and taken apart into what each stage needs.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use http::Uri;
+
+use crate::{
+    cli::{self, ServerArgs},
+    credentials, datapath, identity, server, upstream,
+};
+
+/// Everything that the agent can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How pods reach the agent.
+    pub datapath: Datapath,
+    /// Who may use which token.
+    pub identity: identity::Config,
+    /// The credentials endpoint.
+    pub server: server::Config,
+    /// The cache.
+    pub credentials: credentials::Config,
+    /// EKS Auth.
+    pub upstream: upstream::Config,
+    /// Where Prometheus finds the metrics.
+    pub metrics_address: IpAddr,
+    /// And on which port.
+    pub metrics_port: u16,
+    /// Where kubelet's probes are answered, on localhost.
+    pub probe_port: u16,
+    /// How long to finish what is in flight.
+    pub grace_period: Duration,
+}
+
+/// How pods reach the agent.
+#[derive(Clone, Debug)]
+pub enum Datapath {
+    /// Redirected by eBPF.
+    Ebpf(datapath::Config),
+    /// At addresses of the host.
+    Node(Vec<SocketAddr>),
+}
+
+/// A flag whose value makes no sense.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid value for --{flag}: {reason}")]
+pub struct ConfigError {
+    flag: &'static str,
+    reason: String,
+}
+
+impl TryFrom<ServerArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: ServerArgs) -> Result<Self, ConfigError> {
+        let datapath = datapath(&args);
+        let mut upstream = upstream::Config::new(cluster_name(args.cluster_name)?);
+        upstream.endpoint = args.endpoint.map(endpoint).transpose()?;
+        Ok(Self {
+            datapath,
+            identity: identity::Config {
+                mode: args.identity,
+                delegates: args.delegates,
+                kubelet_root: args.kubelet_root,
+            },
+            server: server::Config {
+                max_connections_per_pod: usize::try_from(args.max_connections_per_pod)
+                    .unwrap_or(usize::MAX),
+                ..server::Config::default()
+            },
+            credentials: credentials::Config::default(),
+            upstream,
+            metrics_address: args.metrics_address,
+            metrics_port: args.metrics_port,
+            probe_port: args.probe_port,
+            grace_period: Duration::from_secs(args.shutdown_grace_period),
+        })
+    }
+}
+
+fn datapath(args: &ServerArgs) -> Datapath {
+    match args.datapath {
+        cli::Datapath::Ebpf => Datapath::Ebpf(datapath::Config {
+            cgroup_root: args.cgroup_root.clone(),
+        }),
+        cli::Datapath::Node => Datapath::Node(
+            args.bind_hosts
+                .iter()
+                .map(|host| SocketAddr::new(*host, args.port))
+                .collect(),
+        ),
+    }
+}
+
+/// EKS's own rule for the names of clusters.
+fn cluster_name(name: String) -> Result<String, ConfigError> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts_well && name.len() <= 100 && name.chars().all(valid) {
+        return Ok(name);
+    }
+    Err(ConfigError {
+        flag: "cluster-name",
+        reason: format!(
+            "{name:?} is not the name of an EKS cluster (letters, digits, - and _, at most 100)"
+        ),
+    })
+}
+
+fn endpoint(url: String) -> Result<String, ConfigError> {
+    let wrong = |reason: &str| ConfigError {
+        flag: "endpoint",
+        reason: format!("{url:?} {reason}"),
+    };
+    let uri: Uri = url.parse().map_err(|_| wrong("is not a URL"))?;
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(url),
+        _ => Err(wrong("is not an http:// or https:// URL with a host")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn config(arguments: &[&str]) -> Result<Config, String> {
+        let all = ["podcreds", "server"].iter().chain(arguments);
+        let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
+        let Command::Server(args) = cli.command;
+        Config::try_from(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_cluster_is_all_that_must_be_named() {
+        let config = config(&["-c", "test"]).unwrap();
+        assert!(matches!(config.datapath, Datapath::Ebpf(_)));
+        assert_eq!(config.identity.mode, identity::Mode::Enforce);
+        assert_eq!((config.metrics_port, config.probe_port), (2705, 2703));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_the_flags_name() {
+        for (flag, value) in [
+            ("--cluster-name", ""),
+            ("--cluster-name", "-x"),
+            ("--cluster-name", "a/b"),
+            ("--endpoint", "localhost:80"),
+            ("--endpoint", "ftp://host"),
+            ("--endpoint", "http://"),
+            ("--delegate", "no-namespace"),
+            ("--identity", "maybe"),
+            ("--bind-hosts", "localhost"),
+            ("--metrics-port", "65536"),
+            ("--max-connections-per-pod", "0"),
+            ("--verbosity", "loud"),
+        ] {
+            let argument = format!("{flag}={value}");
+            let error = config(&["--cluster-name", "test", &argument])
+                .or_else(|_| config(&[&argument]))
+                .expect_err(&argument);
+            assert!(error.contains(flag), "{argument}: {error}");
+        }
+        assert!(config(&[]).unwrap_err().contains("--cluster-name"));
+    }
+
+    #[test]
+    fn the_node_path_takes_the_official_addresses() {
+        let config = config(&[
+            "-c",
+            "x",
+            "--datapath",
+            "node",
+            "-b",
+            "127.0.0.1,[::1]",
+            "-p",
+            "81",
+        ]);
+        let Ok(Config {
+            datapath: Datapath::Node(addresses),
+            ..
+        }) = config
+        else {
+            panic!("{config:?}");
+        };
+        assert_eq!(
+            addresses,
+            ["127.0.0.1:81".parse().unwrap(), "[::1]:81".parse().unwrap()]
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! EKS Auth's last words, remembered for seconds.
+//!
+//! A pod in a crash loop asks again and again; a person who has just made the association expects
+//! it to work at once. So a refusal is believed for three seconds, then asked about again, then
+//! believed longer, but never for more than ten.
+
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::time::Instant;
+
+use super::{CredentialError, Metrics, Subject};
+use crate::types::TokenDigest;
+
+/// How long the first refusal is believed; each one after that twice as long.
+const FIRST: Duration = Duration::from_secs(3);
+/// How long any refusal is believed at most.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How long it is remembered that there was a refusal at all.
+const MEMORY: Duration = Duration::from_secs(60);
+/// Refused tokens that are remembered for one subject.
+const PER_SUBJECT: usize = 8;
+/// From this many refused tokens on, a subject's new tokens wait before they are tried.
+const PATIENCE: usize = 3;
+
+struct Refusal {
+    digest: TokenDigest,
+    error: CredentialError,
+    times: u32,
+    until: Instant,
+}
+
+/// The refusals of all subjects.
+pub(super) struct Refusals {
+    by_subject: DashMap<Subject, Vec<Refusal>>,
+    metrics: Metrics,
+}
+
+impl Refusals {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self {
+            by_subject: DashMap::new(),
+            metrics,
+        }
+    }
+
+    /// The refusal that still holds for a token.
+    pub(super) fn get(
+        &self,
+        subject: &Subject,
+        digest: &TokenDigest,
+        now: Instant,
+    ) -> Option<CredentialError> {
+        let refusals = self.by_subject.get(subject)?;
+        let refusal = refusals.iter().find(|refusal| refusal.digest == *digest)?;
+        (refusal.until > now).then(|| refusal.error.clone())
+    }
+
+    /// How long a token that nobody has seen before waits for its turn. A pod that shows one
+    /// refused token after the other shall not spend the node's calls on them.
+    pub(super) fn pause(&self, subject: &Subject) -> Duration {
+        let refused = self.by_subject.get(subject).map_or(0, |list| list.len());
+        match refused.checked_sub(PATIENCE) {
+            None => Duration::ZERO,
+            Some(more) => (FIRST * (more as u32 + 1)).min(LONGEST),
+        }
+    }
+
+    /// Remembers a refusal. True if it is news.
+    pub(super) fn add(
+        &self,
+        subject: Subject,
+        digest: TokenDigest,
+        error: CredentialError,
+        now: Instant,
+    ) -> bool {
+        let mut refusals = self.by_subject.entry(subject).or_default();
+        if let Some(known) = refusals.iter_mut().find(|known| known.digest == digest) {
+            known.times += 1;
+            known.until = now + FIRST.saturating_mul(1 << known.times.min(8)).min(LONGEST);
+            known.error = error;
+            return false;
+        }
+        if refusals.len() >= PER_SUBJECT {
+            refusals.remove(0);
+            self.metrics.refusals.dec();
+        }
+        refusals.push(Refusal {
+            digest,
+            error,
+            times: 0,
+            until: now + FIRST,
+        });
+        self.metrics.refusals.inc();
+        true
+    }
+
+    /// Forgets the refusal of a token that has been accepted. True if there was one.
+    pub(super) fn clear(&self, subject: &Subject, digest: &TokenDigest) -> bool {
+        let mut cleared = false;
+        self.by_subject.remove_if_mut(subject, |_, refusals| {
+            cleared = self.retain(refusals, |refusal| refusal.digest != *digest);
+            refusals.is_empty()
+        });
+        cleared
+    }
+
+    /// Forgets all of a subject's refusals.
+    pub(super) fn forget(&self, subject: &Subject) {
+        if let Some((_, refusals)) = self.by_subject.remove(subject) {
+            self.metrics.refusals.sub(refusals.len() as i64);
+        }
+    }
+
+    /// Forgets what nobody has asked about for a while.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.by_subject.retain(|_, refusals| {
+            self.retain(refusals, |refusal| refusal.until + MEMORY > now);
+            !refusals.is_empty()
+        });
+    }
+
+    /// Drops the refusals that are not to be kept. True if there were any.
+    fn retain(&self, refusals: &mut Vec<Refusal>, keep: impl Fn(&Refusal) -> bool) -> bool {
+        let before = refusals.len();
+        refusals.retain(keep);
+        let dropped = before - refusals.len();
+        self.metrics.refusals.sub(dropped as i64);
+        dropped > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::types::Token;
+
+    fn refusals() -> Refusals {
+        Refusals::new(Metrics::register(&Registry::new()).unwrap())
+    }
+
+    fn digest(token: &str) -> TokenDigest {
+        Token::new(token).digest()
+    }
+
+    fn error() -> CredentialError {
+        CredentialError::not_ready("stands for a refusal")
+    }
+
+    const POD: fn() -> Subject = || Subject::Bearer(digest("pod"));
+
+    #[test]
+    fn a_refusal_is_believed_for_longer_each_time_but_never_long() {
+        let refusals = refusals();
+        let mut now = Instant::now();
+        for seconds in [3, 6, 10, 10] {
+            refusals.add(POD(), digest("a"), error(), now);
+            now += Duration::from_secs(seconds);
+            let just_before = now - Duration::from_millis(1);
+            assert!(refusals.get(&POD(), &digest("a"), just_before).is_some());
+            assert!(refusals.get(&POD(), &digest("a"), now).is_none());
+        }
+        refusals.sweep(now + MEMORY);
+        assert_eq!(refusals.metrics.refusals.get(), 0);
+        assert!(refusals.add(POD(), digest("a"), error(), now), "forgotten");
+    }
+
+    #[test]
+    fn tokens_are_refused_one_by_one() {
+        let refusals = refusals();
+        let now = Instant::now();
+        refusals.add(POD(), digest("a"), error(), now);
+        assert!(refusals.get(&POD(), &digest("b"), now).is_none());
+        assert!(refusals.clear(&POD(), &digest("a")));
+        assert!(refusals.get(&POD(), &digest("a"), now).is_none());
+        assert_eq!(refusals.metrics.refusals.get(), 0);
+    }
+
+    #[test]
+    fn a_pod_full_of_garbage_waits_and_costs_bounded_memory() {
+        let refusals = refusals();
+        let now = Instant::now();
+        let mut pauses = Vec::new();
+        for n in 0..20 {
+            pauses.push(refusals.pause(&POD()).as_secs());
+            refusals.add(POD(), digest(&n.to_string()), error(), now);
+        }
+        assert_eq!(pauses[..7], [0, 0, 0, 3, 6, 9, 10]);
+        assert_eq!(refusals.metrics.refusals.get(), PER_SUBJECT as i64);
+        refusals.forget(&POD());
+        assert_eq!(refusals.metrics.refusals.get(), 0);
+        assert!(refusals.pause(&POD()).is_zero());
+    }
+}

@@ -1,0 +1,97 @@
+//! The listening sockets in a network namespace.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    ops::RangeInclusive,
+};
+
+use podcreds_common::{LISTENER_PORT_MIN, LISTENER_V4};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sockopt;
+
+/// Connections that wait to be accepted. A pod that floods fills only its own listener's.
+const BACKLOG: i32 = 4096;
+
+const PORTS: RangeInclusive<u16> = LISTENER_PORT_MIN..=u16::MAX;
+
+/// A listening socket and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    /// The port that it got, in host order.
+    pub(crate) port: u16,
+    /// The cookie of its network namespace.
+    pub(crate) netns: u64,
+}
+
+/// Listens on [`LISTENER_V4`] in the calling thread's namespace.
+///
+/// It works before `lo` is up, and falls back to a port of the kernel's choice when an application
+/// has taken all of ours.
+pub(crate) fn open_v4() -> io::Result<Listener> {
+    let address = IpAddr::V4(Ipv4Addr::from(LISTENER_V4));
+    match open_on_first_free_port(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => open(address, 0),
+        result => result,
+    }
+}
+
+/// Listens on `::1` in the calling thread's namespace; `None` where it has no IPv6.
+///
+/// Only ports of our range will do: the programs look at no others of `::1`.
+pub(crate) fn open_v6() -> io::Result<Option<Listener>> {
+    match open_on_first_free_port(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if lacks_ipv6(&error) || error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the calling thread's namespace has `::1`, now.
+pub(crate) fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+fn open_on_first_free_port(address: IpAddr) -> io::Result<Listener> {
+    for port in PORTS {
+        match open(address, port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            result => return result,
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
+fn open(address: IpAddr, port: u16) -> io::Result<Listener> {
+    let address = SocketAddr::new(address, port);
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    // Connections of an agent that was here before may be in TIME_WAIT on this port.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    } else {
+        // A pod's `lo` may come up after its namespace was found.
+        socket.set_freebind_v4(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    // A fast-open connection can be accepted before its client's socket can be looked up.
+    sockopt::disable_fast_open(&socket)?;
+    let socket = TcpListener::from(socket);
+    Ok(Listener {
+        port: socket.local_addr()?.port(),
+        netns: sockopt::netns_cookie(&socket)?,
+        socket,
+    })
+}

@@ -1,0 +1,119 @@
+//! The road from a pod's `connect()` to an accepted connection with a known caller.
+//!
+//! A thread of its own follows the pods on the node (what it does there may block), keeps the
+//! programs' map in step, and opens listeners in the pods' network namespaces. The accept loops run on
+//! the serving runtime.
+
+#![expect(
+    unsafe_code,
+    reason = "socket options that no library wraps; each use says why it is sound"
+)]
+
+mod accept;
+mod addresses;
+mod discovery;
+mod error;
+mod kubepods;
+mod listener;
+mod metrics;
+mod namespaces;
+mod netns;
+mod node;
+mod pods;
+mod preflight;
+mod processes;
+mod programs;
+mod sockopt;
+mod worker;
+
+use std::{path::PathBuf, thread};
+
+use prometheus::Registry as MetricsRegistry;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+pub use accept::{Accepted, OnAccept};
+pub use error::DatapathError;
+pub use metrics::Metrics;
+pub use node::NodePath;
+pub use pods::OnPodGone;
+
+/// What the datapath needs to know from the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Where to look for pods; `None` for the whole cgroup2 hierarchy.
+    pub cgroup_root: Option<PathBuf>,
+}
+
+/// What the datapath calls when something happens.
+pub struct Hooks {
+    /// A connection was accepted.
+    pub on_accept: OnAccept,
+    /// A pod's cgroup is gone.
+    pub on_pod_gone: OnPodGone,
+}
+
+/// The running datapath. Dropping it detaches the programs and closes the listeners at once.
+pub struct Datapath {
+    stop: mpsc::Sender<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Datapath {
+    /// Loads the programs, finds the pods that are there, listens for them, and only then attaches.
+    ///
+    /// Connections are accepted on `serving`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel or the agent's privileges do not suffice; nothing is left attached.
+    pub fn start(
+        config: Config,
+        hooks: Hooks,
+        serving: Handle,
+        metrics: Metrics,
+        registry: &MetricsRegistry,
+    ) -> Result<Self, DatapathError> {
+        let (stop, stopped) = mpsc::channel(1);
+        let (started, start) = std::sync::mpsc::channel();
+        let registry = registry.clone();
+        let thread = thread::Builder::new()
+            .name("datapath".to_owned())
+            .spawn(move || {
+                worker::run(config, hooks, serving, metrics, &registry, started, stopped);
+            })
+            .map_err(DatapathError::io("starting the datapath's thread"))?;
+        start.recv().map_err(|_| {
+            DatapathError::Unsupported("the datapath's thread panicked".to_owned())
+        })??;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Stops redirecting, accepts what is under way, and closes the listeners.
+    ///
+    /// In this order no connect meets a closed listener. What has been accepted is not touched.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.stop.send(done).await.is_ok() {
+            // An error means that the thread has ended, and its listeners with it.
+            let _stopped = stopped.await;
+        }
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.stop, closed));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the datapath's thread panicked");
+        }
+    }
+}

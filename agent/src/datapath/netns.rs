@@ -1,0 +1,100 @@
+//! Network namespaces: which one a process is in, and work inside of one.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt, net::UnixDatagram},
+    },
+    path::Path,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::sockopt;
+
+/// What tells two namespaces apart without entering them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NetnsId {
+    device: u64,
+    inode: u64,
+}
+
+/// A network namespace, kept alive by an open file.
+#[derive(Debug)]
+pub(crate) struct Netns {
+    file: File,
+    id: NetnsId,
+}
+
+impl Netns {
+    /// The namespace that the agent itself is in: the host's.
+    pub(crate) fn of_agent() -> io::Result<Self> {
+        Self::open(Path::new("/proc/self/ns/net"))
+    }
+
+    /// The namespace that a process is in right now.
+    pub(crate) fn of_process(pid: u32) -> io::Result<Self> {
+        Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let id = NetnsId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        };
+        Ok(Self { file, id })
+    }
+
+    pub(crate) fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// Runs `work` on a thread that has entered the namespace, and waits for it.
+    ///
+    /// The thread is made for this and ends with it: no thread that serves ever changes its
+    /// namespace, so none can be left in a wrong one.
+    pub(crate) fn run<T: Send>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        thread::scope(|scope| {
+            let worker = thread::Builder::new()
+                .name("netns".to_owned())
+                .stack_size(128 * 1024)
+                .spawn_scoped(scope, || {
+                    setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)?;
+                    work()
+                })?;
+            worker
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+        })
+    }
+}
+
+/// The cookie of the namespace that the calling thread is in.
+pub(crate) fn current_cookie() -> io::Result<u64> {
+    sockopt::netns_cookie(&UnixDatagram::unbound()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_namespace_is_its_own() {
+        let by_self = Netns::of_agent().unwrap();
+        let by_pid = Netns::of_process(std::process::id()).unwrap();
+        assert_eq!(by_self.id(), by_pid.id());
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        assert!(Netns::of_process(u32::MAX).is_err());
+    }
+}

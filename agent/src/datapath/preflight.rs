@@ -1,0 +1,118 @@
+//! Looks for what the datapath needs before it is needed, so that what is missing can be named.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aya::util::KernelVersion;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use super::{DatapathError, kubepods};
+
+/// SO_NETNS_COOKIE came with 5.14; 5.15 is the oldest long-term kernel after it.
+const OLDEST_KERNEL: (u8, u8) = (5, 15);
+
+/// The capabilities that the datapath uses, by their numbers in linux/capability.h.
+const CAPABILITIES: [(u8, &str, &str); 4] = [
+    (12, "CAP_NET_ADMIN", "to attach the programs"),
+    (
+        19,
+        "CAP_SYS_PTRACE",
+        "to see which network namespace a pod's process is in",
+    ),
+    (
+        21,
+        "CAP_SYS_ADMIN",
+        "to listen inside of pods' network namespaces",
+    ),
+    (39, "CAP_BPF", "to load the programs"),
+];
+
+/// Checks the kernel, the capabilities and the cgroup hierarchy.
+///
+/// Returns where cgroup2 is mounted.
+pub(crate) fn check() -> Result<PathBuf, DatapathError> {
+    check_kernel()?;
+    let status = fs::read_to_string("/proc/self/status")
+        .map_err(DatapathError::io("reading /proc/self/status"))?;
+    let missing = missing_capabilities(&status);
+    if !missing.is_empty() {
+        return Err(DatapathError::NotPermitted(format!(
+            "podcreds lacks {}; run it as root, or give it these capabilities, \
+             or use --datapath node, which needs none of them",
+            missing.join(", ")
+        )));
+    }
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")
+        .map_err(DatapathError::io("reading /proc/self/mountinfo"))?;
+    kubepods::cgroup2_mount(&mountinfo).ok_or_else(|| {
+        DatapathError::Unsupported(
+            "no cgroup2 hierarchy is mounted; mount it (in a container: as a hostPath volume), \
+             or use --datapath node"
+                .to_owned(),
+        )
+    })
+}
+
+/// The directory to look for pods in: the whole hierarchy, or a part of it.
+pub(crate) fn cgroup_root(asked: Option<PathBuf>, mount: &Path) -> Result<PathBuf, DatapathError> {
+    let Some(path) = asked else {
+        return Ok(mount.to_owned());
+    };
+    let wrong = |path: &Path, reason: &str| DatapathError::CgroupRoot {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    match statfs(&path) {
+        Err(error) => Err(wrong(&path, &error.to_string())),
+        Ok(filesystem) if filesystem.filesystem_type() == CGROUP2_SUPER_MAGIC => Ok(path),
+        Ok(_) => Err(wrong(
+            &path,
+            "not in a cgroup2 hierarchy; name a directory at or below its mount point",
+        )),
+    }
+}
+
+fn check_kernel() -> Result<(), DatapathError> {
+    let (major, minor) = OLDEST_KERNEL;
+    // A kernel that does not say its version is left to the loader to judge.
+    if KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(major, minor, 0)) {
+        return Err(too_old(major, minor));
+    }
+    Ok(())
+}
+
+fn too_old(major: u8, minor: u8) -> DatapathError {
+    DatapathError::Unsupported(format!(
+        "this kernel is older than {major}.{minor}, the first that lets podcreds tell network \
+         namespaces apart; update it, or use --datapath node"
+    ))
+}
+
+fn missing_capabilities(status: &str) -> Vec<String> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    CAPABILITIES
+        .iter()
+        .filter(|(bit, _, _)| effective & 1 << bit == 0)
+        .map(|(_, name, why)| format!("{name} ({why})"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_missing_capability_is_named() {
+        let none = missing_capabilities("Name:\tx\nCapEff:\t0000000000000000\n");
+        assert_eq!(none.len(), CAPABILITIES.len());
+        let all_but_bpf = missing_capabilities("CapEff:\t0000017fffffffff\n");
+        assert_eq!(all_but_bpf, ["CAP_BPF (to load the programs)"]);
+        assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
+    }
+}

@@ -1,0 +1,190 @@
+//! The eBPF programs and their maps, from user space.
+
+use std::{fs::File, io, os::fd::AsRawFd, path::Path, sync::Arc};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, SkStorage},
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, ProgramError, cgroup_sock_addr::CgroupSockAddrLink,
+    },
+};
+use podcreds_common::{Caller, Counter, Endpoint, ListenerTag};
+
+use super::DatapathError;
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("PODCREDS_EBPF_OBJECT"));
+
+/// The programs that must be there before the first redirected connect.
+const PEER_PROGRAMS: [&str; 2] = ["podcreds_peer4", "podcreds_peer6"];
+const CONNECT_PROGRAMS: [&str; 2] = ["podcreds_connect4", "podcreds_connect6"];
+
+/// The loaded object: owns the programs, and the maps that say where connects go.
+pub(crate) struct Programs {
+    object: Ebpf,
+    pods: HashMap<MapData, u64, Endpoint>,
+    host: Array<MapData, Endpoint>,
+    listeners: SkStorage<MapData, ListenerTag>,
+}
+
+/// Reads the callers' records, from any thread.
+#[derive(Clone)]
+pub(crate) struct Callers(Arc<SkStorage<MapData, Caller>>);
+
+/// Reads the programs' counters, from any thread.
+#[derive(Clone)]
+pub(crate) struct Counters(Arc<PerCpuArray<MapData, u64>>);
+
+/// What keeps the programs running. Dropping a link detaches its program.
+pub(crate) struct Links {
+    /// Redirects new connects.
+    pub(crate) connect: Vec<CgroupSockAddrLink>,
+    /// Identifies what has been redirected.
+    pub(crate) peer: Vec<CgroupSockAddrLink>,
+}
+
+impl Programs {
+    /// Loads the object into the kernel. Nothing runs before [`Self::attach`].
+    pub(crate) fn load() -> Result<(Self, Callers, Counters), DatapathError> {
+        let mut object = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
+        for name in PEER_PROGRAMS.into_iter().chain(CONNECT_PROGRAMS) {
+            program(&mut object, name)?
+                .load()
+                .map_err(|error| load_error(error.into()))?;
+        }
+        let callers = Callers(Arc::new(take(&mut object, "CALLERS")?));
+        let counters = Counters(Arc::new(take(&mut object, "COUNTERS")?));
+        let programs = Self {
+            pods: take(&mut object, "PODS")?,
+            host: take(&mut object, "HOST")?,
+            listeners: take(&mut object, "LISTENERS")?,
+            object,
+        };
+        Ok((programs, callers, counters))
+    }
+
+    /// Attaches all programs to the root of the cgroup hierarchy.
+    ///
+    /// To the root, because the hooks run by the cgroup in which a *socket* was made: the agent's
+    /// own listeners are not in a pod's.
+    pub(crate) fn attach(&mut self, cgroup_root: &Path) -> Result<Links, DatapathError> {
+        let root = File::open(cgroup_root).map_err(DatapathError::io("opening the cgroup root"))?;
+        let peer = PEER_PROGRAMS
+            .iter()
+            .map(|name| attach(&mut self.object, name, &root))
+            .collect::<Result<_, _>>()?;
+        let connect = CONNECT_PROGRAMS
+            .iter()
+            .map(|name| attach(&mut self.object, name, &root))
+            .collect::<Result<_, _>>()?;
+        Ok(Links { connect, peer })
+    }
+
+    /// Marks a listener as ours, so that what it accepts can be identified. Before it is published.
+    pub(crate) fn tag_listener(&mut self, socket: &impl AsRawFd, netns: u64) -> io::Result<()> {
+        self.listeners
+            .insert(socket, ListenerTag { netns }, 0)
+            .map_err(io::Error::other)
+    }
+
+    /// Makes a pod known to the programs, or changes where its listeners are.
+    pub(crate) fn publish_pod(&mut self, cgroup: u64, endpoint: Endpoint) -> io::Result<()> {
+        self.pods
+            .insert(cgroup, endpoint, 0)
+            .map_err(io::Error::other)
+    }
+
+    /// Makes a pod unknown again.
+    pub(crate) fn withdraw_pod(&mut self, cgroup: u64) -> io::Result<()> {
+        match self.pods.remove(&cgroup) {
+            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Says where the listeners in the host's network namespace are.
+    pub(crate) fn publish_host(&mut self, endpoint: Endpoint) -> io::Result<()> {
+        self.host.set(0, endpoint, 0).map_err(io::Error::other)
+    }
+}
+
+impl Callers {
+    /// The record of an accepted connection's caller; `None` when the kernel could not tell.
+    pub(crate) fn of(&self, accepted: &impl AsRawFd) -> Option<Caller> {
+        self.0.get(accepted, 0).ok()
+    }
+}
+
+impl Counters {
+    /// A counter's sum over all CPUs, since the agent started.
+    pub(crate) fn total(&self, counter: Counter) -> u64 {
+        self.0
+            .get(&(counter as u32), 0)
+            .map_or(0, |values| values.iter().sum())
+    }
+}
+
+fn program<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut CgroupSockAddr, DatapathError> {
+    object
+        .program_mut(name)
+        .ok_or_else(|| broken_object(name))?
+        .try_into()
+        .map_err(|_: ProgramError| broken_object(name))
+}
+
+fn take<M: TryFrom<aya::maps::Map>>(
+    object: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, DatapathError> {
+    let map = object.take_map(name).ok_or_else(|| broken_object(name))?;
+    M::try_from(map).map_err(|_| broken_object(name))
+}
+
+fn attach(
+    object: &mut Ebpf,
+    name: &'static str,
+    root: &File,
+) -> Result<CgroupSockAddrLink, DatapathError> {
+    let program = program(object, name)?;
+    // Links live beside each other whatever the mode; a mode other than this one is refused for them.
+    program
+        .attach(root, CgroupAttachMode::Single)
+        .and_then(|id| program.take_link(id))
+        .map_err(|error| load_error(error.into()))
+}
+
+/// The agent and its object are built together, so this is a mistake in the build.
+fn broken_object(part: &'static str) -> DatapathError {
+    DatapathError::Unsupported(format!(
+        "the eBPF object of this build has no usable {part}"
+    ))
+}
+
+/// Sorts what the kernel said into what the agent may not and what the kernel cannot.
+fn load_error(error: EbpfError) -> DatapathError {
+    if is_permission(&error) {
+        return DatapathError::NotPermitted(format!(
+            "the kernel refused the eBPF programs for lack of privileges: give podcreds CAP_BPF \
+             and CAP_NET_ADMIN, or use --datapath node ({error})"
+        ));
+    }
+    DatapathError::Unsupported(format!(
+        "the kernel did not accept the eBPF programs; use --datapath node ({error:#})"
+    ))
+}
+
+fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

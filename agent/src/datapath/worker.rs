@@ -1,0 +1,187 @@
+//! The datapath's thread: starts everything in order, follows the pods, and stops in order.
+
+use std::{
+    sync::{Arc, mpsc::Sender},
+    time::{Duration, Instant},
+};
+
+use prometheus::Registry as MetricsRegistry;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
+};
+
+use super::{
+    Config, DatapathError, Hooks, Metrics,
+    accept::{Acceptor, Registry},
+    discovery::Discovery,
+    metrics::KernelCollector,
+    namespaces::Namespaces,
+    netns::{self, Netns, NetnsId},
+    pods::Pods,
+    preflight,
+    programs::{Links, Programs},
+};
+
+/// How often the whole tree is compared with what is known.
+const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long connects that have passed the programs may take to reach a backlog.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(50);
+
+type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
+
+/// What the thread owns while it runs.
+struct Worker {
+    discovery: Discovery,
+    pods: Pods,
+    addresses: mpsc::UnboundedReceiver<NetnsId>,
+    links: Links,
+}
+
+/// The thread's main function.
+pub(super) fn run(
+    config: Config,
+    hooks: Hooks,
+    serving: Handle,
+    metrics: Metrics,
+    registry: &MetricsRegistry,
+    started: Sender<Result<(), DatapathError>>,
+    stop: StopRequests,
+) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = DatapathError::io("starting the datapath's runtime")(error);
+            // Nobody waits for the result only if the agent is ending already.
+            let _told = started.send(Err(error));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        match Worker::start(config, hooks, serving, metrics, registry) {
+            Ok(worker) => {
+                let _told = started.send(Ok(()));
+                worker.follow(stop).await;
+            }
+            Err(error) => {
+                let _told = started.send(Err(error));
+            }
+        }
+    });
+}
+
+impl Worker {
+    /// The order matters. The listeners are there before the programs, so that no connect is sent to
+    /// where nobody listens; and the links are made last, so that when the process is killed the kernel
+    /// takes them first.
+    fn start(
+        config: Config,
+        hooks: Hooks,
+        serving: Handle,
+        metrics: Metrics,
+        metrics_registry: &MetricsRegistry,
+    ) -> Result<Self, DatapathError> {
+        let mount = preflight::check()?;
+        let root = preflight::cgroup_root(config.cgroup_root, &mount)?;
+        let (programs, callers, counters) = Programs::load()?;
+        register(metrics_registry, KernelCollector::new(counters))?;
+
+        let known = Arc::new(Registry::new());
+        let acceptor = Arc::new(Acceptor {
+            callers,
+            registry: Arc::clone(&known),
+            host_netns: netns::current_cookie().map_err(DatapathError::io(
+                "asking for the cookie of the host's network namespace",
+            ))?,
+            on_accept: hooks.on_accept,
+            metrics: metrics.clone(),
+        });
+        let (namespaces, addresses) = Namespaces::new(acceptor, serving, metrics.clone());
+        let host = Netns::of_agent().map_err(DatapathError::io("opening /proc/self/ns/net"))?;
+        let mut pods = Pods::new(
+            programs,
+            namespaces,
+            host,
+            known,
+            hooks.on_pod_gone,
+            metrics,
+        )
+        .map_err(DatapathError::io(
+            "listening in the host's network namespace",
+        ))?;
+
+        let mut discovery =
+            Discovery::new(root).map_err(DatapathError::io("watching the cgroup tree"))?;
+        pods.apply(discovery.scan());
+        pods.look();
+        let links = pods.programs().attach(&mount)?;
+        Ok(Self {
+            discovery,
+            pods,
+            addresses,
+            links,
+        })
+    }
+
+    /// Follows the pods until told to stop.
+    async fn follow(mut self, mut stop: StopRequests) {
+        let mut scan = interval(SCAN_INTERVAL);
+        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let look_at = self.pods.next_look();
+            tokio::select! {
+                request = stop.recv() => {
+                    if let Some(done) = request {
+                        self.wind_down().await;
+                        // Nobody waits only if the agent is ending already.
+                        let _told = done.send(());
+                    }
+                    return;
+                }
+                changes = self.discovery.next() => match changes {
+                    Ok(changes) => self.pods.apply(changes),
+                    Err(error) => {
+                        tracing::error!(%error, "watching the cgroup tree failed: scanning instead");
+                        scan.tick().await;
+                        self.pods.apply(self.discovery.scan());
+                    }
+                },
+                Some(netns) = self.addresses.recv() => self.pods.addresses_changed(netns),
+                _ = scan.tick() => {
+                    let changes = self.discovery.scan();
+                    self.pods.apply(changes);
+                }
+                () = wait_until(look_at) => self.pods.look(),
+            }
+        }
+    }
+
+    /// Detaches first, closes last: no connect meets a closed listener.
+    async fn wind_down(&mut self) {
+        self.links.connect.clear();
+        sleep(BACKLOG_PAUSE).await;
+        self.pods.drain().await;
+        self.links.peer.clear();
+    }
+}
+
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn register(
+    registry: &MetricsRegistry,
+    collector: prometheus::Result<KernelCollector>,
+) -> Result<(), DatapathError> {
+    collector
+        .and_then(|collector| registry.register(Box::new(collector)))
+        .map_err(|error| DatapathError::Io {
+            what: "registering the kernel's counters",
+            source: std::io::Error::other(error),
+        })
+}

@@ -1,0 +1,143 @@
+use std::{fs, time::UNIX_EPOCH};
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::json;
+
+use super::*;
+
+const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
+const OTHER: &str = "ffffffff-0b0a-0908-0706-050403020100";
+
+fn token(claims: &serde_json::Value) -> Token {
+    let key = EncodingKey::from_secret(b"nobody verifies this here");
+    Token::new(encode(&Header::default(), claims, &key).unwrap())
+}
+
+fn pod_token(uid: &str, account: &str) -> Token {
+    let exp = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        + 600;
+    token(&json!({
+        "aud": ["pods.eks.amazonaws.com"],
+        "exp": exp,
+        "sub": format!("system:serviceaccount:ns:{account}"),
+        "kubernetes.io": {
+            "namespace": "ns",
+            "pod": {"name": "a", "uid": uid},
+            "serviceaccount": {"name": account, "uid": OTHER},
+        },
+    }))
+}
+
+fn identity(mode: Mode) -> Arc<Identity> {
+    with_delegates(mode, &[], PathBuf::from("/nonexistent"))
+}
+
+fn with_delegates(mode: Mode, delegates: &[&str], kubelet_root: PathBuf) -> Arc<Identity> {
+    let delegates = delegates.iter().map(|text| text.parse().unwrap()).collect();
+    Identity::new(
+        Config {
+            mode,
+            delegates,
+            kubelet_root,
+        },
+        Metrics::register(&prometheus::Registry::new()).unwrap(),
+    )
+}
+
+fn pod(uid: &str) -> Evidence {
+    Evidence::Pod {
+        uid: uid.parse().unwrap(),
+        cgroup: 7,
+    }
+}
+
+#[test]
+fn a_pods_own_token_is_taken() {
+    for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
+        let caller = identity(mode).caller(pod(POD));
+        assert_eq!(
+            caller.identify(&pod_token(POD, "sa")),
+            Ok(Subject::Pod(POD.parse().unwrap()))
+        );
+        assert_eq!(caller.quota(), 7);
+    }
+}
+
+#[test]
+fn another_pods_token_is_refused_unless_policy_says_otherwise() {
+    let token = pod_token(OTHER, "sa");
+    let judge = |mode| identity(mode).caller(pod(POD)).identify(&token);
+    assert_eq!(judge(Mode::Enforce), Err(Refusal::OtherPod));
+    assert_eq!(judge(Mode::Audit), Ok(Subject::Bearer(token.digest())));
+    assert_eq!(judge(Mode::Off), Ok(Subject::Bearer(token.digest())));
+}
+
+#[test]
+fn a_token_that_is_bound_to_no_pod_is_another_pods() {
+    let token = token(&json!({"exp": u32::MAX, "kubernetes.io": {"namespace": "ns"}}));
+    let caller = identity(Mode::Enforce).caller(pod(POD));
+    assert_eq!(caller.identify(&token), Err(Refusal::OtherPod));
+}
+
+#[test]
+fn without_a_pod_there_is_no_identity() {
+    for evidence in [Evidence::Stranger { process: 1 }, Evidence::Unrecorded] {
+        let token = pod_token(POD, "sa");
+        let judge = |mode| identity(mode).caller(evidence).identify(&token);
+        assert_eq!(judge(Mode::Enforce), Err(Refusal::UnknownCaller));
+        assert_eq!(judge(Mode::Audit), Ok(Subject::Bearer(token.digest())));
+        assert_eq!(judge(Mode::Off), Ok(Subject::Bearer(token.digest())));
+    }
+}
+
+#[test]
+fn on_the_node_path_the_token_speaks_for_itself_only() {
+    let token = pod_token(POD, "sa");
+    let caller = identity(Mode::Enforce).caller(Evidence::NodePath);
+    assert_eq!(caller.identify(&token), Ok(Subject::Bearer(token.digest())));
+}
+
+#[test]
+fn what_is_no_token_is_told_so() {
+    let caller = identity(Mode::Enforce).caller(pod(POD));
+    for text in ["", "x", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."] {
+        let result = caller.identify(&Token::new(text));
+        assert!(matches!(result, Err(Refusal::Malformed(_))), "{text:?}");
+    }
+    let bad_uid = pod_token("not-a-uid", "sa");
+    assert!(matches!(
+        caller.identify(&bad_uid),
+        Err(Refusal::Malformed(_))
+    ));
+}
+
+#[test]
+fn an_expired_token_is_told_so() {
+    let token = token(&json!({"exp": 1, "kubernetes.io": {"pod": {"name": "a", "uid": POD}}}));
+    let caller = identity(Mode::Enforce).caller(pod(POD));
+    assert_eq!(caller.identify(&token), Err(Refusal::Expired));
+}
+
+#[test]
+fn a_delegate_is_known_by_the_token_that_kubelet_gave_it() {
+    let root = tempfile::tempdir().unwrap();
+    let volume = root.path().join(format!(
+        "pods/{POD}/volumes/kubernetes.io~projected/kube-api-access-x1"
+    ));
+    fs::create_dir_all(volume.join("..2026_11_24")).unwrap();
+    std::os::unix::fs::symlink("..2026_11_24", volume.join("..data")).unwrap();
+    let own = pod_token(POD, "csi-driver");
+    fs::write(volume.join("..data/token"), own.expose()).unwrap();
+
+    let token = pod_token(OTHER, "sa");
+    let judge = |delegate| {
+        with_delegates(Mode::Enforce, &[delegate], root.path().to_owned())
+            .caller(pod(POD))
+            .identify(&token)
+    };
+    assert_eq!(judge("ns/csi-driver"), Ok(Subject::Bearer(token.digest())));
+    assert_eq!(judge("ns/sa"), Err(Refusal::OtherPod));
+}

@@ -1,0 +1,235 @@
+//! A plain HTTP server for Prometheus and the kubelet: few clients, small answers.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+/// Clients served at once. More of them wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 64;
+/// For a request's head, and for the next request of a kept connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a connection as a whole, since a client may stop reading in the middle of an answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// After a failed accept, most likely for want of descriptors: give others time to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another with {flag}")]
+pub struct BindError {
+    /// Where.
+    pub address: SocketAddr,
+    /// The flag that moves it.
+    pub flag: &'static str,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// Opens a listener. Port 0 takes any free one.
+///
+/// # Errors
+///
+/// A [`BindError`] that names the `flag` to change.
+pub async fn bind(ip: IpAddr, port: u16, flag: &'static str) -> Result<TcpListener, BindError> {
+    let address = SocketAddr::new(ip, port);
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError {
+            address,
+            flag,
+            source,
+        })
+}
+
+/// Answers `GET` and `HEAD` requests by their path, for as long as it is polled.
+///
+/// What it has begun dies with it: nobody drains a scrape.
+pub(super) async fn serve<A, F>(listener: TcpListener, answer: A) -> Infallible
+where
+    A: Fn(String) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let answer = Arc::new(answer);
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        // Ended ones are collected here, so that the set does not grow.
+        while connections.try_join_next().is_some() {}
+        let slot = Arc::clone(&slots).acquire_owned().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let answer = Arc::clone(&answer);
+                connections.spawn(async move {
+                    serve_connection(stream, answer).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection<A, F>(stream: TcpStream, answer: Arc<A>)
+where
+    A: Fn(String) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let readable = matches!(*request.method(), Method::GET | Method::HEAD);
+        let pending = readable.then(|| answer(request.uri().path().to_owned()));
+        async move {
+            Ok::<_, Infallible>(match pending {
+                Some(pending) => pending.await,
+                None => method_not_allowed(),
+            })
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a probe's or a scraper's connection failed"),
+        Err(_) => debug!("a probe's or a scraper's connection took too long"),
+    }
+}
+
+/// An answer in plain text.
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    typed(
+        status,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+        body,
+    )
+}
+
+/// An answer of any content type.
+pub(super) fn typed(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+/// The answer to a path that is not there.
+pub(super) fn not_found(paths: &str) -> Response<Full<Bytes>> {
+    text(
+        StatusCode::NOT_FOUND,
+        format!("not found; there is {paths}\n"),
+    )
+}
+
+fn method_not_allowed() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Sends one request on a connection of its own and returns all of the answer.
+    pub(in crate::ops) async fn fetch(address: SocketAddr, method: &str, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn local() -> (TcpListener, SocketAddr) {
+        let listener = bind(Ipv4Addr::LOCALHOST.into(), 0, "--port").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_names_the_flag() {
+        let (_listener, address) = local().await;
+        let error = bind(address.ip(), address.port(), "--probe-port")
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+        assert!(text.contains("--probe-port"), "{text}");
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_by_path() {
+        let (listener, address) = local().await;
+        let echo = |path: String| async move { text(StatusCode::OK, path) };
+        let server = tokio::spawn(serve(listener, echo));
+        let answer = fetch(address, "GET", "/a/b?c=d").await;
+        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n/a/b"), "{answer}");
+        let answer = fetch(address, "HEAD", "/a").await;
+        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        let answer = fetch(address, "POST", "/a").await;
+        assert!(answer.starts_with("HTTP/1.0 405 "), "{answer}");
+        assert!(answer.contains("allow: GET, HEAD\r\n"), "{answer}");
+        server.abort();
+    }
+
+    // On a paused clock a sleep ends when nothing else is left to do.
+    #[tokio::test(start_paused = true)]
+    async fn clients_beyond_the_cap_wait_their_turn() {
+        let (listener, address) = local().await;
+        let server = tokio::spawn(serve(listener, |_| async { text(StatusCode::OK, "ok") }));
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // An answer shows that the connection has been accepted.
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                .await
+                .unwrap();
+            assert_ne!(stream.read(&mut [0; 512]).await.unwrap(), 0);
+            idle.push(stream);
+        }
+        let mut late = tokio::spawn(async move { fetch(address, "GET", "/").await });
+        tokio::select! {
+            biased;
+            answer = &mut late => panic!("served beyond the cap: {answer:?}"),
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        idle.pop();
+        assert!(late.await.unwrap().ends_with("ok"));
+        server.abort();
+    }
+}

@@ -1,0 +1,9 @@
+//! What every long-running program on a node needs, and no stage of a request does: logs, probes,
+//! metrics for Prometheus, an orderly end, and limits that the process puts on itself.
+
+pub mod hardening;
+pub mod http;
+pub mod metrics;
+pub mod probes;
+pub mod shutdown;
+pub mod telemetry;

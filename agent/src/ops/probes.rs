@@ -1,0 +1,206 @@
+//! What the kubelet asks: is the agent alive, and is it of use yet?
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use tokio::{net::TcpListener, runtime::Handle, time::timeout};
+use tracing::info;
+
+use super::http::{not_found, serve, text};
+
+/// How long the serving runtime may take to run an empty task. Pods' SDKs give up after 1 to 2 s.
+const STALL: Duration = Duration::from_secs(2);
+
+/// Whether the agent is of use: once everything that it waits for is there, until it ends.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    awaited: Vec<&'static str>,
+    draining: bool,
+}
+
+/// One thing that the agent waits for. Dropped without [`Gate::open`], it is never ready.
+#[must_use = "the agent is not ready before the gate is opened"]
+pub struct Gate {
+    readiness: Readiness,
+    what: &'static str,
+}
+
+impl Readiness {
+    /// Ready, until the first gate is put up.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Not ready before this gate is opened. `what` completes the sentence "waiting for ...".
+    pub fn gate(&self, what: &'static str) -> Gate {
+        self.lock().awaited.push(what);
+        Gate {
+            readiness: self.clone(),
+            what,
+        }
+    }
+
+    /// Not ready any more: the agent is about to end.
+    pub fn drain(&self) {
+        self.lock().draining = true;
+    }
+
+    /// Whether the agent is ready.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not.
+    pub fn check(&self) -> Result<(), String> {
+        let state = self.lock();
+        if state.draining {
+            return Err("draining".to_owned());
+        }
+        if !state.awaited.is_empty() {
+            return Err(format!("waiting for {}", state.awaited.join(", ")));
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    /// It is there.
+    pub fn open(self) {
+        let mut state = self.readiness.lock();
+        if let Some(at) = state.awaited.iter().position(|&what| what == self.what) {
+            state.awaited.remove(at);
+        }
+    }
+}
+
+/// Serves `/healthz` and `/readyz` for as long as it is polled.
+///
+/// It must run on another runtime than `serving`, the one that answers pods: a stalled one is
+/// what `/healthz` is there to notice. To the pods it is worse than a dead one, because the kernel
+/// still sends them there.
+pub async fn serve_probes(
+    listener: TcpListener,
+    readiness: Readiness,
+    serving: Handle,
+) -> Infallible {
+    if let Ok(address) = listener.local_addr() {
+        info!(%address, "probe server listening");
+    }
+    serve(listener, move |path| {
+        let (readiness, serving) = (readiness.clone(), serving.clone());
+        async move {
+            match path.as_str() {
+                "/healthz" => verdict(responds(&serving).await),
+                "/readyz" => verdict(readiness.check()),
+                _ => not_found("/healthz and /readyz"),
+            }
+        }
+    })
+    .await
+}
+
+async fn responds(serving: &Handle) -> Result<(), String> {
+    match timeout(STALL, serving.spawn(async {})).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err("the serving runtime has ended".to_owned()),
+        Err(_) => Err(format!(
+            "the serving runtime has done nothing for {STALL:?}"
+        )),
+    }
+}
+
+fn verdict(check: Result<(), String>) -> Response<Full<Bytes>> {
+    match check {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, net::SocketAddr, sync::mpsc};
+
+    use tokio::{runtime::Builder, sync::oneshot};
+
+    use super::*;
+    use crate::ops::http::{bind, tests::fetch};
+
+    async fn probes(readiness: Readiness, serving: Handle) -> SocketAddr {
+        let listener = bind(Ipv4Addr::LOCALHOST.into(), 0, "--probe-port")
+            .await
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_probes(listener, readiness, serving));
+        address
+    }
+
+    #[tokio::test]
+    async fn ready_when_every_gate_is_open_and_until_the_drain() {
+        let readiness = Readiness::new();
+        let datapath = readiness.gate("the datapath");
+        let upstream = readiness.gate("credentials of the node");
+        let address = probes(readiness.clone(), Handle::current()).await;
+
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+        let why = "waiting for the datapath, credentials of the node\n";
+        assert!(answer.ends_with(why), "{answer}");
+        datapath.open();
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(
+            answer.ends_with("\r\n\r\nwaiting for credentials of the node\n"),
+            "{answer}"
+        );
+        upstream.open();
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+        readiness.drain();
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+        assert!(answer.ends_with("draining\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_gate_that_is_lost_stays_shut() {
+        let readiness = Readiness::new();
+        drop(readiness.gate("something that failed"));
+        assert!(readiness.check().is_err());
+    }
+
+    #[tokio::test]
+    async fn health_is_the_serving_runtimes() {
+        let serving = Builder::new_current_thread().build().unwrap();
+        let (end, ended) = oneshot::channel::<()>();
+        let handle = serving.handle().clone();
+        let thread = std::thread::spawn(move || serving.block_on(ended));
+        let address = probes(Readiness::new(), handle.clone()).await;
+        let answer = fetch(address, "GET", "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+
+        let (release, held) = mpsc::channel::<()>();
+        handle.spawn(async move { held.recv() });
+        let answer = fetch(address, "GET", "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+        assert!(answer.contains("has done nothing for 2s"), "{answer}");
+        drop(release);
+        let answer = fetch(address, "GET", "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+
+        end.send(()).unwrap();
+        thread.join().unwrap().unwrap();
+        let answer = fetch(address, "GET", "/healthz").await;
+        assert!(answer.contains("the serving runtime has ended"), "{answer}");
+    }
+}

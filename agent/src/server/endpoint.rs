@@ -1,0 +1,198 @@
+//! One request: is it one, whose is it, and what is the answer?
+
+use std::{cell::RefCell, convert::Infallible, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::Service};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Identify, Metrics, Refusal, Times,
+    answer::{self, Denial},
+    host,
+    metrics::Since,
+    stream::Progress,
+};
+use crate::{
+    credentials::{Store, Subject},
+    types::{Token, TokenDigest},
+};
+
+/// What the connections share.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    /// Cancelled when no further request is wanted.
+    pub(super) draining: CancellationToken,
+}
+
+/// The service behind one connection.
+pub(super) struct Endpoint<I> {
+    shared: Arc<Shared>,
+    caller: I,
+    times: Times,
+    progress: Arc<Progress>,
+    last_token: LastToken,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future =
+        Either<Ready<Result<Answer, Infallible>>, BoxFuture<'static, Result<Answer, Infallible>>>;
+
+    /// Answers at once what is at hand; only a wait for EKS Auth is worth a boxed future.
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let since = self.since();
+        match self.find(&request) {
+            Ok(Found::Here(body)) => {
+                let answer = self.shared.finish(since, Ok(body));
+                Either::Left(ready(Ok(answer)))
+            }
+            Err(denial) => {
+                let answer = self.shared.finish(since, Err(denial));
+                Either::Left(ready(Ok(answer)))
+            }
+            Ok(Found::Upstream(subject, token)) => {
+                let shared = Arc::clone(&self.shared);
+                let fetch = async move {
+                    let fetched = shared.store.fetch(subject, token).await;
+                    Ok(shared.finish(since, fetched.map_err(Denial::from)))
+                };
+                Either::Right(fetch.boxed())
+            }
+        }
+    }
+}
+
+/// Where a request's credentials are.
+enum Found {
+    Here(Bytes),
+    Upstream(Subject, Token),
+}
+
+impl<I: Identify> Endpoint<I> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        caller: I,
+        times: Times,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Self {
+            shared,
+            caller,
+            times,
+            progress,
+            last_token: LastToken::default(),
+        }
+    }
+
+    /// The first request of a connection has waited since the connection was made; the others come
+    /// whenever it pleases the client.
+    fn since(&self) -> Since {
+        if self.progress.head_arrived() {
+            Since {
+                begun: self.times.accepted,
+                connected: self.times.connected,
+            }
+        } else {
+            Since {
+                begun: Instant::now(),
+                connected: None,
+            }
+        }
+    }
+
+    fn find<B>(&self, request: &Request<B>) -> Result<Found, Denial> {
+        if !host::is_address(request) {
+            return Err(Denial::Host);
+        }
+        if request.uri().path() != answer::PATH {
+            return Err(Denial::Path);
+        }
+        if request.method() != Method::GET {
+            return Err(Denial::Method);
+        }
+        let (token, digest) = self.last_token.read(authorization(request)?);
+        let subject = self.caller.identify(&token)?;
+        Ok(match self.shared.store.cached(&subject, &digest) {
+            Some(body) => Found::Here(body),
+            None => Found::Upstream(subject, token),
+        })
+    }
+}
+
+fn authorization<B>(request: &Request<B>) -> Result<&str, Denial> {
+    let value = request.headers().get(header::AUTHORIZATION);
+    let token = match value.map(HeaderValue::to_str) {
+        None => return Err(Denial::NoToken),
+        Some(Err(_)) => return Err(Refusal::Malformed("it is not plain ASCII").into()),
+        Some(Ok(token)) => token,
+    };
+    if token.is_empty() {
+        return Err(Denial::NoToken);
+    }
+    Ok(token)
+}
+
+impl Shared {
+    /// Counts what became of a request, and puts it into words.
+    fn finish(&self, since: Since, outcome: Result<Bytes, Denial>) -> Answer {
+        let mut answer = match outcome {
+            Ok(body) => answer::credentials(body),
+            Err(denial) => {
+                if let Some(reason) = denial.reason() {
+                    self.metrics.refused(reason);
+                }
+                denial.response()
+            }
+        };
+        if self.draining.is_cancelled() {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
+        self.metrics.answered(since, answer.status());
+        answer
+    }
+}
+
+/// The token that a connection sent last. On a kept connection the next one is the same, and need
+/// not be copied and hashed again.
+#[derive(Default)]
+struct LastToken(RefCell<Option<(Token, TokenDigest)>>);
+
+impl LastToken {
+    fn read(&self, raw: &str) -> (Token, TokenDigest) {
+        let mut last = self.0.borrow_mut();
+        match &*last {
+            Some((token, digest)) if token.expose() == raw => (token.clone(), *digest),
+            _ => {
+                let token = Token::new(raw);
+                let digest = token.digest();
+                *last = Some((token.clone(), digest));
+                (token, digest)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_token_is_not_taken_for_the_last() {
+        let last = LastToken::default();
+        let (_, first) = last.read("first");
+        assert_eq!(last.read("first").1, first);
+        let (token, second) = last.read("second");
+        assert_eq!(token.expose(), "second");
+        assert_eq!(second, Token::new("second").digest());
+        assert_eq!(last.read("first").1, first);
+    }
+}

@@ -1,0 +1,161 @@
+//! What the endpoint counts.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Seconds, from a hit in the cache of an idle node to what no SDK waits for.
+const BUCKETS: [f64; 17] = [
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0,
+];
+
+/// The endpoint's metrics. Clones are the same ones.
+#[derive(Clone)]
+pub struct Metrics {
+    durations: HistogramVec,
+    /// The child that nearly every request needs, looked up once.
+    served: Histogram,
+    connect_to_response: Histogram,
+    refusals: IntCounterVec,
+    /// Set by [`Limits`](super::limits::Limits).
+    pub(super) connections: IntGauge,
+}
+
+/// Why a request or a connection was turned away: the label of `podcreds_refusals_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    BadHost,
+    EksAuth,
+    ExpiredToken,
+    HeadTimeout,
+    HeadTooLarge,
+    MalformedRequest,
+    MalformedToken,
+    Method,
+    MissingToken,
+    NotFound,
+    OtherPod,
+    TooManyConnections,
+    UnknownCaller,
+    WriteTimeout,
+}
+
+impl Reason {
+    const ALL: [Self; 14] = [
+        Self::BadHost,
+        Self::EksAuth,
+        Self::ExpiredToken,
+        Self::HeadTimeout,
+        Self::HeadTooLarge,
+        Self::MalformedRequest,
+        Self::MalformedToken,
+        Self::Method,
+        Self::MissingToken,
+        Self::NotFound,
+        Self::OtherPod,
+        Self::TooManyConnections,
+        Self::UnknownCaller,
+        Self::WriteTimeout,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::BadHost => "bad_host",
+            Self::EksAuth => "eks_auth",
+            Self::ExpiredToken => "expired_token",
+            Self::HeadTimeout => "head_timeout",
+            Self::HeadTooLarge => "head_too_large",
+            Self::MalformedRequest => "malformed_request",
+            Self::MalformedToken => "malformed_token",
+            Self::Method => "method",
+            Self::MissingToken => "missing_token",
+            Self::NotFound => "not_found",
+            Self::OtherPod => "other_pod",
+            Self::TooManyConnections => "too_many_connections",
+            Self::UnknownCaller => "unknown_caller",
+            Self::WriteTimeout => "write_timeout",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers the endpoint's metrics.
+    ///
+    /// # Errors
+    ///
+    /// When they are registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "podcreds_request_duration_seconds",
+                "Time to answer a request: from the accept of its connection, or on a kept \
+                 connection from the end of the request's head.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["code"],
+        )?;
+        let connect_to_response = Histogram::with_opts(
+            HistogramOpts::new(
+                "podcreds_connect_to_response_duration_seconds",
+                "Time from the pod's connect() in the kernel to the answer of the first request.",
+            )
+            .buckets(BUCKETS.to_vec()),
+        )?;
+        let refusals = IntCounterVec::new(
+            Opts::new(
+                "podcreds_refusals_total",
+                "Requests and connections that were turned away.",
+            ),
+            &["reason"],
+        )?;
+        // A series that appears with its first event hides that event from rate().
+        for reason in Reason::ALL {
+            refusals.with_label_values(&[reason.label()]);
+        }
+        let connections = IntGauge::new("podcreds_connections", "Open connections of pods.")?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(connect_to_response.clone()))?;
+        registry.register(Box::new(refusals.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self {
+            served: durations.with_label_values(&[StatusCode::OK.as_str()]),
+            durations,
+            connect_to_response,
+            refusals,
+            connections,
+        })
+    }
+
+    /// A request got its answer just now.
+    pub(super) fn answered(&self, since: Since, status: StatusCode) {
+        let now = Instant::now();
+        let seconds = now.saturating_duration_since(since.begun).as_secs_f64();
+        if status == StatusCode::OK {
+            self.served.observe(seconds);
+        } else {
+            let durations = &self.durations;
+            durations
+                .with_label_values(&[status.as_str()])
+                .observe(seconds);
+        }
+        if let Some(connected) = since.connected {
+            let seconds = now.saturating_duration_since(connected).as_secs_f64();
+            self.connect_to_response.observe(seconds);
+        }
+    }
+
+    /// A request or a connection was turned away.
+    pub(super) fn refused(&self, reason: Reason) {
+        self.refusals.with_label_values(&[reason.label()]).inc();
+    }
+}
+
+/// The times from which a request is measured.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    pub(super) begun: Instant,
+    /// Of the first request of a connection only.
+    pub(super) connected: Option<Instant>,
+}

@@ -1,0 +1,165 @@
+//! Connections: admitted, served, and seen off.
+
+use std::{
+    error::Error,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use super::{
+    Config, Identify, Metrics,
+    endpoint::{Endpoint, Shared},
+    limits::Limits,
+    metrics::Reason,
+    stream::{Progress, Stream},
+};
+use crate::credentials::Store;
+
+/// How long a client that has connected, and asked for nothing yet, is heard during a drain. Its
+/// request is on the way, and no other agent can answer it.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// hyper's own floor, below which it would panic.
+const MIN_HEAD: usize = 8 * 1024;
+
+/// The credentials endpoint, for connections that others accept.
+pub struct Server {
+    shared: Arc<Shared>,
+    http: http1::Builder,
+    write_timeout: Duration,
+    limits: Limits,
+    connections: TaskTracker,
+}
+
+/// When a connection came about.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// When the pod called `connect()`, where the kernel has told.
+    pub connected: Option<Instant>,
+}
+
+type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, Endpoint<I>>;
+
+impl Server {
+    /// An endpoint that hands out what is in `store`.
+    pub fn new(config: &Config, store: Store, metrics: Metrics) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(config.head_timeout)
+            .max_buf_size(config.max_head.max(MIN_HEAD))
+            // A client may say that it has nothing more to ask and still wait for its answer.
+            .half_close(true);
+        let limits = Limits::new(
+            config.max_connections_per_pod,
+            config.max_connections,
+            metrics.connections.clone(),
+        );
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                metrics,
+                draining: CancellationToken::new(),
+            }),
+            http,
+            write_timeout: config.write_timeout,
+            limits,
+            connections: TaskTracker::new(),
+        }
+    }
+
+    /// Serves a connection in a task of its own on the current runtime. One too many is closed.
+    pub fn serve<S, I>(self: &Arc<Self>, stream: S, caller: I, times: Times)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: Identify,
+    {
+        let Some(slot) = self.limits.admit(caller.quota()) else {
+            self.shared.metrics.refused(Reason::TooManyConnections);
+            return;
+        };
+        let server = Arc::clone(self);
+        self.connections.spawn(async move {
+            server.run(stream, caller, times).await;
+            drop(slot);
+        });
+    }
+
+    /// Closes idle connections, and every other one after its next answer. Returns how many are
+    /// left when `within` is over; they end with the runtime.
+    pub async fn drain(&self, within: Duration) -> usize {
+        self.shared.draining.cancel();
+        self.connections.close();
+        // Those that are left say whether it was too short.
+        let _ = timeout(within, self.connections.wait()).await;
+        self.connections.len()
+    }
+
+    async fn run<S, I>(&self, stream: S, caller: I, times: Times)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: Identify,
+    {
+        let progress = Arc::new(Progress::default());
+        let stream = Stream::new(stream, Arc::clone(&progress), self.write_timeout);
+        let shared = Arc::clone(&self.shared);
+        let endpoint = Endpoint::new(shared, caller, times, Arc::clone(&progress));
+        let connection = self.http.serve_connection(TokioIo::new(stream), endpoint);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = self.shared.draining.cancelled() => see_off(connection, &progress).await,
+        };
+        if let Err(error) = ended {
+            debug!(%error, "a connection failed");
+            if let Some(reason) = fault(&error, &progress) {
+                self.shared.metrics.refused(reason);
+            }
+        }
+    }
+}
+
+/// Brings a connection to its end. Whatever it is answered from here on says so.
+async fn see_off<S, I>(
+    mut connection: Pin<&mut Connection<S, I>>,
+    progress: &Progress,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: Identify,
+{
+    if progress.is_new()
+        && let Ok(ended) = timeout(FIRST_REQUEST, connection.as_mut()).await
+    {
+        return ended;
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+/// What the client did wrong, if it was the client and not the network.
+fn fault(error: &hyper::Error, progress: &Progress) -> Option<Reason> {
+    if error.is_parse_too_large() {
+        Some(Reason::HeadTooLarge)
+    } else if error.is_parse() {
+        Some(Reason::MalformedRequest)
+    } else if error.is_timeout() {
+        // The time is also up for clients that kept their connection and had no more to ask.
+        progress.is_behind().then_some(Reason::HeadTimeout)
+    } else {
+        let cause = error.source()?.downcast_ref::<io::Error>()?;
+        (cause.kind() == io::ErrorKind::TimedOut).then_some(Reason::WriteTimeout)
+    }
+}

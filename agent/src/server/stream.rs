@@ -1,0 +1,202 @@
+//! The socket as hyper sees it: patient with slow clients, but not for ever.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// How far a connection has come. Its stream, its service and its task share it.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// A whole head has arrived at least once.
+    asked: AtomicBool,
+    /// Bytes have arrived since the last whole head.
+    asking: AtomicBool,
+}
+
+impl Progress {
+    /// Notes that a whole head has arrived, and says whether it is the connection's first.
+    pub(super) fn head_arrived(&self) -> bool {
+        self.asking.store(false, Ordering::Relaxed);
+        !self.asked.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the client has yet to send its first request.
+    pub(super) fn is_new(&self) -> bool {
+        !self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client owes us the rest of a request, rather than nothing at all.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_new() || self.asking.load(Ordering::Relaxed)
+    }
+}
+
+/// A stream that fails when its peer takes too long to read.
+///
+/// The time runs from the first write that the socket does not take until everything is written:
+/// a peer that reads a byte now and then gains nothing.
+pub(super) struct Stream<S> {
+    inner: S,
+    progress: Arc<Progress>,
+    write_timeout: Duration,
+    /// Set while a write is waiting for the peer.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stream<S> {
+    pub(super) fn new(inner: S, progress: Arc<Progress>, write_timeout: Duration) -> Self {
+        Self {
+            inner,
+            progress,
+            write_timeout,
+            stalled: None,
+        }
+    }
+
+    /// A write did not get through: wait for the peer, or for the time to run out.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.progress.asking.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.inner).poll_write(cx, bytes) {
+            Poll::Pending => self.poll_stalled(cx),
+            written => written,
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.inner).poll_write_vectored(cx, slices) {
+            Poll::Pending => self.poll_stalled(cx),
+            written => written,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    /// hyper flushes when it has nothing more to write.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stalled = None;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    /// Does nothing: the stream is dropped next, and `close` says the same to the peer as
+    /// `shutdown` would have, in one system call instead of two.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_nothing_is_given_up() {
+        let (ours, _theirs) = duplex(16);
+        let mut stream = Stream::new(ours, Arc::default(), TIMEOUT);
+        let begun = Instant::now();
+        let error = stream.write_all(&[0; 17]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_trickles_gains_nothing() {
+        let (ours, mut theirs) = duplex(16);
+        let mut stream = Stream::new(ours, Arc::default(), TIMEOUT);
+        let trickle = tokio::spawn(async move {
+            while theirs.read_u8().await.is_ok() {
+                sleep(TIMEOUT / 3).await;
+            }
+        });
+        let begun = Instant::now();
+        let error = stream.write_all(&[0; 100]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < 2 * TIMEOUT);
+        trickle.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_catches_up_starts_afresh() {
+        let (ours, mut theirs) = duplex(16);
+        let mut stream = Stream::new(ours, Arc::default(), TIMEOUT);
+        for _ in 0..3 {
+            let late = async {
+                sleep(TIMEOUT * 2 / 3).await;
+                let mut buffer = [0; 32];
+                theirs.read_exact(&mut buffer).await.unwrap();
+            };
+            let write = async {
+                stream.write_all(&[0; 32]).await.unwrap();
+                stream.flush().await.unwrap();
+            };
+            tokio::join!(late, write);
+        }
+    }
+
+    #[tokio::test]
+    async fn progress_tells_idle_from_late() {
+        let (ours, mut theirs) = duplex(16);
+        let progress = Arc::new(Progress::default());
+        let mut stream = Stream::new(ours, Arc::clone(&progress), TIMEOUT);
+        assert!(progress.is_new() && progress.is_behind());
+        theirs.write_all(b"head").await.unwrap();
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(progress.head_arrived());
+        assert!(!progress.is_new() && !progress.is_behind());
+        theirs.write_all(b"hea").await.unwrap();
+        stream.read_exact(&mut [0; 3]).await.unwrap();
+        assert!(progress.is_behind());
+        assert!(!progress.head_arrived());
+    }
+}

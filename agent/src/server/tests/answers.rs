@@ -1,0 +1,130 @@
+//! Who gets what.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_gets_its_credentials() {
+    let fixture = Fixture::new(Config::default());
+    let mut client = fixture.connect();
+    // The first from EKS Auth, the second from memory.
+    for _ in 0..2 {
+        let answer = client.ask(get("good")).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(answer.header("date").is_some());
+        assert_eq!(answer.body, BODY);
+    }
+    assert_eq!(fixture.answers("200"), 2);
+    // Only the first request of a connection has waited since connect().
+    let first = fixture.metric("podcreds_connect_to_response_duration_seconds", None);
+    assert_eq!(first, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_requests_are_told_what_is_wrong() {
+    let fixture = Fixture::new(Config::default());
+    let request = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\n{headers}\r\n");
+    const LINE: &str = "GET /v1/credentials";
+    const HOST: &str = "Host: 169.254.170.23\r\n";
+    let token = format!("{HOST}Authorization: good\r\n");
+    let rebound = "Host: evil.example\r\nAuthorization: good\r\n";
+    let anonymous = "Authorization: good\r\n";
+    let no_ascii = format!("{HOST}Authorization: caf\u{e9}\r\n");
+    for (request, status, code, reason) in [
+        (request("GET /", &token), 404, "NotFound", "not_found"),
+        (
+            request("GET /v1/credentials/", &token),
+            404,
+            "NotFound",
+            "not_found",
+        ),
+        (request("POST /", &token), 404, "NotFound", "not_found"),
+        (
+            request("PUT /v1/credentials", &token),
+            405,
+            "MethodNotAllowed",
+            "method",
+        ),
+        (request(LINE, rebound), 403, "HostNotAllowed", "bad_host"),
+        (request(LINE, anonymous), 403, "HostNotAllowed", "bad_host"),
+        (request(LINE, HOST), 400, "MissingToken", "missing_token"),
+        (get(""), 400, "MissingToken", "missing_token"),
+        (
+            request(LINE, &no_ascii),
+            400,
+            "MalformedToken",
+            "malformed_token",
+        ),
+        (get("malformed"), 400, "MalformedToken", "malformed_token"),
+        (get("expired"), 400, "ExpiredToken", "expired_token"),
+        (get("stolen"), 403, "TokenOfAnotherPod", "other_pod"),
+        (get("unknown"), 403, "UnknownCaller", "unknown_caller"),
+        (
+            get("unassociated"),
+            404,
+            "ResourceNotFoundException",
+            "eks_auth",
+        ),
+        (get("denied"), 400, "AccessDeniedException", "eks_auth"),
+        (get("invalid"), 400, "InvalidTokenException", "eks_auth"),
+    ] {
+        let counted = fixture.refusals(reason);
+        let answer = fixture.connect().ask(&request).await;
+        assert_eq!(answer.status(), status, "{request}");
+        let body = answer.json();
+        assert_eq!(body["code"], code, "{request}");
+        assert_eq!(body["code"], body["Code"]);
+        assert_eq!(body["message"], body["Message"]);
+        assert!(!body["message"].as_str().unwrap().is_empty(), "{request}");
+        assert_eq!(fixture.refusals(reason), counted + 1, "{request}");
+    }
+    assert_eq!(fixture.answers("200"), 0);
+    assert_eq!(fixture.answers("404"), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_repeat_no_token() {
+    let fixture = Fixture::new(Config::default());
+    for kind in [
+        "malformed",
+        "expired",
+        "stolen",
+        "unknown",
+        "unassociated",
+        "denied",
+        "slow",
+    ] {
+        let answer = fixture.connect().ask(get(&format!("{kind}.s3cr3t"))).await;
+        assert_ne!(answer.status(), 200);
+        assert!(!answer.body.contains("s3cr3t"), "{}", answer.body);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_method_that_is_allowed_is_named() {
+    let fixture = Fixture::new(Config::default());
+    let request = get("good").replace("GET", "HEAD");
+    let mut client = fixture.connect();
+    client.send(request).await;
+    client.0.shutdown().await.unwrap();
+    let mut answer = String::new();
+    client.0.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(answer.contains("\r\nallow: GET\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "HEAD has no body: {answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upstream_is_worth_asking_again() {
+    let fixture = Fixture::new(Config::default());
+    let mut client = fixture.connect();
+    let asked = tokio::time::Instant::now();
+    let answer = client.ask(get("slow")).await;
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert_eq!(answer.json()["code"], "CredentialsNotReady");
+    assert_eq!(fixture.answers("503"), 1);
+    sleep(SLOW).await;
+    assert_eq!(client.ask(get("slow")).await.status(), 200);
+}

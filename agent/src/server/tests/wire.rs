@@ -1,0 +1,177 @@
+//! HTTP as clients speak it.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_kept_or_not_as_the_client_likes() {
+    let fixture = Fixture::new(Config::default());
+    let with = |version: &str, header: &str| {
+        let request = get("good").replace("HTTP/1.1", version);
+        request.replace("\r\n\r\n", &format!("\r\n{header}\r\n"))
+    };
+    for (request, kept) in [
+        (with("HTTP/1.1", ""), true),
+        (with("HTTP/1.1", "Connection: close\r\n"), false),
+        (with("HTTP/1.0", ""), false),
+        (with("HTTP/1.0", "Connection: keep-alive\r\n"), true),
+        (
+            "GET /v1/credentials HTTP/1.0\r\nAuthorization: good\r\n\r\n".to_owned(),
+            false,
+        ),
+    ] {
+        let mut client = fixture.connect();
+        assert_eq!(client.ask(&request).await.body, BODY, "{request}");
+        if kept {
+            assert_eq!(client.ask(&request).await.body, BODY, "{request}");
+        } else {
+            assert!(client.is_closed().await, "{request}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pipelined_requests_are_answered_in_turn() {
+    let fixture = Fixture::new(Config::default());
+    let mut client = fixture.connect();
+    client
+        .send([get("good"), get("stolen"), get("good")].concat())
+        .await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(client.answer().await.status());
+    }
+    assert_eq!(statuses, [200, 403, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_not_read() {
+    let fixture = Fixture::new(Config::default());
+    let mut client = fixture.connect();
+    let request = get("good").replace("\r\n\r\n", "\r\nContent-Length: 1000000\r\n\r\n");
+    assert_eq!(client.ask(request).await.status(), 200);
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_is_declined() {
+    let fixture = Fixture::new(Config::default());
+    let upgrade =
+        "\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n";
+    let request = get("good").replace("\r\n\r\n", upgrade);
+    let mut client = fixture.connect();
+    for _ in 0..2 {
+        assert_eq!(client.ask(&request).await.body, BODY);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_no_more_to_say_still_listens() {
+    let fixture = Fixture::new(Config::default());
+    let mut client = fixture.connect();
+    client.send(get("slow")).await;
+    client.0.shutdown().await.unwrap();
+    assert_eq!(client.answer().await.status(), 503);
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn real_sockets_are_served_too() {
+    let fixture = Fixture::new(Config::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let times = Times {
+        accepted: Instant::now(),
+        connected: None,
+    };
+    fixture.server.serve(stream, Caller(1), times);
+    let request = get("good").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with(BODY), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_leaves_in_one_write() {
+    let fixture = Fixture::new(Config::default());
+    let (ours, theirs) = duplex(64 * 1024);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let stream = Counted {
+        inner: theirs,
+        writes: Arc::clone(&writes),
+    };
+    let times = Times {
+        accepted: Instant::now(),
+        connected: None,
+    };
+    fixture.server.serve(stream, Caller(1), times);
+    let mut client = Client(ours);
+    for asked in 1..=3 {
+        assert_eq!(client.ask(get("good")).await.body, BODY);
+        assert_eq!(writes.load(Ordering::Relaxed), asked);
+    }
+}
+
+/// Counts what would be system calls.
+struct Counted {
+    inner: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,266 @@
+//! What the SDK's errors mean for a pod, in words without secrets.
+//!
+//! Never print an SDK error with `{:?}` or `DisplayErrorContext`: both show the raw answer, which
+//! may hold credentials, and the request's token.
+
+use std::{
+    error::Error,
+    time::{Duration, SystemTime},
+};
+
+use aws_sdk_eksauth::{
+    config::http::HttpResponse,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::assume_role_for_pod_identity::AssumeRoleForPodIdentityError as ServiceError,
+};
+use aws_smithy_types::date_time::{DateTime, Format};
+
+use super::{RefusalKind, UpstreamError};
+
+/// EKS Auth's messages are a line or two; whoever sends more is not worth keeping it.
+const MAX_MESSAGE: usize = 1024;
+
+/// Sorts a failed call.
+pub(super) fn classify(error: &SdkError<ServiceError, HttpResponse>) -> UpstreamError {
+    let reason = match error {
+        SdkError::ServiceError(failed) => return answered(failed.err(), failed.raw()),
+        SdkError::TimeoutError(_) => "timed out".to_owned(),
+        SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+            Some(cause) => format!("not reachable: {}", chain(cause)),
+            None => "not reachable".to_owned(),
+        },
+        SdkError::ConstructionFailure(_) => {
+            format!("the call could not be made: {}", chain(error))
+        }
+        SdkError::ResponseError(failed) => format!(
+            "the answer (HTTP {}) could not be read",
+            failed.raw().status().as_u16()
+        ),
+        _ => "the call failed".to_owned(),
+    };
+    UpstreamError::unavailable(reason)
+}
+
+/// Sorts an error that EKS Auth itself has answered with.
+fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
+    let status = raw.status().as_u16();
+    let retry_after = retry_after(raw, SystemTime::now());
+    if error.is_throttling_exception() || status == 429 {
+        return UpstreamError::Throttled { retry_after };
+    }
+    let code = error.code().unwrap_or("UnknownError").to_owned();
+    let message = without_tokens(error.message().unwrap_or("no message"));
+    match refusal(error) {
+        // EKS Auth's own refusals are 400 and 404. A 403 comes from the signature's check before
+        // it: the trouble is with this node's credentials, and no pod can do anything about it.
+        Some(kind) if status != 403 => UpstreamError::Refused {
+            kind,
+            code,
+            message,
+        },
+        _ if status == 403 => UpstreamError::Unavailable {
+            reason: format!("it refuses this node's own credentials: {code}: {message}"),
+            retry_after,
+        },
+        _ => UpstreamError::Unavailable {
+            reason: format!("HTTP {status}: {code}: {message}"),
+            retry_after,
+        },
+    }
+}
+
+/// The errors that are the last word about a pod's token.
+fn refusal(error: &ServiceError) -> Option<RefusalKind> {
+    match error {
+        ServiceError::AccessDeniedException(_) => Some(RefusalKind::Denied),
+        ServiceError::ResourceNotFoundException(_) => Some(RefusalKind::NotFound),
+        ServiceError::ExpiredTokenException(_) | ServiceError::InvalidTokenException(_) => {
+            Some(RefusalKind::BadToken)
+        }
+        _ => None,
+    }
+}
+
+/// When EKS Auth wants to be asked again: seconds, a date, or AWS's own milliseconds.
+fn retry_after(raw: &HttpResponse, now: SystemTime) -> Option<Duration> {
+    let headers = raw.headers();
+    if let Some(millis) = headers.get("x-amz-retry-after") {
+        return millis.parse().ok().map(Duration::from_millis);
+    }
+    let value = headers.get("retry-after")?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::from_str(value, Format::HttpDate).ok()?;
+    SystemTime::try_from(date).ok()?.duration_since(now).ok()
+}
+
+/// The messages of an error and of what caused it, as far as they say something new.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    without_tokens(&text)
+}
+
+/// A message without the token that AWS's validation errors like to repeat.
+fn without_tokens(message: &str) -> String {
+    // Every JWT begins with `{"` in base64.
+    const JWT: &str = "eyJ";
+    let mut clean = String::new();
+    let mut rest = message;
+    while let Some(at) = rest.find(JWT) {
+        clean.push_str(&rest[..at]);
+        clean.push_str("(token)");
+        let secret = &rest[at..];
+        let end = secret.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.=+/".contains(c)));
+        rest = &secret[end.unwrap_or(secret.len())..];
+    }
+    clean.push_str(rest);
+    clean.truncate(clean.floor_char_boundary(MAX_MESSAGE));
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_eksauth::{
+        error::ErrorMetadata,
+        types::error::{
+            AccessDeniedException, ExpiredTokenException, InternalServerException,
+            InvalidParameterException, ResourceNotFoundException, ThrottlingException,
+        },
+    };
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn failed(error: ServiceError, status: u16, headers: &[(&'static str, &str)]) -> UpstreamError {
+        let body = SdkBody::from("wJalrXUtnFEMI");
+        let mut raw = HttpResponse::new(status.try_into().unwrap(), body);
+        for (name, value) in headers {
+            raw.headers_mut().insert(*name, (*value).to_owned());
+        }
+        classify(&SdkError::service_error(error, raw))
+    }
+
+    fn meta(code: &str, message: &str) -> ErrorMetadata {
+        ErrorMetadata::builder().code(code).message(message).build()
+    }
+
+    #[test]
+    fn the_last_word_is_passed_on() {
+        let error = ResourceNotFoundException::builder()
+            .meta(meta("ResourceNotFoundException", "no association"))
+            .message("no association")
+            .build();
+        let error = ServiceError::ResourceNotFoundException(error);
+        let UpstreamError::Refused {
+            kind,
+            code,
+            message,
+        } = failed(error, 404, &[])
+        else {
+            panic!("not refused");
+        };
+        assert_eq!(kind, RefusalKind::NotFound);
+        assert_eq!(
+            (&*code, &*message),
+            ("ResourceNotFoundException", "no association")
+        );
+    }
+
+    #[test]
+    fn each_final_error_has_its_kind() {
+        let denied = ServiceError::AccessDeniedException(AccessDeniedException::builder().build());
+        let expired = ServiceError::ExpiredTokenException(ExpiredTokenException::builder().build());
+        for (error, expected) in [
+            (denied, RefusalKind::Denied),
+            (expired, RefusalKind::BadToken),
+        ] {
+            let error = failed(error, 400, &[]);
+            assert!(
+                matches!(&error, UpstreamError::Refused { kind, .. } if *kind == expected),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn trouble_with_the_nodes_credentials_is_no_refusal_of_the_pod() {
+        for error in [
+            ServiceError::AccessDeniedException(AccessDeniedException::builder().build()),
+            ServiceError::ExpiredTokenException(ExpiredTokenException::builder().build()),
+            ServiceError::generic(meta("InvalidSignatureException", "clock")),
+        ] {
+            let error = failed(error, 403, &[]);
+            let UpstreamError::Unavailable { reason, .. } = error else {
+                panic!("{error:?}");
+            };
+            assert!(reason.contains("this node's own credentials"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn throttling_says_when_to_come_back() {
+        let throttling =
+            || ServiceError::ThrottlingException(ThrottlingException::builder().build());
+        let after = |headers: &[(&'static str, &str)]| {
+            let error = failed(throttling(), 429, headers);
+            let UpstreamError::Throttled { retry_after } = error else {
+                panic!("{error:?}");
+            };
+            retry_after
+        };
+        assert_eq!(after(&[]), None);
+        assert_eq!(after(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
+        assert_eq!(after(&[("retry-after", "soon")]), None);
+        assert_eq!(
+            after(&[("x-amz-retry-after", "1500")]),
+            Some(Duration::from_millis(1500))
+        );
+        let date = after(&[("retry-after", "Fri, 31 Dec 2999 23:59:59 GMT")]);
+        assert!(date.is_some_and(|wait| wait > Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn a_server_in_trouble_is_worth_another_try() {
+        let internal =
+            ServiceError::InternalServerException(InternalServerException::builder().build());
+        let odd =
+            ServiceError::InvalidParameterException(InvalidParameterException::builder().build());
+        for (error, status) in [
+            (internal, 500),
+            (odd, 400),
+            (ServiceError::generic(meta("BadGateway", "")), 502),
+        ] {
+            let error = failed(error, status, &[("retry-after", "2")]);
+            let UpstreamError::Unavailable {
+                retry_after,
+                reason,
+            } = error
+            else {
+                panic!("{error:?}");
+            };
+            assert_eq!(retry_after, Some(Duration::from_secs(2)));
+            assert!(reason.contains(&status.to_string()), "{reason}");
+            assert!(!reason.contains("wJalr"), "the raw answer is shown");
+        }
+    }
+
+    #[test]
+    fn tokens_are_cut_out_of_messages() {
+        assert_eq!(
+            without_tokens("Value 'eyJhbGciOi.eyJhdWQ_-.c2ln' at 'token' is bad, eyJ too"),
+            "Value '(token)' at 'token' is bad, (token) too"
+        );
+        assert_eq!(without_tokens("plain words"), "plain words");
+        assert_eq!(without_tokens(&"ä".repeat(2000)).len(), MAX_MESSAGE);
+    }
+}
