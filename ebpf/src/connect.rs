@@ -5,14 +5,12 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     programs::SockAddrContext,
 };
-use podcreds_common::{
-    ASKED_LISTENER, ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Counter, Endpoint, LISTENER_PORT_MIN,
-};
+use podcreds_common::{ASKED_LISTENER, ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Counter, Endpoint};
 
 use crate::{
     maps::{CALLERS, count},
     net::{
-        CREDENTIALS4, CREDENTIALS6, Ip6, LISTENER4, LOOPBACK6, PORT, UNSPECIFIED6, ip6, mapped,
+        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener, mapped,
         port_number, port_word, set_ip6, socket,
     },
     pods,
@@ -56,7 +54,7 @@ pub(crate) fn v6(ctx: &SockAddrContext) {
         } else if ip == mapped(CREDENTIALS4) {
             redirect_v6(ctx, ASKED_V4_MAPPED);
         }
-    } else if port_number(port) >= LISTENER_PORT_MIN && is_listener(ip) {
+    } else if is_listener(ip, port_number(port)) {
         straight_to_listener(ctx, port_number(port));
     }
 }
@@ -84,11 +82,6 @@ fn redirect_v6(ctx: &SockAddrContext, asked: u8) {
     } else {
         Counter::RedirectedV4
     });
-}
-
-/// The address of a listener, or `::`, which connects to `::1`.
-fn is_listener(ip: Ip6) -> bool {
-    ip == LOOPBACK6 || ip == UNSPECIFIED6 || ip == mapped(LISTENER4)
 }
 
 /// What is known of the call before it is written down.

@@ -4,7 +4,9 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
     programs::SockAddrContext,
 };
-use podcreds_common::{CREDENTIALS_PORT, CREDENTIALS_V4, CREDENTIALS_V6, LISTENER_V4};
+use podcreds_common::{
+    CREDENTIALS_PORT, CREDENTIALS_V4, CREDENTIALS_V6, LISTENER_PORT_MIN, LISTENER_V4,
+};
 
 /// An IPv6 address.
 pub(crate) type Ip6 = [u32; 4];
@@ -39,6 +41,14 @@ const fn words(segments: [u16; 8]) -> Ip6 {
         at += 1;
     }
     ip
+}
+
+/// Whether an IPv6 address is one that our listeners have, `::` standing for `::1` in a connect.
+///
+/// On `::1`, which everybody uses, our ports are at the upper end: the others cost no look-up.
+pub(crate) fn is_listener(ip: Ip6, port: u16) -> bool {
+    ip == mapped(LISTENER4)
+        || (port >= LISTENER_PORT_MIN && (ip == LOOPBACK6 || ip == UNSPECIFIED6))
 }
 
 /// The address in the context: where `connect()` goes, or who the peer is.

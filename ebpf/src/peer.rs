@@ -10,8 +10,8 @@ use podcreds_common::{ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Caller, Counter, LIST
 use crate::{
     maps::{CALLERS, LISTENERS, count},
     net::{
-        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, mapped, port_number, set_ip6,
-        socket,
+        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener, mapped,
+        port_number, set_ip6, socket,
     },
 };
 
@@ -81,8 +81,7 @@ pub(crate) fn v6(ctx: &SockAddrContext) {
         tuple.__bindgen_anon_1.ipv6.daddr = ip;
         tuple.__bindgen_anon_1.ipv6.dport = port as u16;
         identify(ctx, sk, &mut tuple, TUPLE6);
-    } else if port_number(port) >= LISTENER_PORT_MIN && (ip == LOOPBACK6 || ip == mapped(LISTENER4))
-    {
+    } else if is_listener(ip, port_number(port)) {
         match asked(sk, port) {
             Some(ASKED_V6) => set_ip6(ctx, CREDENTIALS6),
             Some(ASKED_V4_MAPPED) => set_ip6(ctx, mapped(CREDENTIALS4)),
