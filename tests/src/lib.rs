@@ -1,1 +1,40 @@
-//! Stand-ins.
+//! What the integration tests, `cargo xtask demo` and `cargo xtask load` stand on: stand-ins for AWS
+//! and simulated pods, on the real kernel. Nothing here knows the agent's code: it runs the binary.
+//!
+//! - [`token`]: an issuer that signs service-account tokens as the API server does.
+//! - [`aws`]: the node's own AWS credentials, and how issued credentials tell whose they are.
+//! - [`eks_auth`]: EKS Auth, which checks everything it is sent and fails on demand.
+//! - [`imds`]: the node's instance metadata service (v2).
+//! - [`node`]: one simulated node: a cgroup of its own, below which its pods live.
+//! - [`pod`]: a pod with a real network namespace, real cgroups and real processes.
+//! - [`agent`]: the podcreds binary, its logs and its metrics.
+//! - [`privileged`]: what a test needs from the machine, and what happens where it is missing.
+//! - [`scenario`]: all of these together, as most tests want them.
+//! - [`http`]: the small HTTP server and client below all of these.
+//! - [`wait`]: polling with a deadline.
+//! - [`table`]: tables of text.
+//! - [`binary`]: finding the binaries of this workspace.
+//!
+//! What runs inside the simulated pods is the `pod-client` binary of this crate.
+//!
+//! A helper that cannot go on panics with what it was doing: to a test that is a failure with a
+//! reason. Clean-up never panics.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
+
+pub mod agent;
+pub mod aws;
+pub mod binary;
+pub mod eks_auth;
+pub mod http;
+pub mod imds;
+pub mod node;
+pub mod pod;
+pub mod privileged;
+pub mod scenario;
+pub mod table;
+pub mod token;
+pub mod wait;

@@ -1,0 +1,127 @@
+//! Unmodified AWS clients, as applications use them, and what they say they got.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use podcreds_tests::{aws::Owner, binary};
+use serde_json::Value;
+
+/// The application: three lines of boto3.
+const BOTO3_APPLICATION: &str = include_str!("boto3_client.py");
+
+/// Where the query string of a presigned URL has the session token.
+const TOKEN_PARAMETER: &str = "X-Amz-Security-Token=";
+
+/// A client that knows nothing of podcreds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    Boto3,
+    AwsCli,
+    RustSdk,
+}
+
+/// What a client got.
+#[derive(Clone, Debug)]
+pub(crate) enum Got {
+    /// Credentials, and whose they are.
+    Credentials(Owner),
+    /// Nothing, and its own words about it.
+    Nothing(String),
+}
+
+impl Client {
+    pub(crate) const ALL: [Self; 3] = [Self::Boto3, Self::AwsCli, Self::RustSdk];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Boto3 => "boto3",
+            Self::AwsCli => "AWS CLI",
+            Self::RustSdk => "Rust SDK",
+        }
+    }
+
+    /// Runs it by way of `command`, which makes a command that starts a given program where the
+    /// client is to be.
+    pub(crate) fn run(self, venv: &Path, command: impl FnOnce(PathBuf) -> Command) -> Result<Got> {
+        let (program, arguments) = self.program(venv);
+        let mut command = command(program);
+        let output = command
+            .args(arguments)
+            .output()
+            .with_context(|| format!("cannot start {}", self.name()))?;
+        self.read(&output)
+    }
+
+    fn program(self, venv: &Path) -> (PathBuf, Vec<&'static str>) {
+        match self {
+            Self::Boto3 => (venv.join("bin/python"), vec!["-c", BOTO3_APPLICATION]),
+            // Signs without a network, and shows with which session token.
+            Self::AwsCli => (
+                venv.join("bin/aws"),
+                vec!["s3", "presign", "s3://bucket/key"],
+            ),
+            Self::RustSdk => (binary::pod_client(), vec!["sdk"]),
+        }
+    }
+
+    fn read(self, output: &Output) -> Result<Got> {
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let token = match self {
+            Self::AwsCli if output.status.success() => token_of_url(&printed),
+            Self::AwsCli => return Ok(Got::Nothing(last_line(&complaint).to_owned())),
+            Self::Boto3 | Self::RustSdk => {
+                if !output.status.success() {
+                    bail!("{} failed: {}", self.name(), last_line(&complaint));
+                }
+                let answer: Value = serde_json::from_str(last_line(&printed))
+                    .with_context(|| format!("{} printed no JSON: {printed}", self.name()))?;
+                if let Some(error) = answer["error"].as_str() {
+                    return Ok(Got::Nothing(error.to_owned()));
+                }
+                answer["session_token"].as_str().map(str::to_owned)
+            }
+        };
+        let token = token.with_context(|| format!("{} has no session token", self.name()))?;
+        let owner = token
+            .parse()
+            .map_err(|_| anyhow!("{} has a foreign session token", self.name()))?;
+        Ok(Got::Credentials(owner))
+    }
+}
+
+/// A command without the developer's own AWS settings.
+pub(crate) fn without_aws_settings(program: PathBuf) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("AWS_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn last_line(text: &str) -> &str {
+    text.trim().lines().next_back().unwrap_or_default()
+}
+
+fn token_of_url(url: &str) -> Option<String> {
+    let (_, after) = url.split_once(TOKEN_PARAMETER)?;
+    let value = after.split(['&', '\n']).next()?;
+    percent_decode(value)
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut decoded = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        decoded.push(u8::from_str_radix(digits, 16).ok()?);
+        decoded.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(decoded).ok()
+}

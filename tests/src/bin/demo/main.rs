@@ -1,0 +1,59 @@
+//! `cargo xtask demo`: podcreds on a simulated node, with unmodified AWS clients as its pods.
+//!
+//! Prints what every client got, and ends with 0 only if all of it is right.
+
+mod clients;
+mod full;
+mod loopback;
+mod movement;
+mod outcome;
+mod scenario;
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use clap::Parser;
+use podcreds_tests::privileged;
+
+#[derive(Parser)]
+struct Arguments {
+    /// The Python environment with boto3 and the AWS CLI.
+    #[arg(long)]
+    venv: PathBuf,
+    /// Leave everything running for a look, until Enter is pressed.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let shown = match privileged::check() {
+        Ok(()) => full::show(&arguments),
+        Err(missing) => {
+            eprintln!("The redirect in the kernel cannot be shown here: {missing}.");
+            eprintln!(
+                "What follows is podcreds without it, on loopback, where only the token says who asks."
+            );
+            loopback::show(&arguments)
+        }
+    };
+    match shown {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("Not everything is what it should be.");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is being done, does it, and says how long that took.
+fn step<T>(title: &str, work: impl FnOnce() -> T) -> T {
+    eprintln!("==> {title}");
+    let start = Instant::now();
+    let result = work();
+    eprintln!("    done in {:.1} s", start.elapsed().as_secs_f64());
+    result
+}

@@ -1,0 +1,76 @@
+//! Making and connecting sockets, step by step.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The official agent's address, which SDKs are told to use.
+pub(crate) const CREDENTIALS: &str = "169.254.170.23:80";
+
+/// How sockets are made.
+#[derive(clap::Args, Clone)]
+pub(crate) struct SocketOptions {
+    /// Makes IPv6 sockets that can do nothing but IPv6.
+    #[arg(long)]
+    pub(crate) v6only: bool,
+    /// How long connecting, and every read, may take.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) timeout_ms: u64,
+}
+
+impl SocketOptions {
+    /// A socket of the family of `destination`, not connected.
+    pub(crate) fn make(&self, destination: SocketAddr) -> io::Result<Socket> {
+        let domain = Domain::for_address(destination);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        if destination.is_ipv6() {
+            socket.set_only_v6(self.v6only)?;
+        }
+        Ok(socket)
+    }
+
+    /// Connects it.
+    pub(crate) fn connect(&self, socket: &Socket, destination: SocketAddr) -> io::Result<()> {
+        let timeout = Duration::from_millis(self.timeout_ms);
+        socket.connect_timeout(&destination.into(), timeout)?;
+        socket.set_read_timeout(Some(timeout))?;
+        socket.set_write_timeout(Some(timeout))?;
+        socket.set_tcp_nodelay(true)
+    }
+
+    /// Makes a socket and connects it.
+    pub(crate) fn open(&self, destination: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.make(destination)?;
+        self.connect(&socket, destination)?;
+        Ok(socket.into())
+    }
+}
+
+/// A short name for what went wrong, such as `ECONNREFUSED` or `timeout`.
+pub(crate) fn error_name(error: &io::Error) -> String {
+    if let io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut = error.kind() {
+        return "timeout".to_owned();
+    }
+    match error.raw_os_error() {
+        Some(number) => format!("{:?}", Errno::from_raw(number)),
+        None => match error.kind() {
+            io::ErrorKind::UnexpectedEof => "closed".to_owned(),
+            _ => error.to_string(),
+        },
+    }
+}
+
+/// Lets this process have as many descriptors as the system allows.
+pub(crate) fn raise_descriptor_limit() -> anyhow::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const WANTED: u64 = 1 << 20;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, WANTED, WANTED);
+    raised.or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))?;
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! The road of a call through the stand-in.
+
+use std::{
+    future,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Method, Request};
+use jsonwebtoken::errors::ErrorKind;
+use serde_json::Value;
+
+use super::{
+    CLUSTER, answer,
+    faults::Fault,
+    lock, signature,
+    state::{Call, Outcome, Role, State},
+};
+use crate::{
+    aws::Owner,
+    http::server::{Action, Handler, truncated},
+    token::{Claims, Issuer},
+};
+
+/// What serves the calls.
+pub(super) struct Service {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) issuer: Issuer,
+}
+
+impl Handler for Service {
+    fn handle(self: Arc<Self>, request: Request<Bytes>) -> BoxFuture<'static, Action> {
+        async move { self.call(&request).await }.boxed()
+    }
+}
+
+/// Why a call is refused: status, error name, reason.
+type Refusal = (u16, &'static str, String);
+
+impl Service {
+    async fn call(&self, request: &Request<Bytes>) -> Action {
+        let _in_flight = InFlight::enter(&self.state);
+        let (granted, fault) = match self.judge(request) {
+            Ok(judged) => judged,
+            Err((status, code, reason)) => {
+                return Action::Answer(answer::error(status, code, &reason));
+            }
+        };
+        perform(granted, fault).await
+    }
+
+    /// Decides about a call, and writes it down.
+    fn judge(&self, request: &Request<Bytes>) -> Result<(Grant, Option<Fault>), Refusal> {
+        let mut state = lock(&self.state);
+        let token = token_in(request.body()).unwrap_or_default();
+        let mut call = Call {
+            pod_uid: claimed_pod_uid(&token),
+            token,
+            signer: signature::access_key_id(request)
+                .unwrap_or_default()
+                .to_owned(),
+            outcome: Outcome::Refused {
+                code: "",
+                reason: String::new(),
+            },
+        };
+        let verdict = self
+            .verify(&state, request, &call.token)
+            .map(|(claims, role)| {
+                state.issued += 1;
+                (Grant::new(&claims, role, state.issued), state.faults.next())
+            });
+        call.outcome = match &verdict {
+            Ok((_, Some(fault))) => Outcome::Faulted(fault.clone()),
+            Ok((grant, None)) => Outcome::Issued(grant.owner.clone()),
+            Err((_, code, reason)) => Outcome::Refused {
+                code,
+                reason: reason.clone(),
+            },
+        };
+        state.calls.push(call);
+        verdict
+    }
+
+    fn verify(
+        &self,
+        state: &State,
+        request: &Request<Bytes>,
+        token: &str,
+    ) -> Result<(Claims, Role), Refusal> {
+        signature::verify(request, &state.signers).map_err(|(code, reason)| (403, code, reason))?;
+        let cluster = cluster_in(request).ok_or_else(|| {
+            let reason = format!("no operation: {} {}", request.method(), request.uri());
+            (404, "UnknownOperationException", reason)
+        })?;
+        if cluster != CLUSTER {
+            let reason = format!("No cluster found for name: {cluster}.");
+            return Err((404, "ResourceNotFoundException", reason));
+        }
+        if token.is_empty() {
+            let reason = "the request has no token".to_owned();
+            return Err((400, "InvalidParameterException", reason));
+        }
+        let claims = self.issuer.verify(token).map_err(|why| match why.kind() {
+            ErrorKind::ExpiredSignature => (400, "ExpiredTokenException", why.to_string()),
+            _ => (400, "InvalidTokenException", why.to_string()),
+        })?;
+        let namespace = claims.kubernetes.namespace.clone();
+        let account = claims.kubernetes.serviceaccount.name.clone();
+        match state.associations.get(&(namespace, account)) {
+            Some(role) => Ok((claims, role.clone())),
+            None => {
+                let reason = format!("no pod identity association for {}", claims.sub);
+                Err((404, "ResourceNotFoundException", reason))
+            }
+        }
+    }
+}
+
+/// What a good call gets.
+struct Grant {
+    owner: Owner,
+    role: Role,
+}
+
+impl Grant {
+    fn new(claims: &Claims, role: Role, serial: u64) -> Self {
+        let kubernetes = &claims.kubernetes;
+        let owner = Owner {
+            role: role.name.clone(),
+            namespace: kubernetes.namespace.clone(),
+            service_account: kubernetes.serviceaccount.name.clone(),
+            pod: kubernetes
+                .pod
+                .as_ref()
+                .map_or_else(String::new, |pod| pod.name.clone()),
+            uid: claims.pod_uid().to_owned(),
+            serial,
+        };
+        Self { owner, role }
+    }
+
+    fn of_somebody_else(self) -> Self {
+        let owner = Owner {
+            namespace: "somebody".to_owned(),
+            service_account: "else".to_owned(),
+            pod: "entirely".to_owned(),
+            uid: crate::token::new_uid(),
+            ..self.owner
+        };
+        Self { owner, ..self }
+    }
+
+    fn answer(&self) -> Value {
+        answer::credentials(&self.owner, &self.role, SystemTime::now())
+    }
+}
+
+/// Answers a good call, as well as the fault lets it.
+async fn perform(grant: Grant, fault: Option<Fault>) -> Action {
+    let mut body = grant.answer();
+    let response = match fault {
+        None => answer::ok(body.to_string()),
+        Some(Fault::Slow(delay)) => {
+            tokio::time::sleep(delay).await;
+            answer::ok(grant.answer().to_string())
+        }
+        Some(Fault::Throttle { retry_after }) => answer::throttled(retry_after),
+        Some(Fault::Error { status, code }) => answer::error(status, code, "as the test asked"),
+        Some(Fault::Hang) => future::pending().await,
+        Some(Fault::Reset) => return Action::Reset,
+        Some(Fault::Truncated) => truncated(&body.to_string().into()),
+        Some(Fault::Nonsense) => answer::ok("<html>It works!</html>"),
+        Some(Fault::Missing(pointer)) => {
+            answer::remove(&mut body, pointer);
+            answer::ok(body.to_string())
+        }
+        Some(Fault::Expired) => {
+            answer::expire(&mut body, SystemTime::now());
+            answer::ok(body.to_string())
+        }
+        Some(Fault::Lie) => answer::ok(grant.of_somebody_else().answer().to_string()),
+    };
+    Action::Answer(response)
+}
+
+/// The cluster's name, if this is the one operation that there is.
+fn cluster_in(request: &Request<Bytes>) -> Option<&str> {
+    let path = request.uri().path().strip_prefix("/clusters/")?;
+    let cluster = path.strip_suffix("/assume-role-for-pod-identity")?;
+    (request.method() == Method::POST).then_some(cluster)
+}
+
+fn token_in(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    Some(body.get("token")?.as_str()?.to_owned())
+}
+
+/// For counting only: bad tokens are counted too.
+fn claimed_pod_uid(token: &str) -> String {
+    jsonwebtoken::dangerous::insecure_decode_claims::<Claims>(token)
+        .map_or_else(|_| String::new(), |claims| claims.pod_uid().to_owned())
+}
+
+/// Counts a call for as long as it is being answered, also when the client hangs up.
+struct InFlight<'a>(&'a Mutex<State>);
+
+impl<'a> InFlight<'a> {
+    fn enter(state: &'a Mutex<State>) -> Self {
+        let mut held = lock(state);
+        held.in_flight += 1;
+        held.most_in_flight = held.most_in_flight.max(held.in_flight);
+        drop(held);
+        Self(state)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        lock(self.0).in_flight -= 1;
+    }
+}

@@ -1,0 +1,190 @@
+//! A stand-in for EKS Auth.
+//!
+//! It speaks the wire protocol of `AssumeRoleForPodIdentity` and believes nothing: the SigV4
+//! signature, the token and the cluster's name are checked as the real service does,
+//! and what was refused is kept with the reason. Faults are set while it runs ([`Fault`]).
+//!
+//! Faults hit only calls that would have succeeded otherwise.
+
+mod answer;
+mod faults;
+mod handler;
+mod signature;
+mod state;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+pub use faults::Fault;
+pub use state::{Call, Outcome};
+
+use crate::{aws::NodeCredentials, http::server::Server, token::Issuer};
+use handler::Service;
+use state::{Role, State};
+
+/// The cluster whose pods it serves, unless told otherwise.
+pub const CLUSTER: &str = "test";
+
+/// How long the credentials of an ordinary role live.
+pub const ROLE_LIFETIME: Duration = Duration::from_secs(6 * 3600);
+
+/// How long they live when the association names a target role.
+pub const TARGET_ROLE_LIFETIME: Duration = Duration::from_secs(59 * 60);
+
+/// A running stand-in, on a thread of its own. It stops when it is dropped.
+pub struct EksAuth {
+    server: Server,
+    state: Arc<Mutex<State>>,
+    issuer: Issuer,
+}
+
+impl EksAuth {
+    /// Starts one for the cluster named [`CLUSTER`], which trusts [`Issuer::cluster`] and accepts
+    /// calls that are signed with the default [`NodeCredentials`]. No pod has a role yet.
+    pub fn start() -> Self {
+        Self::with_issuer(Issuer::cluster())
+    }
+
+    /// The same with another token issuer.
+    pub fn with_issuer(issuer: Issuer) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let service = Service {
+            state: Arc::clone(&state),
+            issuer: issuer.clone(),
+        };
+        let server = Server::start("eks-auth", Arc::new(service));
+        let eks_auth = Self {
+            server,
+            state,
+            issuer,
+        };
+        eks_auth.accept_signer(&NodeCredentials::default());
+        eks_auth
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Its base URL: the agent's `--endpoint`.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Who signs the tokens that it accepts.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// Accepts calls that are signed with these credentials too.
+    pub fn accept_signer(&self, credentials: &NodeCredentials) {
+        let key = credentials.access_key_id.clone();
+        self.state().signers.insert(key, credentials.clone());
+    }
+
+    /// Gives a service account a role, or another one. Credentials live [`ROLE_LIFETIME`].
+    pub fn associate(&self, namespace: &str, service_account: &str, role: &str) {
+        self.associate_for(namespace, service_account, role, ROLE_LIFETIME);
+    }
+
+    /// Gives a service account a role whose credentials live for `lifetime`.
+    pub fn associate_for(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        role: &str,
+        lifetime: Duration,
+    ) {
+        let account = (namespace.to_owned(), service_account.to_owned());
+        let role = Role {
+            name: role.to_owned(),
+            lifetime,
+        };
+        self.state().associations.insert(account, role);
+    }
+
+    /// Takes a service account's role away.
+    pub fn dissociate(&self, namespace: &str, service_account: &str) {
+        let account = (namespace.to_owned(), service_account.to_owned());
+        self.state().associations.remove(&account);
+    }
+
+    /// Has every call meet this fault, once the faults set before are used up, until [`heal`](Self::heal).
+    pub fn fail(&self, fault: Fault) {
+        self.state().faults.push(fault, None);
+    }
+
+    /// Has the next `calls` calls meet this fault, once those set before are used up.
+    pub fn fail_next(&self, calls: usize, fault: Fault) {
+        self.state().faults.push(fault, Some(calls));
+    }
+
+    /// Forgets all faults. Calls that are hanging go on hanging.
+    pub fn heal(&self) {
+        self.state().faults.clear();
+    }
+
+    /// How many calls came in, good and bad.
+    pub fn call_count(&self) -> usize {
+        self.state().calls.len()
+    }
+
+    /// Every call that came in, oldest first.
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// The calls for one pod.
+    pub fn calls_for_pod(&self, uid: &str) -> Vec<Call> {
+        self.calls_where(|call| call.pod_uid == uid)
+    }
+
+    /// The calls with one token.
+    pub fn calls_with_token(&self, token: &str) -> Vec<Call> {
+        self.calls_where(|call| call.token == token)
+    }
+
+    /// The calls that were refused because something about them was wrong: not those that met a
+    /// fault.
+    pub fn refused(&self) -> Vec<Call> {
+        self.calls_where(|call| matches!(call.outcome, Outcome::Refused { .. }))
+    }
+
+    /// The calls that have not been answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.state().in_flight
+    }
+
+    /// The most calls that were ever in flight at once.
+    pub fn most_in_flight(&self) -> usize {
+        self.state().most_in_flight
+    }
+
+    /// Forgets the calls so far.
+    pub fn forget_calls(&self) {
+        self.state().calls.clear();
+    }
+
+    fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
+        let state = self.state();
+        state
+            .calls
+            .iter()
+            .filter(|call| wanted(call))
+            .cloned()
+            .collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// A test that panicked while it held the lock must not hide its reason behind a second panic.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,57 @@
+//! What the stand-in knows and what it remembers.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::faults::{Fault, Faults};
+use crate::aws::{NodeCredentials, Owner};
+
+/// A role and how long its credentials live.
+#[derive(Clone)]
+pub(super) struct Role {
+    pub(super) name: String,
+    pub(super) lifetime: Duration,
+}
+
+/// Everything behind the stand-in's lock.
+#[derive(Default)]
+pub(super) struct State {
+    /// By access key ID.
+    pub(super) signers: HashMap<String, NodeCredentials>,
+    /// By namespace and service account.
+    pub(super) associations: HashMap<(String, String), Role>,
+    pub(super) faults: Faults,
+    pub(super) calls: Vec<Call>,
+    /// How many credentials have been made.
+    pub(super) issued: u64,
+    pub(super) in_flight: usize,
+    pub(super) most_in_flight: usize,
+}
+
+/// One call, as it was received.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The token in its body, or nothing.
+    pub token: String,
+    /// The UID of the pod that the token claims to be of (unverified), or nothing.
+    pub pod_uid: String,
+    /// The access key that signed it, or nothing.
+    pub signer: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It was good, and was answered with these credentials.
+    Issued(Owner),
+    /// It was good, and met this fault.
+    Faulted(Fault),
+    /// Something about it was wrong.
+    Refused {
+        /// The error's name.
+        code: &'static str,
+        /// What was wrong.
+        reason: String,
+    },
+}

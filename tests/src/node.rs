@@ -1,0 +1,80 @@
+//! A simulated node: a cgroup of its own, below which kubelet's cgroups of its pods live.
+//!
+//! Every test has one, and its agent looks for pods below it only (`--cgroup-root`), so tests run
+//! side by side on one kernel.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use procfs::process::Process;
+
+use crate::pod::{PodBuilder, cgroup};
+
+const PREFIX: &str = "podcreds-test-";
+
+/// A simulated node. Whatever runs and exists below its cgroup goes when it is dropped.
+pub struct Node {
+    cgroup: PathBuf,
+}
+
+impl Node {
+    /// Makes a node without pods.
+    ///
+    /// # Panics
+    ///
+    /// When the cgroup cannot be made; [`needs_privileges!`](crate::needs_privileges) comes first.
+    #[expect(
+        clippy::new_without_default,
+        reason = "making a cgroup is not a default value"
+    )]
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: Once = Once::new();
+        let mount = cgroup::mount_point().expect("a cgroup2 mount");
+        SWEPT.call_once(|| sweep(&mount));
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let cgroup = mount.join(format!("{PREFIX}{}-{number}", process::id()));
+        fs::create_dir(&cgroup).unwrap_or_else(|why| panic!("cannot make {cgroup:?}: {why}"));
+        Self { cgroup }
+    }
+
+    /// The agent's `--cgroup-root`.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// A new pod on this node, in namespace `default` with service account `default` unless the
+    /// builder says otherwise.
+    pub fn pod(&self, name: &str) -> PodBuilder {
+        PodBuilder::new(&self.cgroup, name)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        cgroup::remove_tree(&self.cgroup);
+    }
+}
+
+/// Removes what test processes left behind that were killed before they could clean up.
+fn sweep(mount: &Path) {
+    for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner: Option<i32> = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'))
+            .and_then(|(pid, _)| pid.parse().ok());
+        // One that has ended counts as gone even if nobody has waited for it yet.
+        let alive = |pid| Process::new(pid).is_ok_and(|process| process.is_alive());
+        if owner.is_some_and(|pid| !alive(pid)) {
+            cgroup::remove_tree(&entry.path());
+        }
+    }
+}

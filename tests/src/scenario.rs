@@ -1,0 +1,94 @@
+//! The usual scene: EKS Auth, a node, and the agent on it.
+
+use serde_json::Value;
+
+use crate::{
+    agent::Agent,
+    aws::Owner,
+    eks_auth::EksAuth,
+    node::Node,
+    pod::{Pod, PodBuilder},
+    wait::until,
+};
+
+/// The namespace and service account of a scenario's pods, unless a test says otherwise.
+pub const ACCOUNT: (&str, &str) = ("shop", "reader");
+/// The role that goes with it.
+pub const ROLE: &str = "shop-reader";
+
+/// A node with the agent running on it, and a role for its pods.
+pub struct Scenario {
+    /// The agent.
+    pub agent: Agent,
+    /// The node that it serves.
+    pub node: Node,
+    /// Where it gets credentials.
+    pub eks_auth: EksAuth,
+}
+
+impl Scenario {
+    /// Starts everything, and waits until the agent is ready.
+    pub fn start() -> Self {
+        Self::with_args([])
+    }
+
+    /// The same, with further arguments for the agent.
+    pub fn with_args<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let (eks_auth, node) = (EksAuth::start(), Node::new());
+        eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
+        let agent = Agent::on(&node, &eks_auth).args(arguments).start();
+        Self {
+            agent,
+            node,
+            eks_auth,
+        }
+    }
+
+    /// Describes a pod with the usual service account.
+    pub fn pod(&self, name: &str) -> PodBuilder {
+        self.node.pod(name).account(ACCOUNT.0, ACCOUNT.1)
+    }
+
+    /// Starts a pod, and waits until it gets its credentials over IPv4.
+    pub fn served_pod(&self, name: &str) -> Pod {
+        let pod = self.pod(name).start();
+        wait_served(&pod, []);
+        pod
+    }
+}
+
+/// Waits until `pod-client get` with these arguments brings the pod its own credentials.
+///
+/// # Panics
+///
+/// When it does not in time, with the last answer; at once when it brings another pod's.
+pub fn wait_served<'a>(pod: &Pod, arguments: impl IntoIterator<Item = &'a str>) -> Value {
+    let mut command = vec!["get", "--timeout-ms", "2000"];
+    command.extend(arguments);
+    let mut answer = Value::Null;
+    until(
+        &format!("pod {} is served: {command:?}", pod.name()),
+        || {
+            answer = pod.run(command.iter().copied());
+            let served = answer["status"] == 200;
+            if served {
+                assert_owned(&answer, pod);
+            }
+            served
+        },
+    );
+    answer
+}
+
+/// Checks that an answer holds this pod's credentials.
+///
+/// # Panics
+///
+/// When it does not.
+#[track_caller]
+pub fn assert_owned(answer: &Value, pod: &Pod) {
+    assert_eq!(answer["status"], 200, "{answer}");
+    let token = answer["body"]["Token"].as_str().unwrap_or_default();
+    let owner = token.parse::<Owner>().map(|owner| owner.uid);
+    assert_eq!(owner.as_deref(), Ok(pod.uid()), "{answer}");
+}

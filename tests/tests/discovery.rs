@@ -1,0 +1,193 @@
+//! Pods are found wherever kubelet puts them, followed while they change, and forgotten when they go.
+
+use std::{fs, path::Path};
+
+use podcreds_tests::{
+    agent::Agent,
+    eks_auth::EksAuth,
+    needs_privileges,
+    node::Node,
+    pod::{Driver, Join, Pod, Qos},
+    scenario::{ACCOUNT, Scenario, assert_owned, wait_served},
+    wait::until,
+};
+
+const CYCLES: usize = 200;
+
+#[test]
+fn pods_of_both_drivers_and_every_class_are_found() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    for driver in [Driver::Systemd, Driver::Cgroupfs] {
+        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+            let pod = scene.pod("web").driver(driver).qos(qos).start();
+            wait_served(&pod, []);
+        }
+    }
+}
+
+#[test]
+fn pods_of_a_cluster_in_a_container_are_found() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    eks_auth.associate(ACCOUNT.0, ACCOUNT.1, "role");
+    let pod = |name: &str| node.pod(name).account(ACCOUNT.0, ACCOUNT.1);
+    let kind = pod("kind")
+        .below("docker/0123abc/kubelet")
+        .driver(Driver::Cgroupfs)
+        .start();
+    let nested = pod("nested")
+        .below("system.slice/docker-0123abc.scope/kubelet.slice")
+        .kubelet_root("kubelet")
+        .start();
+    let _agent = Agent::on(&node, &eks_auth).start();
+    for pod in [&kind, &nested] {
+        wait_served(pod, []);
+    }
+    // Once kubelet's levels are there, a further pod is found as anywhere.
+    let late = pod("late")
+        .below("docker/0123abc/kubelet")
+        .driver(Driver::Cgroupfs)
+        .start();
+    wait_served(&late, []);
+}
+
+#[test]
+fn pods_that_are_older_than_the_agent_are_served_from_its_first_moment() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    eks_auth.associate(ACCOUNT.0, ACCOUNT.1, "role");
+    let pods: Vec<Pod> = (0..5)
+        .map(|number| node.pod(&format!("web-{number}")))
+        .map(|pod| pod.account(ACCOUNT.0, ACCOUNT.1).start())
+        .collect();
+    let _agent = Agent::on(&node, &eks_auth).start();
+    for pod in &pods {
+        assert_owned(&pod.run(["get"]), pod);
+    }
+}
+
+#[test]
+fn a_pod_with_a_user_namespace_is_served() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.pod("web").user_namespace().start();
+    wait_served(&pod, []);
+}
+
+#[test]
+fn who_passes_through_does_not_lend_a_namespace() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    // A stranger, older than the pod, with a namespace of its own.
+    let stranger = scene.node.pod("stranger").start();
+    let pod = scene.pod("web").start();
+    let move_to = |cgroup: &Path| {
+        let procs = cgroup.join("cgroup.procs");
+        fs::write(procs, stranger.pause_pid().to_string()).unwrap();
+    };
+    let home = stranger.app_cgroup().to_owned();
+    // It was in one of the pod's containers when the agent looked, alone or beside the pod's own.
+    move_to(pod.app_cgroup());
+    fs::create_dir(pod.cgroup().join("stir-1")).unwrap();
+    wait_served(&pod, []);
+    move_to(&home);
+    fs::create_dir(pod.cgroup().join("stir-2")).unwrap();
+    wait_served(&pod, []);
+    for name in ["stir-1", "stir-2"] {
+        fs::remove_dir(pod.cgroup().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_pod_keeps_its_namespace_whatever_it_starts() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.served_pod("docker-in-docker");
+    let container = pod.add_container();
+    let mut inner = Join::nothing()
+        .cgroup(&container)
+        .command("unshare")
+        .args(["--net", "sleep", "infinity"])
+        .spawn()
+        .unwrap();
+    until("the inner process has its own namespace", || {
+        let net = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net"));
+        net(inner.id()).unwrap() != net(std::process::id()).unwrap()
+    });
+    // The next look, which this stirs, must not be misled.
+    let stir = pod.add_container();
+    for _ in 0..20 {
+        assert_owned(&pod.run(["get"]), &pod);
+    }
+    fs::remove_dir(stir).unwrap();
+    inner.kill().unwrap();
+    inner.wait().unwrap();
+}
+
+#[test]
+fn a_pod_whose_sandbox_is_made_anew_is_followed() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let mut pod = scene.served_pod("web");
+    pod.restart_pause();
+    wait_served(&pod, []);
+    scene
+        .agent
+        .wait_metric("podcreds_network_namespaces", &[], |count| count == 2.0);
+}
+
+#[test]
+fn a_process_that_dies_while_it_is_looked_at_does_no_harm() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.pod("crash-loop").start();
+    for _ in 0..50 {
+        let container = pod.add_container();
+        let status = Join::nothing()
+            .cgroup(&container)
+            .network(&pod.network())
+            .command("true")
+            .status();
+        assert!(status.unwrap().success());
+        until("the container's cgroup can go", || {
+            fs::remove_dir(&container).is_ok()
+        });
+    }
+    wait_served(&pod, []);
+}
+
+#[test]
+fn pods_that_come_and_go_leave_nothing() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let resident = scene.served_pod("resident");
+    let before = scene.agent.usage();
+    let mut served = 0;
+    for number in 0..CYCLES {
+        let pod = scene.pod(&format!("web-{number}")).start();
+        if number % 20 == 0 {
+            wait_served(&pod, []);
+            served += 1;
+        }
+    }
+    assert_eq!(served, CYCLES / 20);
+    let agent = &scene.agent;
+    agent.wait_metric("podcreds_pods", &[], |pods| pods == 1.0);
+    agent.wait_metric("podcreds_network_namespaces", &[], |count| count == 2.0);
+    agent.wait_metric("podcreds_listeners", &[], |count| count == 4.0);
+    agent.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
+    until(
+        "the agent has as many descriptors and threads as before",
+        || {
+            let now = agent.usage();
+            now.descriptors <= before.descriptors && now.threads <= before.threads
+        },
+    );
+    assert_eq!(agent.map_entries("PODS"), 1);
+    assert_eq!(
+        agent.metrics().sum("podcreds_datapath_errors_total", &[]),
+        0.0
+    );
+    assert_owned(&resident.run(["get"]), &resident);
+}
