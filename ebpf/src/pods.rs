@@ -30,7 +30,7 @@ pub(crate) fn of_current_process() -> Option<Pod> {
             return None;
         }
         // SAFETY: the entry is copied at once; user space replaces entries as a whole.
-        if let Some(endpoint) = unsafe { PODS.get(&id) } {
+        if let Some(endpoint) = unsafe { PODS.get(id) } {
             return Some(Pod {
                 id,
                 endpoint: *endpoint,

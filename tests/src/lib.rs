@@ -11,6 +11,7 @@
 //! - [`privileged`]: what a test needs from the machine, and what happens where it is missing.
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`http`]: the small HTTP server and client below all of these.
+//! - [`wire`]: requests written by hand, sent from inside a pod.
 //! - [`wait`]: polling with a deadline.
 //! - [`table`]: tables of text.
 //! - [`binary`]: finding the binaries of this workspace.
@@ -38,3 +39,4 @@ pub mod scenario;
 pub mod table;
 pub mod token;
 pub mod wait;
+pub mod wire;

@@ -1,1 +1,76 @@
-fn main() {}
+//! Developer commands. Each first sets up what it needs, so any of them works on a fresh machine.
+
+mod run;
+mod setup;
+mod tasks;
+#[cfg(test)]
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Builds, tests and shows podcreds.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install everything that the other commands need. Does nothing when all is there.
+    Setup,
+    /// Build the agent, with the eBPF object inside.
+    Build {
+        /// Optimise, as for a node.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run all tests. As root the tests on the real kernel run too.
+    Test {
+        /// What is passed on to `cargo test`, such as `-p podcreds` or the name of a test.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Check formatting, clippy's lints, and licences and sources of all dependencies.
+    Lint,
+    /// Simulated pods fetch credentials with unmodified AWS clients, and a table says what they got.
+    Demo(Demo),
+    /// Measure CPU per request, latency and memory, beside nginx.
+    Load {
+        /// What is passed on to the load generator: `cargo xtask load -- --help`.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct Demo {
+    /// Leave the pods and the agent running for a look, until Enter is pressed.
+    #[arg(long)]
+    keep: bool,
+    /// Take an optimised agent.
+    #[arg(long)]
+    release: bool,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::everything(),
+        Command::Build { release } => tasks::build(release),
+        Command::Test { args } => tasks::test(&args),
+        Command::Lint => tasks::lint(),
+        Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),
+        Command::Load { args } => tasks::load(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

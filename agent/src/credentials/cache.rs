@@ -1,69 +1,274 @@
 //! The credentials at hand, by pod.
 
-use std::time::SystemTime;
+use std::{
+    cmp::Reverse,
+    mem,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use dashmap::DashMap;
 
-use super::{Metrics, Subject};
-use crate::types::{PodUid, TokenDigest};
+use super::{Config, Metrics, RefusalKind, Subject, freshness::Freshness};
+use crate::types::{Token, TokenDigest};
+
+/// A pod's tokens that are accepted at the same time: the last one, and those that it replaced.
+const ACCEPTED: usize = 4;
+/// Requests so soon after the credentials came still belong to the pod's start, and do not show
+/// that it will ask again.
+const SETTLING: Duration = Duration::from_secs(60);
+/// How long an answer that found nobody waiting is kept where the cache is off.
+const HAND_OVER: Duration = Duration::from_secs(10);
 
 /// One pod's credentials, ready to be sent.
-pub(super) struct Entry {
-    /// The token that they were fetched with. Nobody else may have them.
-    pub(super) digest: TokenDigest,
-    /// The body of the response.
-    pub(super) body: Bytes,
-    /// When AWS stops accepting them.
-    pub(super) expiration: SystemTime,
+struct Entry {
+    body: Bytes,
+    freshness: Freshness,
+    /// The tokens that may have them, the latest first: each was accepted by EKS Auth or verified.
+    accepted: Vec<TokenDigest>,
+    /// The token to refresh them with, until it is refused itself.
+    token: Option<Token>,
+    /// Whether somebody has asked for them since they came.
+    asked: AtomicBool,
+    /// Which hit of all was the last one here.
+    last_used: AtomicU64,
+    /// Refreshes in a row that failed.
+    failures: u32,
+}
+
+impl Entry {
+    /// What it takes in memory, without the map's own overhead.
+    fn bytes(&self) -> i64 {
+        let token = self.token.as_ref().map_or(0, |token| token.expose().len());
+        let accepted = self.accepted.capacity() * mem::size_of::<TokenDigest>();
+        (mem::size_of::<(Subject, Self)>() + self.body.len() + token + accepted) as i64
+    }
+
+    /// Makes `token` the one to refresh with.
+    fn accept(&mut self, token: Token, digest: TokenDigest) {
+        self.accepted.retain(|accepted| *accepted != digest);
+        self.accepted.truncate(ACCEPTED - 1);
+        self.accepted.insert(0, digest);
+        self.token = Some(token);
+    }
+}
+
+/// What the cache has for a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// Credentials with enough life left.
+    Fresh(Bytes),
+    /// Valid ones, on which SDKs will soon ask again.
+    Stale(Bytes),
+    /// Nothing that this token may have.
+    Nothing,
+}
+
+/// What is to be done about the entries.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    /// Those to be refreshed, with the tokens for it and when they expire.
+    pub(super) due: Vec<(Subject, Token, SystemTime)>,
+    /// When the first of them all expires.
+    pub(super) nearest_expiry: Option<SystemTime>,
 }
 
 /// The map of all entries.
 pub(super) struct Cache {
     entries: DashMap<Subject, Entry>,
+    capacity: usize,
+    retention: Duration,
+    hits: AtomicU64,
     metrics: Metrics,
 }
 
 impl Cache {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
         Self {
             entries: DashMap::new(),
+            capacity: config.capacity,
+            retention: config.retention,
+            hits: AtomicU64::new(0),
             metrics,
         }
     }
 
-    /// The body for whoever proves to be `subject` and to hold the token that it was fetched with.
-    pub(super) fn get(
+    /// Where the cache is off, an entry is an answer that waits for a client to come back.
+    pub(super) fn is_off(&self) -> bool {
+        self.capacity == 0 || self.retention.is_zero()
+    }
+
+    /// What there is for whoever proves to be `subject` and to hold the token.
+    pub(super) fn get(&self, subject: &Subject, digest: &TokenDigest, now: SystemTime) -> Lookup {
+        if self.is_off() {
+            return self.hand_over(subject, digest, now);
+        }
+        let Some(entry) = self.entries.get(subject) else {
+            return Lookup::Nothing;
+        };
+        if !entry.accepted.contains(digest) || entry.freshness.expiration <= now {
+            return Lookup::Nothing;
+        }
+        let age = entry.freshness.age(now);
+        if age > SETTLING {
+            entry.asked.store(true, Relaxed);
+        }
+        let hit = self.hits.fetch_add(1, Relaxed);
+        entry.last_used.store(hit, Relaxed);
+        if entry.freshness.stale_at <= now {
+            return Lookup::Stale(entry.body.clone());
+        }
+        self.metrics.hit_age.observe(age.as_secs_f64());
+        Lookup::Fresh(entry.body.clone())
+    }
+
+    /// The credentials that one token of a pod got, in the place of what was there.
+    pub(super) fn insert(
         &self,
-        subject: &Subject,
-        digest: &TokenDigest,
+        subject: Subject,
+        token: Token,
+        digest: TokenDigest,
+        body: Bytes,
+        expiration: SystemTime,
         now: SystemTime,
-    ) -> Option<Bytes> {
-        let entry = self.entries.get(subject)?;
-        (entry.digest == *digest && entry.expiration > now).then(|| entry.body.clone())
+    ) {
+        let before = self.remove(&subject);
+        let mut entry = Entry {
+            body,
+            freshness: Freshness::new(now, expiration, self.retention),
+            accepted: before.map(|entry| entry.accepted).unwrap_or_default(),
+            token: None,
+            asked: AtomicBool::new(false),
+            last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
+            failures: 0,
+        };
+        entry.accept(token, digest);
+        self.metrics.entries.inc();
+        self.metrics.bytes.add(entry.bytes());
+        self.entries.insert(subject, entry);
+        self.make_room();
     }
 
-    /// Puts `entry` in the place of what was there.
-    pub(super) fn insert(&self, subject: Subject, entry: Entry) {
-        if self.entries.insert(subject, entry).is_none() {
-            self.metrics.entries.inc();
+    /// Gives a pod's credentials to another of its tokens, which somebody has verified.
+    pub(super) fn adopt(&self, subject: &Subject, token: Token, now: SystemTime) -> Lookup {
+        let digest = token.digest();
+        {
+            let Some(mut entry) = self.entries.get_mut(subject) else {
+                return Lookup::Nothing;
+            };
+            let before = entry.bytes();
+            entry.accept(token, digest);
+            self.metrics.bytes.add(entry.bytes() - before);
+        }
+        self.get(subject, &digest, now)
+    }
+
+    /// Takes the credentials from a token that EKS Auth no longer accepts. Where it is the pod that
+    /// is refused, they go altogether.
+    pub(super) fn refuse(&self, subject: &Subject, digest: &TokenDigest, kind: RefusalKind) {
+        let Some(mut entry) = self.entries.get_mut(subject) else {
+            return;
+        };
+        let Some(at) = entry.accepted.iter().position(|known| known == digest) else {
+            return;
+        };
+        if kind != RefusalKind::BadToken || matches!(subject, Subject::Bearer(_)) {
+            drop(entry);
+            self.remove(subject);
+            return;
+        }
+        // The pod may hold a newer token already, and will show it.
+        let before = entry.bytes();
+        entry.accepted.remove(at);
+        if at == 0 {
+            entry.token = None;
+        }
+        self.metrics.bytes.add(entry.bytes() - before);
+    }
+
+    /// Puts off the next refresh after one that failed.
+    pub(super) fn postpone(&self, subject: &Subject, now: SystemTime, at_least: Duration) {
+        if let Some(mut entry) = self.entries.get_mut(subject) {
+            let failures = entry.failures;
+            entry.failures += 1;
+            entry.freshness.postpone(now, failures, at_least);
         }
     }
 
-    /// Drops what was fetched with a token that EKS Auth no longer accepts.
-    pub(super) fn remove_if_fetched_with(&self, subject: &Subject, digest: &TokenDigest) {
-        let removed = self
-            .entries
-            .remove_if(subject, |_, entry| entry.digest == *digest);
-        if removed.is_some() {
-            self.metrics.entries.dec();
+    /// Drops a subject's entry.
+    pub(super) fn forget(&self, subject: &Subject) {
+        self.remove(subject);
+    }
+
+    /// Drops what has expired, and says what is to be refreshed, what expires first before the rest.
+    pub(super) fn upkeep(&self, now: SystemTime) -> Upkeep {
+        let mut upkeep = Upkeep::default();
+        let mut expired = Vec::new();
+        for entry in &self.entries {
+            let expiration = entry.freshness.expiration;
+            if expiration <= now || (self.is_off() && entry.freshness.age(now) >= HAND_OVER) {
+                expired.push(*entry.key());
+                continue;
+            }
+            let nearest = upkeep.nearest_expiry.get_or_insert(expiration);
+            *nearest = expiration.min(*nearest);
+            if entry.freshness.refresh_at <= now
+                && entry.asked.load(Relaxed)
+                && let Some(token) = &entry.token
+            {
+                upkeep.due.push((*entry.key(), token.clone(), expiration));
+            }
+        }
+        for subject in expired {
+            self.remove(&subject);
+        }
+        upkeep.due.sort_by_key(|(_, _, expiration)| *expiration);
+        upkeep
+    }
+
+    /// Drops the entries that have gone unused for longest.
+    fn make_room(&self) {
+        let Some(surplus) = self.entries.len().checked_sub(self.capacity.max(1)) else {
+            return;
+        };
+        for _ in 0..surplus {
+            let oldest = self
+                .entries
+                .iter()
+                .max_by_key(|entry| Reverse(entry.last_used.load(Relaxed)))
+                .map(|entry| *entry.key());
+            if let Some(subject) = oldest {
+                self.remove(&subject);
+                self.metrics.evictions.inc();
+            }
         }
     }
 
-    /// Drops a pod's entry.
-    pub(super) fn forget(&self, pod: PodUid) {
-        if self.entries.remove(&Subject::Pod(pod)).is_some() {
-            self.metrics.entries.dec();
+    /// Gives an answer to the one client that comes back for it.
+    fn hand_over(&self, subject: &Subject, digest: &TokenDigest, now: SystemTime) -> Lookup {
+        let taken = self.entries.remove_if(subject, |_, entry| {
+            entry.accepted.first() == Some(digest)
+                && entry.freshness.age(now) < HAND_OVER
+                && entry.freshness.expiration > now
+        });
+        match taken {
+            Some((_, entry)) => {
+                self.uncount(&entry);
+                Lookup::Fresh(entry.body)
+            }
+            None => Lookup::Nothing,
         }
+    }
+
+    fn remove(&self, subject: &Subject) -> Option<Entry> {
+        let (_, entry) = self.entries.remove(subject)?;
+        self.uncount(&entry);
+        Some(entry)
+    }
+
+    fn uncount(&self, entry: &Entry) {
+        self.metrics.entries.dec();
+        self.metrics.bytes.sub(entry.bytes());
     }
 }

@@ -12,6 +12,17 @@ pub struct Config {
     pub patience: Duration,
     /// How many different tokens of one pod may wait to be exchanged (4).
     pub tokens_per_pod: usize,
+    /// How many tokens may wait whose bearers the kernel has not identified (256). Anyone on the
+    /// node path can make up such tokens.
+    pub unidentified: usize,
+    /// The oldest that credentials get before they are refreshed (3 h). Zero turns the cache off:
+    /// `--max-credential-retention-before-renewal`.
+    pub retention: Duration,
+    /// How many pods' credentials are kept (2000). Zero turns the cache off: `--max-cache-size`.
+    pub capacity: usize,
+    /// Calls to EKS Auth a second (3): `--max-service-qps`. After a quiet while, ten seconds' worth
+    /// may go out at once. The limiter goes below the rate while EKS Auth throttles, never above.
+    pub max_calls_per_second: f64,
 }
 
 impl Default for Config {
@@ -20,6 +31,10 @@ impl Default for Config {
             client_wait: Duration::from_millis(900),
             patience: Duration::from_secs(30),
             tokens_per_pod: 4,
+            unidentified: 256,
+            retention: Duration::from_secs(3 * 60 * 60),
+            capacity: 2000,
+            max_calls_per_second: 3.0,
         }
     }
 }

@@ -4,7 +4,10 @@
 //! one of its containers made up. They take turns, so none of them can keep the others waiting, and
 //! each has its own waiters, so none of them gets what another one was given.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -13,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::CredentialError;
+use super::{CredentialError, jitter};
 use crate::types::{Token, TokenDigest};
 
 /// The first pause after a failed exchange; it doubles each time.
@@ -35,10 +38,20 @@ pub(super) enum Progress {
     Done(Outcome),
 }
 
+/// What a token is exchanged for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Somebody asks for credentials.
+    Asked,
+    /// The ones in memory are to be replaced in time, before they expire then.
+    Refresh(SystemTime),
+}
+
 /// A token in line.
 struct Ticket {
     token: Token,
     digest: TokenDigest,
+    purpose: Purpose,
     progress: watch::Sender<Progress>,
     failures: u32,
     not_before: Instant,
@@ -92,32 +105,56 @@ impl Line {
         }
     }
 
-    /// Puts a token into line, behind at most `limit - 1` others.
+    /// Puts a token into line that somebody waits for, behind at most `limit - 1` others. If it is
+    /// new, its turn does not come before `not_before`.
     pub(super) fn join(
         &mut self,
         token: Token,
         digest: TokenDigest,
         limit: usize,
         now: Instant,
+        not_before: Instant,
     ) -> Place {
         if let Some(ticket) = self.find(&digest) {
             ticket.last_asked = now;
-            return Place::Joined(ticket.progress.subscribe());
+            ticket.purpose = Purpose::Asked;
+            let place = Place::Joined(ticket.progress.subscribe());
+            self.wake.notify_one();
+            return place;
         }
         if self.tickets.len() >= limit {
             return Place::Full;
         }
+        Place::New(self.push(token, digest, Purpose::Asked, not_before))
+    }
+
+    /// Puts a token into line for a refresh, unless it is there already.
+    pub(super) fn refresh(&mut self, token: Token, expiration: SystemTime, now: Instant) {
+        let digest = token.digest();
+        if self.find(&digest).is_none() {
+            self.push(token, digest, Purpose::Refresh(expiration), now);
+        }
+    }
+
+    fn push(
+        &mut self,
+        token: Token,
+        digest: TokenDigest,
+        purpose: Purpose,
+        not_before: Instant,
+    ) -> watch::Receiver<Progress> {
         let (progress, receiver) = watch::channel(Progress::Waiting);
         self.tickets.push(Ticket {
             token,
             digest,
+            purpose,
             progress,
             failures: 0,
-            not_before: now,
-            last_asked: now,
+            not_before,
+            last_asked: not_before,
         });
         self.wake.notify_one();
-        Place::New(receiver)
+        receiver
     }
 
     /// The token whose turn it is.
@@ -131,9 +168,26 @@ impl Line {
         }
     }
 
+    /// What a token in line is to be exchanged for, as of now.
+    pub(super) fn purpose(&self, digest: &TokenDigest) -> Option<Purpose> {
+        let ticket = self.tickets.iter().find(|it| it.digest == *digest)?;
+        Some(ticket.purpose)
+    }
+
+    /// Whether the last exchange of one of the tokens has failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.tickets.iter().any(|ticket| ticket.failures > 0)
+    }
+
+    /// How many wait for a token's credentials.
+    pub(super) fn waiters(&self, digest: &TokenDigest) -> usize {
+        let ticket = self.tickets.iter().find(|it| it.digest == *digest);
+        ticket.map_or(0, |ticket| ticket.progress.receiver_count())
+    }
+
     /// Takes a token out of line and tells its waiters why.
     pub(super) fn finish(&mut self, digest: &TokenDigest, outcome: Outcome) {
-        if let Some(at) = self.position(digest) {
+        if let Some(at) = self.tickets.iter().position(|it| it.digest == *digest) {
             let ticket = self.tickets.remove(at);
             ticket.progress.send_replace(Progress::Done(outcome));
         }
@@ -145,28 +199,24 @@ impl Line {
         &mut self,
         digest: &TokenDigest,
         reason: String,
-        retry_after: Option<Duration>,
+        retry_after: Duration,
         patience: Duration,
         now: Instant,
     ) {
         let Some(ticket) = self.find(digest) else {
             return;
         };
-        if now.duration_since(ticket.last_asked) >= patience {
-            return self.finish(digest, Err(CredentialError::not_ready(reason)));
+        let unasked = ticket.purpose != Purpose::Asked;
+        if unasked || now.saturating_duration_since(ticket.last_asked) >= patience {
+            self.finish(digest, Err(CredentialError::not_ready(reason)));
+            return;
         }
         let pause = FIRST_PAUSE
             .saturating_mul(1 << ticket.failures.min(16))
             .min(LONGEST_PAUSE);
         ticket.failures += 1;
-        ticket.not_before = now + pause.max(retry_after.unwrap_or_default());
+        ticket.not_before = now + jitter::between(pause, 0.75, 1.0).max(retry_after);
         ticket.progress.send_replace(Progress::Failing(reason));
-    }
-
-    fn position(&self, digest: &TokenDigest) -> Option<usize> {
-        self.tickets
-            .iter()
-            .position(|ticket| ticket.digest == *digest)
     }
 
     fn find(&mut self, digest: &TokenDigest) -> Option<&mut Ticket> {

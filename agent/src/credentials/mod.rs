@@ -12,17 +12,27 @@ mod cache;
 mod clock;
 mod config;
 mod error;
+mod flight;
+mod freshness;
+mod health;
+mod jitter;
+mod limiter;
 mod line;
 mod metrics;
+mod namespace;
+mod refusals;
 mod store;
 #[cfg(test)]
 mod testing;
+mod upkeep;
+mod verify;
 
 pub use clock::Clock;
 pub use config::Config;
 pub use error::{CredentialError, RefusalKind};
 pub use metrics::Metrics;
 pub use store::Store;
+pub use verify::{Verdict, VerifyToken};
 
 /// Whose credentials are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,11 @@
-//! The cache and the flights that fill it.
+//! The store: what the server asks.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -10,35 +13,45 @@ use dashmap::{DashMap, Entry as Slot};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
 use super::{
-    Clock, Config, CredentialError, Metrics, Subject,
-    body::body,
-    cache::{Cache, Entry},
-    line::{Line, Next, Outcome, Place, Progress},
+    Clock, Config, CredentialError, Metrics, Subject, VerifyToken,
+    cache::{Cache, Lookup},
+    health::Health,
+    limiter::Limiter,
+    line::{Line, Outcome, Place, Progress},
+    refusals::Refusals,
+    upkeep,
 };
 use crate::{
-    types::{Credentials, PodUid, Token, TokenDigest},
-    upstream::{AssumeRole, UpstreamError},
+    types::{PodUid, Token, TokenDigest},
+    upstream::AssumeRole,
 };
 
 /// Everybody's credentials. Clones are the same store.
 #[derive(Clone)]
-pub struct Store(Arc<Shared>);
+pub struct Store(pub(super) Arc<Shared>);
 
-struct Shared {
-    config: Config,
-    cache: Cache,
+/// What the requests, the flights and the upkeep share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) cache: Cache,
+    pub(super) refusals: Refusals,
     /// One line a pod, for as long as one of its tokens waits to be exchanged. Its lock is held
     /// while the cache is changed, so that a token is always in line, in the cache, or neither.
-    lines: DashMap<Subject, Line>,
+    pub(super) lines: DashMap<Subject, Line>,
     next_line: AtomicU64,
-    upstream: Arc<dyn AssumeRole>,
+    /// Lines of subjects that the kernel has not identified.
+    unidentified: AtomicUsize,
+    pub(super) limiter: Limiter,
+    pub(super) health: Health,
+    pub(super) upstream: Arc<dyn AssumeRole>,
+    pub(super) verifier: OnceLock<Arc<dyn VerifyToken>>,
     runtime: Handle,
-    clock: Clock,
-    metrics: Metrics,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
 }
 
 impl Store {
@@ -50,23 +63,42 @@ impl Store {
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
-        Self(Arc::new(Shared {
-            config,
-            cache: Cache::new(metrics.clone()),
+        let shared = Arc::new(Shared {
+            cache: Cache::new(&config, metrics.clone()),
+            refusals: Refusals::new(metrics.clone()),
             lines: DashMap::new(),
             next_line: AtomicU64::new(0),
+            unidentified: AtomicUsize::new(0),
+            limiter: Limiter::new(config.max_calls_per_second, &runtime, metrics.clone()),
+            health: Health::new(metrics.clone()),
             upstream,
+            verifier: OnceLock::new(),
             runtime,
             clock,
             metrics,
-        }))
+            config,
+        });
+        let upkeep = upkeep::run(Arc::downgrade(&shared));
+        shared.runtime.spawn(upkeep);
+        Self(shared)
+    }
+
+    /// From now on, accepts a pod's new token by its signature, if `verifier` vouches for it.
+    /// Without one, EKS Auth must have accepted a token first. The first verifier stays.
+    pub fn trust(&self, verifier: Arc<dyn VerifyToken>) {
+        let _ = self.0.verifier.set(verifier);
     }
 
     /// The response's body, if it is at hand for this subject and this token. Cheap.
     pub fn cached(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
-        let body = self.0.cache.get(subject, digest, self.0.clock.now())?;
-        self.0.metrics.hits.inc();
-        Some(body)
+        match self.0.cache.get(subject, digest, self.0.clock.now()) {
+            Lookup::Fresh(body) => {
+                self.0.metrics.hits.inc();
+                Some(body)
+            }
+            // There may be newer ones to be had.
+            Lookup::Stale(_) | Lookup::Nothing => None,
+        }
     }
 
     /// The response's body, from EKS Auth if need be. One exchange goes out for all who wait; it
@@ -75,33 +107,74 @@ impl Store {
     /// # Errors
     ///
     /// [`CredentialError::Refused`] when EKS Auth will have none of it,
-    /// [`CredentialError::NotReady`] when there is no answer within [`Config::client_wait`].
+    /// [`CredentialError::NotReady`] when there is no answer within [`Config::client_wait`] and
+    /// nothing valid in memory.
     pub async fn fetch(&self, subject: Subject, token: Token) -> Result<Bytes, CredentialError> {
-        let mut progress = match self.0.join(subject, token) {
+        let digest = token.digest();
+        let mut joined = match self.0.join(subject, token, digest)? {
             Joined::AtHand(body) => return Ok(body),
-            Joined::Full => {
-                return Err(CredentialError::not_ready(
-                    "too many different tokens of this pod are waiting to be exchanged",
-                ));
-            }
-            Joined::Line(progress) => progress,
+            Joined::InLine(joined) => joined,
         };
-        let _waiting = Waiting::new(&self.0.metrics);
-        match timeout(self.0.config.client_wait, outcome(&mut progress)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(CredentialError::not_ready(match &*progress.borrow() {
-                Progress::Failing(reason) => reason.clone(),
-                _ => "EKS Auth has not answered yet".to_owned(),
-            })),
+        let waiting = Waiting::new(&self.0.metrics);
+        let answer = joined.wait(self.0.config.client_wait).await;
+        drop(waiting);
+        match answer {
+            Ok(body) => Ok(body),
+            Err(refused @ CredentialError::Refused { .. }) => Err(refused),
+            Err(not_ready) => self.0.still_valid(&subject, &digest).ok_or(not_ready),
         }
     }
 
     /// Drops all that is kept for a pod that is gone, and gives up what is in flight for it.
     pub fn forget(&self, pod: PodUid) {
-        if self.0.lines.remove(&Subject::Pod(pod)).is_some() {
-            self.0.metrics.flights.dec();
+        let subject = Subject::Pod(pod);
+        if self.0.lines.remove(&subject).is_some() {
+            self.0.line_closed(&subject);
         }
-        self.0.cache.forget(pod);
+        self.0.cache.forget(&subject);
+        self.0.refusals.forget(&subject);
+    }
+}
+
+/// Where a request finds its credentials.
+enum Joined {
+    AtHand(Bytes),
+    InLine(InLine),
+}
+
+/// A request's place in line.
+struct InLine {
+    progress: watch::Receiver<Progress>,
+    /// Whether there are valid credentials that will do for now.
+    has_stale: bool,
+}
+
+impl InLine {
+    /// Waits until the exchange is over, but not for long. Who has something that will do waits
+    /// less, and not at all for an upstream that is in trouble.
+    async fn wait(&mut self, longest: Duration) -> Outcome {
+        let has_stale = self.has_stale;
+        let longest = if has_stale { longest / 3 } else { longest };
+        let enough = |progress: &Progress| match progress {
+            Progress::Waiting => false,
+            Progress::Failing(_) => has_stale,
+            Progress::Done(_) => true,
+        };
+        let outcome = match timeout(longest, self.progress.wait_for(enough)).await {
+            Ok(Ok(progress)) => Some(outcome_of(&progress)),
+            Ok(Err(_)) => Some(Err(CredentialError::not_ready("the pod is gone"))),
+            Err(_) => None,
+        };
+        outcome.unwrap_or_else(|| outcome_of(&self.progress.borrow()))
+    }
+}
+
+/// What a request is told at this point of the exchange.
+fn outcome_of(progress: &Progress) -> Outcome {
+    match progress {
+        Progress::Done(outcome) => outcome.clone(),
+        Progress::Failing(reason) => Err(CredentialError::not_ready(reason.clone())),
+        Progress::Waiting => Err(CredentialError::not_ready("EKS Auth has not answered yet")),
     }
 }
 
@@ -121,154 +194,111 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Waits until the exchange is over.
-async fn outcome(progress: &mut watch::Receiver<Progress>) -> Outcome {
-    match progress
-        .wait_for(|progress| matches!(progress, Progress::Done(_)))
-        .await
-    {
-        Ok(progress) => match &*progress {
-            Progress::Done(outcome) => outcome.clone(),
-            _ => Err(CredentialError::not_ready("the exchange goes on")),
-        },
-        Err(_) => Err(CredentialError::not_ready("the pod is gone")),
-    }
-}
-
-/// Where a request finds its credentials.
-enum Joined {
-    AtHand(Bytes),
-    Line(watch::Receiver<Progress>),
-    Full,
-}
-
 impl Shared {
     /// Puts a token into its subject's line, unless its credentials have just come.
-    fn join(self: &Arc<Self>, subject: Subject, token: Token) -> Joined {
-        let digest = token.digest();
+    fn join(
+        self: &Arc<Self>,
+        subject: Subject,
+        token: Token,
+        digest: TokenDigest,
+    ) -> Result<Joined, CredentialError> {
+        let now = Instant::now();
         let slot = self.lines.entry(subject);
-        if let Some(body) = self.cache.get(&subject, &digest, self.clock.now()) {
-            self.metrics.hits.inc();
-            return Joined::AtHand(body);
+        let has_stale = match self.cache.get(&subject, &digest, self.clock.now()) {
+            Lookup::Fresh(body) => {
+                self.metrics.hits.inc();
+                return Ok(Joined::AtHand(body));
+            }
+            Lookup::Stale(_) => true,
+            Lookup::Nothing => false,
+        };
+        if let Some(refused) = self.refusals.get(&subject, &digest, now) {
+            self.metrics.refused.inc();
+            return Err(refused);
         }
         let mut line = match slot {
             Slot::Occupied(line) => line.into_ref(),
-            Slot::Vacant(slot) => slot.insert(self.open_line(subject)),
+            Slot::Vacant(slot) => slot.insert(self.open_line(subject)?),
         };
-        match line.join(token, digest, self.config.tokens_per_pod, Instant::now()) {
+        let not_before = now + self.refusals.pause(&subject);
+        let limit = self.config.tokens_per_pod;
+        let progress = match line.join(token, digest, limit, now, not_before) {
             Place::New(progress) => {
                 self.metrics.misses.inc();
-                Joined::Line(progress)
+                progress
             }
             Place::Joined(progress) => {
                 self.metrics.joined.inc();
-                Joined::Line(progress)
+                progress
             }
-            Place::Full => Joined::Full,
-        }
+            Place::Full => {
+                return Err(CredentialError::not_ready(
+                    "too many different tokens of this pod are waiting to be exchanged",
+                ));
+            }
+        };
+        Ok(Joined::InLine(InLine {
+            progress,
+            has_stale,
+        }))
+    }
+
+    /// Puts a token into line to refresh what it got.
+    pub(super) fn refresh(
+        self: &Arc<Self>,
+        subject: Subject,
+        token: Token,
+        expiration: std::time::SystemTime,
+    ) {
+        let mut line = match self.lines.entry(subject) {
+            Slot::Occupied(line) => line.into_ref(),
+            Slot::Vacant(slot) => match self.open_line(subject) {
+                Ok(line) => slot.insert(line),
+                Err(_) => return,
+            },
+        };
+        line.refresh(token, expiration, Instant::now());
     }
 
     /// A line for `subject`, with its task.
-    fn open_line(self: &Arc<Self>, subject: Subject) -> Line {
+    fn open_line(self: &Arc<Self>, subject: Subject) -> Result<Line, CredentialError> {
+        if let Subject::Bearer(_) = subject {
+            if self.unidentified.load(Ordering::Relaxed) >= self.config.unidentified {
+                return Err(CredentialError::not_ready(
+                    "too many tokens of unidentified callers are waiting to be exchanged",
+                ));
+            }
+            self.unidentified.fetch_add(1, Ordering::Relaxed);
+        }
         let id = self.next_line.fetch_add(1, Ordering::Relaxed);
         let wake = Arc::new(Notify::new());
-        let work = Arc::clone(self).work(subject, id, Arc::clone(&wake));
+        let flights = Arc::clone(self).fly(subject, id, Arc::clone(&wake));
         self.metrics.flights.inc();
-        Line::new(id, wake, self.runtime.spawn(work).abort_handle())
+        Ok(Line::new(
+            id,
+            wake,
+            self.runtime.spawn(flights).abort_handle(),
+        ))
     }
 
-    /// Exchanges the tokens in a line until none is left.
-    async fn work(self: Arc<Self>, subject: Subject, id: u64, wake: Arc<Notify>) {
-        loop {
-            match self.next(&subject, id) {
-                Next::Nothing => return,
-                Next::Pause(until) => {
-                    let _ = timeout_at(until, wake.notified()).await;
-                }
-                Next::Exchange(token, digest) => {
-                    let answer = self.upstream.assume_role(token).await;
-                    self.settle(subject, id, digest, answer);
-                }
-            }
+    /// Notes that a subject's line is no more.
+    pub(super) fn line_closed(&self, subject: &Subject) {
+        self.metrics.flights.dec();
+        if let Subject::Bearer(_) = subject {
+            self.unidentified.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// What the line's task does next. A line with nothing to do is closed.
-    fn next(&self, subject: &Subject, id: u64) -> Next {
-        let Slot::Occupied(line) = self.lines.entry(*subject) else {
-            return Next::Nothing;
-        };
-        if line.get().id != id {
-            return Next::Nothing;
-        }
-        let next = line.get().next(Instant::now());
-        if matches!(next, Next::Nothing) {
-            line.remove();
-            self.metrics.flights.dec();
-        }
-        next
-    }
-
-    /// Keeps what an exchange brought, and tells those who wait for it.
-    fn settle(
-        &self,
-        subject: Subject,
-        id: u64,
-        digest: TokenDigest,
-        answer: Result<Credentials, UpstreamError>,
-    ) {
-        let Some(mut line) = self.lines.get_mut(&subject) else {
-            return;
-        };
-        if line.id != id {
-            return;
-        }
-        let answer = answer.and_then(|credentials| {
-            let body = body(&credentials)
-                .ok_or_else(|| UpstreamError::unavailable("the expiration is no date"))?;
-            Ok((body, credentials.expiration))
-        });
-        let counted = match answer {
-            Ok((body, expiration)) => {
-                let entry = Entry {
-                    digest,
-                    body: body.clone(),
-                    expiration,
-                };
-                self.cache.insert(subject, entry);
-                line.finish(&digest, Ok(body));
-                "ok"
+    /// What will do where nothing newer can be had.
+    fn still_valid(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
+        match self.cache.get(subject, digest, self.clock.now()) {
+            Lookup::Fresh(body) => Some(body),
+            Lookup::Stale(body) => {
+                self.metrics.stale.inc();
+                Some(body)
             }
-            Err(UpstreamError::Refused {
-                kind,
-                code,
-                message,
-            }) => {
-                self.cache.remove_if_fetched_with(&subject, &digest);
-                let refused = CredentialError::Refused {
-                    kind,
-                    code,
-                    message,
-                };
-                line.finish(&digest, Err(refused));
-                "refused"
-            }
-            Err(
-                ref error @ (UpstreamError::Throttled { retry_after }
-                | UpstreamError::Unavailable { retry_after, .. }),
-            ) => {
-                let patience = self.config.patience;
-                line.failed(
-                    &digest,
-                    error.to_string(),
-                    retry_after,
-                    patience,
-                    Instant::now(),
-                );
-                "failed"
-            }
-        };
-        self.metrics.attempts.with_label_values(&[counted]).inc();
+            Lookup::Nothing => None,
+        }
     }
 }
 

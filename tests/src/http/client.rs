@@ -74,6 +74,27 @@ pub fn read_answer(stream: &mut impl Read) -> io::Result<Answer> {
     Ok(answer)
 }
 
+/// Takes what was received on a connection apart into its answers.
+///
+/// # Errors
+///
+/// `UnexpectedEof` when the last answer is not complete; `InvalidData` for what is no HTTP/1 answer.
+pub fn split_answers(mut received: &[u8]) -> io::Result<Vec<Answer>> {
+    let mut answers = Vec::new();
+    while !received.is_empty() {
+        let (mut answer, start) = parse_head(received)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let length = answer.header("content-length").unwrap_or("0");
+        let end = start + length.parse::<usize>().map_err(invalid)?;
+        let body = received
+            .get(start..end)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        answer.body = String::from_utf8(body.to_vec()).map_err(invalid)?;
+        answers.push(answer);
+        received = &received[end..];
+    }
+    Ok(answers)
+}
+
 fn parse_head(received: &[u8]) -> io::Result<Option<(Answer, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);

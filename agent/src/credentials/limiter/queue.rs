@@ -78,7 +78,8 @@ impl<T> Queue<T> {
             waiting.retain(&keep);
             !waiting.is_empty()
         });
-        self.turns.retain(|namespace| self.asked.contains_key(namespace));
+        self.turns
+            .retain(|namespace| self.asked.contains_key(namespace));
         self.refreshes.retain(|_, item| keep(item));
     }
 

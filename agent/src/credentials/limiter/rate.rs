@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Seconds whose calls may go out at once after a quiet while: a node that starts has some thirty
+/// pods that want credentials together, and then none for hours.
+const BURST: f64 = 10.0;
 /// What is left of the rate after a throttled call.
 const DECREASE: f64 = 0.5;
 /// How long a drop of the whole rate takes to be won back.
@@ -34,12 +37,12 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// A full bucket of `max` calls, which is filled at `max` calls a second.
+    /// A full bucket, which is filled at `max` calls a second.
     pub(super) fn new(max: f64, now: Instant) -> Self {
         Self {
             max,
             now: max,
-            tokens: max.max(1.0),
+            tokens: capacity(max),
             filled: now,
             won_back: now,
             lowered: None,
@@ -83,7 +86,9 @@ impl Rate {
     /// A call went well: wins back a part of the rate.
     pub(super) fn succeeded(&mut self, now: Instant) {
         self.fill(now);
-        let elapsed = now.duration_since(self.won_back).min(Duration::from_secs(1));
+        let elapsed = now
+            .duration_since(self.won_back)
+            .min(Duration::from_secs(1));
         self.won_back = now;
         let won = self.max * elapsed.as_secs_f64() / RECOVERY.as_secs_f64();
         self.now = (self.now + won).min(self.max);
@@ -114,8 +119,13 @@ impl Rate {
     fn fill(&mut self, now: Instant) {
         let elapsed = now.duration_since(self.filled).as_secs_f64();
         self.filled = now;
-        self.tokens = (self.tokens + elapsed * self.now).min(self.max.max(1.0));
+        self.tokens = (self.tokens + elapsed * self.now).min(capacity(self.now));
     }
+}
+
+/// How many calls may go out at once, at so many a second.
+fn capacity(rate: f64) -> f64 {
+    (rate * BURST).max(1.0)
 }
 
 #[cfg(test)]
@@ -150,8 +160,8 @@ mod tests {
     fn the_configured_rate_is_kept_after_one_burst() {
         let mut now = Instant::now();
         let mut rate = Rate::new(3.0, now);
-        let calls = run(&mut rate, &mut now, 10, |rate, now| rate.succeeded(now));
-        assert!((32..=33).contains(&calls), "{calls}");
+        let calls = run(&mut rate, &mut now, 100, |rate, now| rate.succeeded(now));
+        assert!((329..=330).contains(&calls), "{calls}");
     }
 
     #[test]

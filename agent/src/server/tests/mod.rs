@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     runtime::Handle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use zeroize::Zeroizing;
 
@@ -29,6 +29,9 @@ mod wire;
 
 /// What a slow EKS Auth takes: longer than any request waits.
 const SLOW: Duration = Duration::from_secs(3);
+
+/// Longer than anything takes that ends at all.
+const LATER: Duration = Duration::from_secs(3600);
 
 /// An EKS Auth that does what the token says.
 struct Upstream;
@@ -214,9 +217,12 @@ impl Client {
         self.answer().await
     }
 
-    /// Whether the server closes the connection without another byte.
+    /// Whether the server closes the connection, sooner or later, without another byte.
     async fn is_closed(&mut self) -> bool {
-        matches!(self.0.read(&mut [0; 1]).await, Ok(0) | Err(_))
+        matches!(
+            timeout(LATER, self.0.read(&mut [0; 1])).await,
+            Ok(Ok(0) | Err(_))
+        )
     }
 }
 

@@ -125,28 +125,30 @@ fn ask(
 
 /// Says what there is to look at, and waits.
 fn keep(agent: &Agent, members: &[Member]) -> Result<()> {
-    let metrics = agent.metrics_address();
-    let probes = agent.probe_address();
     let pid = agent.id();
     println!("\nEverything keeps running. In another terminal:");
-    println!("  curl http://{metrics}/metrics");
-    println!("  curl http://{probes}/readyz");
-    println!("  ls -l /proc/{pid}/fd              # the agent's listeners, maps and programs");
-    for Member { pod, .. } in members {
-        println!("  {}", describe(pod));
+    println!("  curl http://{}/metrics", agent.metrics_address());
+    println!("  curl http://{}/readyz", agent.probe_address());
+    println!("  ls -l /proc/{pid}/fd    # the agent's listeners, maps and programs");
+    if let Some(Member { pod, family, .. }) = members.first() {
+        println!("A shell in {}, and a request from there:", pod.name());
+        println!("  {}", shell_in(pod));
+        println!(
+            "  curl -H \"Authorization: $(cat {})\" '{}'",
+            pod.token_file().display(),
+            family.uri()
+        );
     }
     println!("Enter ends it.");
     io::stdin().lock().read_line(&mut String::new())?;
     Ok(())
 }
 
-/// A shell in the pod, and where it is.
-fn describe(pod: &Pod) -> String {
-    let mut command = pod.command("bash");
-    command.env_clear();
+fn shell_in(pod: &Pod) -> String {
+    let command = pod.command("bash");
     let words: Vec<_> = iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy())
         .collect();
-    format!("{}   # a shell in {}", words.join(" "), pod.name())
+    words.join(" ")
 }
