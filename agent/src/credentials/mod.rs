@@ -23,7 +23,7 @@ mod namespace;
 mod refusals;
 mod store;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod upkeep;
 mod verify;
 

@@ -301,7 +301,3 @@ impl Shared {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "store_tests.rs"]
-mod tests;

@@ -23,7 +23,7 @@ impl Metrics {
         let decisions = IntCounterVec::new(
             Opts::new(
                 "podcreds_identity_decisions_total",
-                "Tokens judged, by decision: matched (kernel and token name the same pod), delegated, \
+                "Tokens judged (not those whose credentials were in memory), by decision: matched (kernel and token name the same pod), delegated, \
                  audited (a mismatch that was let pass), refused, unchecked (identity is off), \
                  node_path (only the token says who it is).",
             ),

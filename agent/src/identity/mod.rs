@@ -178,6 +178,13 @@ impl Identify for Caller {
         self.identity.decide(self.evidence, &claims, token)
     }
 
+    fn subject(&self) -> Option<Subject> {
+        match self.evidence {
+            Evidence::Pod { uid, .. } => Some(Subject::Pod(uid)),
+            _ => None,
+        }
+    }
+
     fn quota(&self) -> u64 {
         match self.evidence {
             Evidence::Pod { cgroup, .. } => cgroup,

@@ -62,6 +62,7 @@ fn a_pods_own_token_is_taken() {
             caller.identify(&pod_token(POD, "sa")),
             Ok(Subject::Pod(POD.parse().unwrap()))
         );
+        assert_eq!(caller.subject(), Some(Subject::Pod(POD.parse().unwrap())));
         assert_eq!(caller.quota(), 7);
     }
 }
@@ -87,6 +88,7 @@ fn without_a_pod_there_is_no_identity() {
     for evidence in [Evidence::Stranger { process: 1 }, Evidence::Unrecorded] {
         let token = pod_token(POD, "sa");
         let judge = |mode| identity(mode).caller(evidence).identify(&token);
+        assert_eq!(identity(Mode::Off).caller(evidence).subject(), None);
         assert_eq!(judge(Mode::Enforce), Err(Refusal::UnknownCaller));
         assert_eq!(judge(Mode::Audit), Ok(Subject::Bearer(token.digest())));
         assert_eq!(judge(Mode::Off), Ok(Subject::Bearer(token.digest())));

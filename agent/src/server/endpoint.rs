@@ -119,11 +119,18 @@ impl<I: Identify> Endpoint<I> {
             return Err(Denial::Method);
         }
         let (token, digest) = self.last_token.read(authorization(request)?);
+        let store = &self.shared.store;
+        let known = self.caller.subject();
+        if let Some(body) = known.and_then(|subject| store.cached(&subject, &digest)) {
+            return Ok(Found::Here(body));
+        }
         let subject = self.caller.identify(&token)?;
-        Ok(match self.shared.store.cached(&subject, &digest) {
-            Some(body) => Found::Here(body),
-            None => Found::Upstream(subject, token),
-        })
+        if known != Some(subject)
+            && let Some(body) = store.cached(&subject, &digest)
+        {
+            return Ok(Found::Here(body));
+        }
+        Ok(Found::Upstream(subject, token))
     }
 }
 

@@ -28,6 +28,12 @@ pub trait Identify: Send + Sync + 'static {
     /// A [`Refusal`] when the token cannot be read, or is not the caller's to use.
     fn identify(&self, token: &Token) -> Result<Subject, Refusal>;
 
+    /// Whose credentials these can only be, when the caller is known without a token.
+    ///
+    /// What is in memory for this subject was fetched with a token that [`Self::identify`] has accepted
+    /// for it. The very same token need not be taken apart again.
+    fn subject(&self) -> Option<Subject>;
+
     /// What counts as one caller where connections are limited: the pod's cgroup id, or 0 for
     /// everyone whose pod is not known.
     fn quota(&self) -> u64;

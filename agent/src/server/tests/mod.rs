@@ -96,6 +96,10 @@ impl Identify for Caller {
         }
     }
 
+    fn subject(&self) -> Option<Subject> {
+        (self.0 != 0).then(|| Subject::Pod(POD.parse().unwrap()))
+    }
+
     fn quota(&self) -> u64 {
         self.0
     }

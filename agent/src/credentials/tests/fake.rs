@@ -13,8 +13,8 @@ use prometheus::Registry;
 use tokio::{runtime::Handle, time::sleep};
 use zeroize::Zeroizing;
 
-use super::{Clock, Config, Metrics, RefusalKind, Store};
 use crate::{
+    credentials::{Clock, Config, Metrics, RefusalKind, Store},
     types::{Credentials, Token},
     upstream::{AssumeRole, UpstreamError},
 };
@@ -52,6 +52,11 @@ impl Fake {
     /// Answers otherwise from now on.
     pub(super) fn now(&self, answer: impl FnMut(&str) -> Answer + Send + 'static) {
         *self.0.answer.lock().unwrap() = Box::new(answer);
+    }
+
+    /// Answers after `delay` from now on.
+    pub(super) fn slow(&self, delay: Duration) {
+        *self.0.delay.lock().unwrap() = delay;
     }
 
     /// The tokens that it was asked about, in order.

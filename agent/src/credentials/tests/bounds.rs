@@ -1,0 +1,146 @@
+//! What the store can grow to, and what it costs EKS Auth.
+
+use futures_util::future::join_all;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_least_recently_used_makes_room() {
+    let config = Config {
+        capacity: 3,
+        ..Config::default()
+    };
+    let (_fake, store, _) = with_config(SOON, config);
+    for n in [1, 2, 3, 1, 2, 4] {
+        ask(&store, pod(n), &n.to_string()).await.unwrap();
+    }
+    let digest = |n: u16| Token::new(n.to_string()).digest();
+    let kept = (1..=4).filter(|n| store.cached(&pod(*n), &digest(*n)).is_some());
+    assert_eq!(kept.collect::<Vec<_>>(), [1, 2, 4]);
+    assert_eq!(store.0.metrics.entries.get(), 3);
+    assert_eq!(store.0.metrics.evictions.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_takes_what_its_body_and_token_take_and_little_more() {
+    let (_fake, store, _) = generous(SOON);
+    let token = "t".repeat(1000);
+    let body = ask(&store, pod(1), &token).await.unwrap();
+    let bytes = store.0.metrics.bytes.get();
+    let net = (token.len() + body.len()) as i64;
+    assert!(bytes > net && bytes < net + 512, "{bytes} for {net}");
+    store.forget(uid(1));
+    assert_eq!(store.0.metrics.bytes.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_off_keeps_nothing_but_what_a_client_comes_back_for() {
+    for config in [
+        Config {
+            capacity: 0,
+            ..Config::default()
+        },
+        Config {
+            retention: Duration::ZERO,
+            ..Config::default()
+        },
+    ] {
+        let (fake, store, _) = with_config(SOON, config);
+        let (one, two) = tokio::join!(ask(&store, pod(1), "a"), ask(&store, pod(1), "a"));
+        assert!(one.is_ok() && two.is_ok());
+        assert_eq!(fake.calls().len(), 1, "requests still share a flight");
+        assert!(ask(&store, pod(1), "a").await.is_ok());
+        assert_eq!(fake.calls().len(), 2);
+
+        fake.slow(Duration::from_secs(1));
+        assert!(not_ready(&ask(&store, pod(1), "a").await));
+        sleep(Duration::from_secs(1)).await;
+        assert!(ask(&store, pod(1), "a").await.is_ok());
+        assert_eq!(fake.calls().len(), 3, "the answer had waited");
+        assert_eq!(store.0.metrics.entries.get(), 0);
+
+        assert!(not_ready(&ask(&store, pod(1), "a").await));
+        sleep(MINUTE).await;
+        assert_eq!(store.0.metrics.entries.get(), 0, "nobody came back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_nobody_knows_cannot_fill_the_memory() {
+    let (fake, store, _) = generous(HOUR);
+    let token = |n: usize| Token::new(format!("made-up-{n}"));
+    let flood = (0..1000).map(|n| store.fetch(Subject::Bearer(token(n).digest()), token(n)));
+    let outcomes = join_all(flood).await;
+    assert!(outcomes.iter().all(not_ready));
+    assert_eq!(store.0.metrics.flights.get(), 256);
+    drop(fake);
+    assert!(not_ready(&store.fetch(pod(1), Token::new("a")).await));
+    assert_eq!(store.0.metrics.flights.get(), 257, "a known pod still can");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_cold_pods_are_all_served_by_an_upstream_that_throttles() {
+    let (fake, store, clock) = generous(SOON);
+    let mut second = (Instant::now(), 0);
+    fake.now(move |token| {
+        if second.0.elapsed() >= Duration::from_secs(1) {
+            second = (Instant::now(), 0);
+        }
+        second.1 += 1;
+        if second.1 > 2 {
+            return Err(UpstreamError::Throttled { retry_after: None });
+        }
+        Ok(credentials(token, clock.now() + 6 * HOUR))
+    });
+    let started = Instant::now();
+    let pods = (0..1000).map(|n| {
+        let store = store.clone();
+        async move {
+            while ask(&store, pod(n), &n.to_string()).await.is_err() {
+                sleep(Duration::from_secs(1)).await;
+            }
+            started.elapsed()
+        }
+    });
+    let waits = join_all(pods).await;
+    let worst = waits.iter().max().unwrap().as_secs();
+    let calls = fake.calls().len();
+    println!("1,000 pods, upstream bears 2/s: worst wait {worst} s, {calls} calls");
+    // It would take 500 s if nothing was ever throttled.
+    assert!(worst < 1000, "{worst} s");
+    assert!(calls < 1500, "{calls} calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_waited_for_moves_up() {
+    let config = Config {
+        max_calls_per_second: 0.1,
+        ..Config::default()
+    };
+    let (fake, store, _) = with_config(SOON, config);
+    ask(&store, pod(1), "a").await.unwrap();
+    sleep(2 * MINUTE).await;
+    ask(&store, pod(1), "a").await.unwrap();
+    sleep(2 * HOUR).await;
+    // From now on there is always somebody who comes before a refresh.
+    let others = store.clone();
+    let crowd = tokio::spawn(async move {
+        for n in 2..u16::MAX {
+            let _ = ask(&others, pod(n), &n.to_string()).await;
+            if n > 5 {
+                sleep(Duration::from_secs(9)).await;
+            }
+        }
+    });
+    sleep(3 * HOUR).await;
+    let of_pod_1 = |calls: Vec<String>| calls.iter().filter(|call| *call == "a").count();
+    assert_eq!(of_pod_1(fake.calls()), 1, "refreshes come last");
+    sleep(46 * MINUTE).await;
+    let started = Instant::now();
+    while of_pod_1(fake.calls()) < 2 {
+        assert!(ask(&store, pod(1), "a").await.is_ok(), "stale, but valid");
+        sleep(MINUTE / 6).await;
+    }
+    println!("moved up within {} s", started.elapsed().as_secs());
+    crowd.abort();
+}

@@ -1,0 +1,73 @@
+//! The store as a whole, with a fake EKS Auth on tokio's paused clock.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use self::fake::{Fake, credentials, refused};
+use super::{line::Outcome, *};
+use crate::{
+    types::{PodUid, Token},
+    upstream::UpstreamError,
+};
+
+mod bounds;
+mod fake;
+mod flights;
+mod freshness;
+mod refusals;
+mod rotation;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+/// What EKS Auth takes to answer.
+const SOON: Duration = Duration::from_millis(50);
+
+fn uid(number: u16) -> PodUid {
+    format!("{number:032x}").parse().unwrap()
+}
+
+fn pod(number: u16) -> Subject {
+    Subject::Pod(uid(number))
+}
+
+/// An EKS Auth that answers after `delay` and gives every token six hours, but calls tokens that
+/// begin with "bad" unknown.
+fn generous(delay: Duration) -> (Fake, Store, Clock) {
+    with_config(delay, Config::default())
+}
+
+fn with_config(delay: Duration, config: Config) -> (Fake, Store, Clock) {
+    let clock = Clock::paused();
+    let fake = Fake::new(delay, move |token| {
+        if token.starts_with("bad") {
+            return Err(refused());
+        }
+        Ok(credentials(token, clock.now() + 6 * HOUR))
+    });
+    let store = fake.store(config, clock);
+    (fake, store, clock)
+}
+
+/// What a pod does that needs credentials.
+async fn ask(store: &Store, subject: Subject, token: &str) -> Outcome {
+    let token = Token::new(token);
+    match store.cached(&subject, &token.digest()) {
+        Some(body) => Ok(body),
+        None => store.fetch(subject, token).await,
+    }
+}
+
+fn is_for(body: &Bytes, token: &str) -> bool {
+    let start = format!(r#"{{"AccessKeyId":"{token}","#);
+    body.starts_with(start.as_bytes())
+}
+
+fn not_ready(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(CredentialError::NotReady { .. }))
+}
+
+fn was_refused(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(CredentialError::Refused { .. }))
+}

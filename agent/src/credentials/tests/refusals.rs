@@ -1,0 +1,85 @@
+//! EKS Auth's last words.
+
+use super::*;
+use crate::credentials::RefusalKind;
+
+fn bad_token() -> UpstreamError {
+    UpstreamError::Refused {
+        kind: RefusalKind::BadToken,
+        code: "ExpiredTokenException".to_owned(),
+        message: "expired".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_costs_little_and_a_new_association_works_within_seconds() {
+    let (fake, store, clock) = generous(SOON);
+    fake.now(|_| Err(refused()));
+    for _ in 0..600 {
+        assert!(was_refused(&ask(&store, pod(1), "a").await));
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(fake.calls().len() <= 65, "{}", fake.calls().len());
+    fake.now(move |token| Ok(credentials(token, clock.now() + HOUR)));
+    let started = Instant::now();
+    while ask(&store, pod(1), "a").await.is_err() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(started.elapsed() <= Duration::from_secs(11));
+    assert_eq!(store.0.metrics.refusals.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_one_pod_says_nothing_about_another() {
+    let (_fake, store, _) = generous(SOON);
+    assert!(was_refused(&ask(&store, pod(1), "bad").await));
+    assert!(ask(&store, pod(2), "good").await.is_ok());
+    assert!(ask(&store, pod(1), "good").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_refused_takes_the_credentials() {
+    let (fake, store, _) = generous(SOON);
+    ask(&store, pod(1), "a").await.unwrap();
+    sleep(2 * MINUTE).await;
+    ask(&store, pod(1), "a").await.unwrap();
+    fake.now(|_| Err(refused()));
+    sleep(3 * HOUR).await;
+    assert_eq!(store.0.metrics.entries.get(), 0);
+    assert!(was_refused(&ask(&store, pod(1), "a").await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_loses_its_right_but_not_the_pods_credentials() {
+    let (fake, store, _) = generous(SOON);
+    ask(&store, pod(1), "old").await.unwrap();
+    sleep(2 * MINUTE).await;
+    ask(&store, pod(1), "new").await.unwrap();
+    ask(&store, pod(1), "old").await.unwrap();
+    sleep(2 * MINUTE).await;
+    ask(&store, pod(1), "old").await.unwrap();
+    fake.now(|_| Err(bad_token()));
+    sleep(3 * HOUR).await;
+    assert_eq!(fake.calls(), ["old", "new", "new"], "the refresh");
+    let digest = |token: &str| Token::new(token).digest();
+    assert!(store.cached(&pod(1), &digest("new")).is_none());
+    assert!(store.cached(&pod(1), &digest("old")).is_some());
+    sleep(HOUR).await;
+    assert_eq!(fake.calls().len(), 3, "there is no token to try it with");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_garbage_is_slowed_down_for_its_own_pod_only() {
+    let (fake, store, _) = generous(SOON);
+    let started = Instant::now();
+    let mut n = 0;
+    while started.elapsed() < MINUTE {
+        let _ = ask(&store, pod(1), &format!("bad{n}")).await;
+        sleep(Duration::from_millis(100)).await;
+        n += 1;
+    }
+    assert!(fake.calls().len() < 30, "{}", fake.calls().len());
+    let started = Instant::now();
+    assert!(ask(&store, pod(2), "good").await.is_ok());
+    assert_eq!(started.elapsed(), SOON);
+}
