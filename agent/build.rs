@@ -21,7 +21,13 @@ fn main() -> Result<()> {
     let object = build_object(workspace, Path::new(&variable("OUT_DIR")?))?;
     println!("cargo::rustc-env=PODCREDS_EBPF_OBJECT={}", object.display());
     println!("cargo::rustc-env=PODCREDS_REVISION={}", revision(workspace));
-    for path in ["ebpf", "common", "Cargo.lock", "rust-toolchain.toml"] {
+    for path in [
+        "ebpf",
+        "common",
+        "Cargo.toml",
+        "Cargo.lock",
+        "rust-toolchain.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     Ok(())
@@ -70,20 +76,27 @@ fn path_with_tools(workspace: &Path) -> Result<OsString> {
 /// The commit, for `--version` and the build-info metric; "unknown" outside a checkout.
 fn revision(workspace: &Path) -> String {
     println!("cargo::rerun-if-env-changed=PODCREDS_REVISION");
-    println!(
-        "cargo::rerun-if-changed={}",
-        workspace.join(".git/HEAD").display()
-    );
-    env::var("PODCREDS_REVISION").unwrap_or_else(|_| {
-        Command::new("git")
-            .args(["rev-parse", "--short=12", "HEAD"])
-            .current_dir(workspace)
-            .output()
-            .ok()
-            .filter(|output| output.status.success())
-            .and_then(|output| String::from_utf8(output.stdout).ok())
-            .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
-    })
+    // Git appends to this log whenever HEAD moves, in whatever kind of checkout.
+    if let Some(log) = git(workspace, &["rev-parse", "--git-path", "logs/HEAD"]) {
+        let log = workspace.join(log);
+        println!("cargo::rerun-if-changed={}", log.display());
+    }
+    env::var("PODCREDS_REVISION")
+        .ok()
+        .or_else(|| git(workspace, &["rev-parse", "--short=12", "HEAD"]))
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What git says; `None` without git, or outside a checkout.
+fn git(workspace: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(workspace)
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.trim().to_owned())
 }
 
 fn variable(name: &str) -> Result<OsString> {

@@ -47,8 +47,15 @@ pub enum AppError {
     #[error("starting: {0}")]
     Io(#[from] io::Error),
     /// A second signal, or the end of the grace period, came before everything was finished.
-    #[error("{0} connections were cut off at the end")]
-    CutOff(usize),
+    #[error(
+        "ended before everything was finished ({ending:?}): {connections} connections were cut off"
+    )]
+    CutOff {
+        /// How many were open.
+        connections: usize,
+        /// What came first.
+        ending: Ending,
+    },
 }
 
 /// Runs the agent until a signal ends it.
@@ -141,18 +148,19 @@ impl App {
         let signal = self.signals.next().await;
         tracing::info!(signal, "draining");
         self.readiness.drain();
-        let mut left = 0;
         let work = async {
             self.path.stop().await;
-            left = self.server.drain(grace).await;
+            self.server.drain().await;
         };
         let ending = within(grace, work, self.signals.next()).await;
-        if ending == Ending::Complete && left == 0 {
+        if ending == Ending::Complete {
             tracing::info!("ended");
             return Ok(());
         }
-        tracing::warn!(?ending, "ended before everything was finished");
-        Err(AppError::CutOff(left))
+        Err(AppError::CutOff {
+            connections: self.server.open_connections(),
+            ending,
+        })
     }
 }
 

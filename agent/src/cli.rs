@@ -38,7 +38,8 @@ pub enum Command {
     /// The agent's own AWS credentials and region are found as every AWS SDK finds them: in the
     /// environment, in the shared configuration files, or from the instance's metadata.
     ///
-    /// Exit codes: 0 after SIGTERM or SIGINT, 64 for a wrong command line, 69 when the kernel or the
+    /// Exit codes: 0 after SIGTERM or SIGINT, 1 when connections had to be cut off in the end (a second
+    /// signal, or the end of the grace period), 64 for a wrong command line, 69 when the kernel or the
     /// machine lacks something, 77 for missing privileges.
     Server(ServerArgs),
 }

@@ -12,6 +12,7 @@ use podcreds::{
     upstream::SetupError,
 };
 
+const CUT_OFF: u8 = 1;
 // From sysexits.h, which scripts and service managers know.
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
@@ -62,6 +63,7 @@ fn exit_code(error: &AppError) -> u8 {
         | AppError::Datapath(DatapathError::CgroupRoot { .. } | DatapathError::Bind { .. })
         | AppError::Upstream(SetupError::NoRegion) => USAGE,
         AppError::Datapath(DatapathError::NotPermitted(_)) => NO_PERMISSION,
+        AppError::CutOff { .. } => CUT_OFF,
         _ => UNAVAILABLE,
     }
 }

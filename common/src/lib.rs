@@ -97,14 +97,15 @@ pub enum Counter {
     RedirectedV4,
     /// Connects to the IPv6 credentials address that were redirected.
     RedirectedV6,
-    /// Connects straight to a listener.
+    /// Connects to an address and port that a listener may have, without a redirect. Redirects of
+    /// another agent on this node are among them.
     Direct,
     /// Connects to a credentials address by a process of no known pod: left alone.
     UnknownPod,
     /// Connects to a credentials address by a pod's process on a socket of a foreign network
     /// namespace: left alone.
     ForeignNetns,
-    /// Connects to a credentials address that could not be recorded or had no listener: left alone.
+    /// Connects that could not be recorded or had no listener to go to: left alone.
     Failed,
     /// Accepted connections that got their caller's record.
     Identified,

@@ -10,15 +10,15 @@ use podcreds_common::{ASKED_LISTENER, ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Count
 use crate::{
     maps::{CALLERS, count},
     net::{
-        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener, mapped,
-        port_number, port_word, set_ip6, socket,
+        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener4, is_listener6,
+        mapped, port_number, port_word, set_ip6, socket,
     },
     pods,
 };
 
 const SOCK_STREAM: u32 = 1;
 
-/// An IPv4 connect. All others cost the two comparisons.
+/// An IPv4 connect. Those that have nothing to do with us cost three comparisons.
 #[inline(always)]
 pub(crate) fn v4(ctx: &SockAddrContext) {
     let addr: *mut bpf_sock_addr = ctx.sock_addr;
@@ -37,7 +37,7 @@ pub(crate) fn v4(ctx: &SockAddrContext) {
             (*addr).user_port = port_word(endpoint.port4);
         }
         count(Counter::RedirectedV4);
-    } else if ip == LISTENER4 {
+    } else if is_listener4(ip) {
         straight_to_listener(ctx, port_number(port));
     }
 }
@@ -54,7 +54,7 @@ pub(crate) fn v6(ctx: &SockAddrContext) {
         } else if ip == mapped(CREDENTIALS4) {
             redirect_v6(ctx, ASKED_V4_MAPPED);
         }
-    } else if is_listener(ip, port_number(port)) {
+    } else if is_listener6(ip, port_number(port)) {
         straight_to_listener(ctx, port_number(port));
     }
 }
@@ -84,6 +84,13 @@ fn redirect_v6(ctx: &SockAddrContext, asked: u8) {
     });
 }
 
+/// TCP, as opposed to UDP.
+#[inline(always)]
+fn is_stream(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context outlives the program.
+    unsafe { (*ctx.sock_addr).type_ == SOCK_STREAM }
+}
+
 /// What is known of the call before it is written down.
 struct Call {
     pod: u64,
@@ -94,8 +101,7 @@ struct Call {
 /// The listener for this caller, when it is a pod's process on a socket of that pod's.
 #[inline(always)]
 fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(Endpoint, Call)> {
-    // SAFETY: the context outlives the program.
-    if unsafe { (*ctx.sock_addr).type_ } != SOCK_STREAM {
+    if !is_stream(ctx) {
         return None;
     }
     let Some(pod) = pods::of_current_process() else {
@@ -114,6 +120,9 @@ fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(Endpoint, Call)> {
 /// Notes a caller that chose a listener's address itself, so that it is taken for nobody else.
 #[inline(always)]
 fn straight_to_listener(ctx: &SockAddrContext, port: u16) {
+    if !is_stream(ctx) {
+        return;
+    }
     let call = Call {
         pod: pods::of_current_process().map_or(0, |pod| pod.id),
         netns: pods::netns(ctx),

@@ -38,8 +38,8 @@ static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
 /// Adds one to a counter of this CPU.
 pub(crate) fn count(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot is this CPU's own, and a BPF program is not preempted by another that
-        // would write it; at worst a nested program's increment is lost.
+        // SAFETY: the slot is this CPU's own; a program that preempts this one can make it lose an
+        // increment, nothing more.
         unsafe { *value += 1 }
     }
 }

@@ -15,6 +15,9 @@ pub(crate) const CREDENTIALS4: u32 = u32::from_ne_bytes(CREDENTIALS_V4);
 pub(crate) const CREDENTIALS6: Ip6 = words(CREDENTIALS_V6);
 pub(crate) const LISTENER4: u32 = u32::from_ne_bytes(LISTENER_V4);
 pub(crate) const LOOPBACK6: Ip6 = words([0, 0, 0, 0, 0, 0, 0, 1]);
+/// Both unspecified addresses: a connect to them goes to the address that the socket is bound to, or to
+/// the loopback's own.
+pub(crate) const UNSPECIFIED4: u32 = 0;
 pub(crate) const UNSPECIFIED6: Ip6 = [0; 4];
 pub(crate) const PORT: u32 = port_word(CREDENTIALS_PORT);
 
@@ -43,11 +46,17 @@ const fn words(segments: [u16; 8]) -> Ip6 {
     ip
 }
 
-/// Whether an IPv6 address is one that our listeners have, `::` standing for `::1` in a connect.
+/// Whether a connect to this IPv4 address can reach a listener of ours.
+pub(crate) fn is_listener4(ip: u32) -> bool {
+    ip == LISTENER4 || ip == UNSPECIFIED4
+}
+
+/// Whether a connect to this IPv6 address can reach a listener of ours.
 ///
 /// On `::1`, which everybody uses, our ports are at the upper end: the others cost no look-up.
-pub(crate) fn is_listener(ip: Ip6, port: u16) -> bool {
+pub(crate) fn is_listener6(ip: Ip6, port: u16) -> bool {
     ip == mapped(LISTENER4)
+        || ip == mapped(UNSPECIFIED4)
         || (port >= LISTENER_PORT_MIN && (ip == LOOPBACK6 || ip == UNSPECIFIED6))
 }
 

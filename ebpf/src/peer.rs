@@ -10,7 +10,7 @@ use podcreds_common::{ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Caller, Counter, LIST
 use crate::{
     maps::{CALLERS, LISTENERS, count},
     net::{
-        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener, mapped,
+        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener6, mapped,
         port_number, set_ip6, socket,
     },
 };
@@ -23,9 +23,9 @@ const TUPLE6: u32 = 36;
 
 // States of a TCP socket, from the kernel's `enum` in net/tcp_states.h.
 const ESTABLISHED: u32 = 1;
-const SYN_SENT: u32 = 2;
+const FIN_WAIT1: u32 = 4;
+const FIN_WAIT2: u32 = 5;
 const CLOSE_WAIT: u32 = 8;
-const LISTEN: u32 = 10;
 
 /// An IPv4 socket. Those that have nothing to do with us cost the two comparisons.
 #[inline(always)]
@@ -81,7 +81,7 @@ pub(crate) fn v6(ctx: &SockAddrContext) {
         tuple.__bindgen_anon_1.ipv6.daddr = ip;
         tuple.__bindgen_anon_1.ipv6.dport = port as u16;
         identify(ctx, sk, &mut tuple, TUPLE6);
-    } else if is_listener(ip, port_number(port)) {
+    } else if is_listener6(ip, port_number(port)) {
         match asked(sk, port) {
             Some(ASKED_V6) => set_ip6(ctx, CREDENTIALS6),
             Some(ASKED_V4_MAPPED) => set_ip6(ctx, mapped(CREDENTIALS4)),
@@ -165,7 +165,8 @@ fn copy_record(accepted: *mut bpf_sock, client: *mut bpf_sock) -> bool {
             (*from).netns == (*tag).netns && (*from).port == local_port(accepted),
         )
     };
-    if !matches || state == LISTEN || state == SYN_SENT {
+    // A client may have nothing more to say. In any other state it is not this connection's client.
+    if !matches || !(state == ESTABLISHED || state == FIN_WAIT1 || state == FIN_WAIT2) {
         return false;
     }
     // SAFETY: the hook's own socket.

@@ -1,6 +1,12 @@
 //! Pods are found wherever kubelet puts them, followed while they change, and forgotten when they go.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use podcreds_tests::{
     agent::Agent,
@@ -163,6 +169,7 @@ fn pods_that_come_and_go_leave_nothing() {
     let scene = Scenario::start();
     let resident = scene.served_pod("resident");
     let before = scene.agent.usage();
+    let watched = scene.agent.inotify_watches();
     let mut served = 0;
     for number in 0..CYCLES {
         let pod = scene.pod(&format!("web-{number}")).start();
@@ -184,10 +191,82 @@ fn pods_that_come_and_go_leave_nothing() {
             now.descriptors <= before.descriptors && now.threads <= before.threads
         },
     );
+    let watches = agent.inotify_watches();
+    assert!(watches <= watched, "{watches} watches, {watched} before");
     assert_eq!(agent.map_entries("PODS"), 1);
     assert_eq!(
         agent.metrics().sum("podcreds_datapath_errors_total", &[]),
         0.0
     );
     assert_owned(&resident.run(["get"]), &resident);
+}
+
+#[test]
+fn a_pod_with_a_thousand_processes_keeps_nobody_waiting() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let crowd = scene.served_pod("crowd");
+    let script = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; echo done; wait";
+    let mut shell = crowd
+        .command("sh")
+        .args(["-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = shell.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    // Every look at the crowd would take long, were all of it looked at.
+    let before = scene.agent.usage().cpu;
+    for _ in 0..20 {
+        fs::remove_dir(crowd.add_container()).unwrap();
+    }
+    let late = scene.served_pod("late");
+    assert_owned(&crowd.run(["get"]), &crowd);
+    let spent = scene.agent.usage().cpu - before;
+    assert!(spent < Duration::from_secs(2), "{spent:?}");
+    drop((late, crowd));
+    shell.wait().unwrap();
+}
+
+#[test]
+fn a_listener_that_is_destroyed_is_opened_anew() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.served_pod("web");
+    // What CAP_NET_ADMIN in the pod is enough for.
+    for address in ["127.170.23.1", "[::1]"] {
+        let status = pod
+            .command("ss")
+            .args([
+                "--kill",
+                "--listening",
+                "--tcp",
+                "--numeric",
+                "src",
+                address,
+            ])
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    }
+    wait_served(&pod, []);
+    wait_served(&pod, ["--v6only", "--dst", "[fd00:ec2::23]:80"]);
+    assert_eq!(scene.agent.metrics().sum("podcreds_listeners", &[]), 4.0);
+}
+
+#[test]
+fn a_user_of_the_node_cannot_make_pods() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let delegated = scene.node.cgroup().join("kubepods/besteffort");
+    fs::create_dir_all(&delegated).unwrap();
+    std::os::unix::fs::chown(&delegated, Some(65534), None).unwrap();
+    let status = Command::new("setpriv")
+        .args(["--reuid", "65534", "--clear-groups", "mkdir"])
+        .arg(delegated.join("pod0f0e0d0c-0b0a-0908-0706-050403020100"))
+        .status();
+    assert!(status.unwrap().success());
+    let _known = scene.served_pod("web");
+    assert_eq!(scene.agent.map_entries("PODS"), 1);
 }

@@ -213,6 +213,22 @@ fn straight_to_the_listener_is_the_same_as_by_its_address() {
 }
 
 #[test]
+fn a_way_round_through_the_unspecified_address_is_no_way_round() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = pod_with_both_listeners(&scene, "web");
+    let other = scene.served_pod("other");
+    // A socket that is bound to the listener's address reaches it by 0.0.0.0, too.
+    for destination in ["0.0.0.0:61000", "[::ffff:0.0.0.0]:61000"] {
+        let bound = ["get", "--bind", "127.170.23.1", "--dst", destination];
+        assert_owned(&pod.run(bound), &pod);
+        let stolen = other.token();
+        let answer = pod.run(bound.into_iter().chain(["--token", &stolen]));
+        assert_eq!(answer["status"], 403, "{destination}: {answer}");
+    }
+}
+
+#[test]
 fn a_socket_belongs_to_whoever_connects_it() {
     needs_privileges!();
     let scene = Scenario::start();

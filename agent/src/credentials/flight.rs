@@ -148,7 +148,6 @@ impl Shared {
     fn report(&self, answer: &Answer) {
         match answer {
             Ok(_) | Err(UpstreamError::Refused { .. }) => {
-                self.limiter.succeeded();
                 self.health.answered();
             }
             Err(UpstreamError::Throttled { retry_after }) => {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use dashmap::DashMap;
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    errno::Errno,
+    time::{ClockId, clock_gettime},
+};
 use podcreds_common::Caller;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -123,21 +126,53 @@ pub(super) async fn accept_until(
         };
         match result {
             Ok((stream, _)) => accept(stream, Instant::now()),
-            Err(error) if is_exhaustion(&error) => {
-                metrics.errors.inc();
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
-            }
-            // The client took it back while it waited.
-            Err(_) => {}
+            Err(error) => match Trouble::of(&error) {
+                Trouble::Connection => {}
+                Trouble::Machine => {
+                    metrics.errors.inc();
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                Trouble::Listener => {
+                    metrics.errors.inc();
+                    tracing::warn!(%error, "a listener is dead: it will be opened anew");
+                    return;
+                }
+            },
         }
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+/// Whose trouble a failed accept is.
+enum Trouble {
+    /// One connection's, which is gone.
+    Connection,
+    /// The machine's, which is out of something for now.
+    Machine,
+    /// The listener's. Who has CAP_NET_ADMIN in its namespace can destroy it.
+    Listener,
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Self::Machine,
+            // Those that accept(2) names as a new connection's own.
+            Some(
+                Errno::ECONNABORTED
+                | Errno::EINTR
+                | Errno::EPERM
+                | Errno::EPROTO
+                | Errno::ENETDOWN
+                | Errno::ENOPROTOOPT
+                | Errno::EHOSTDOWN
+                | Errno::ENONET
+                | Errno::EHOSTUNREACH
+                | Errno::EOPNOTSUPP
+                | Errno::ENETUNREACH,
+            ) => Self::Connection,
+            _ => Self::Listener,
+        }
+    }
 }
 
 /// Turns the kernel's time of `connect()` into an [`Instant`]. Both are `CLOCK_MONOTONIC`.

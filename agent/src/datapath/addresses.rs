@@ -6,6 +6,7 @@
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
 };
 
 use nix::{
@@ -31,7 +32,10 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
     Ok(netlink)
 }
 
-/// Calls `changed` after every change, until it says that nobody listens any more.
+/// The shortest time between two reports. Who has CAP_NET_ADMIN in a pod can change addresses all day.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Calls `changed` after changes, until it says that nobody listens any more.
 pub(super) async fn watch(netlink: OwnedFd, changed: impl Fn() -> bool) -> io::Result<()> {
     // SAFETY: an OwnedFd keeps its descriptor open, and the same one, until it is dropped.
     let netlink = unsafe { AsyncFd::register_with_interest(netlink, Interest::READABLE) }?;
@@ -42,6 +46,7 @@ pub(super) async fn watch(netlink: OwnedFd, changed: impl Fn() -> bool) -> io::R
             if !changed() {
                 return Ok(());
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

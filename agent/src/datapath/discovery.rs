@@ -1,20 +1,21 @@
 //! Finds pods by their cgroups: a scan, and a watch on kubelet's levels of the tree.
 
 use std::{
-    collections::HashMap,
-    fs, io,
-    os::unix::fs::{DirEntryExt, MetadataExt},
+    collections::{HashMap, HashSet},
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use futures_util::StreamExt;
-use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+use nix::unistd::geteuid;
 use podcreds_common::MAX_POD_LEVEL;
 
-use super::kubepods::{Level, classify};
+use super::{
+    kubepods::{Level, classify},
+    watches::{Event, Watches},
+};
 use crate::types::PodUid;
-
-const EVENT_BUFFER: usize = 16 * 1024;
 
 /// Something that happened to a pod's cgroup.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,15 +40,11 @@ pub(super) struct PodCgroup {
 /// The tree below one cgroup directory, and what is known of it.
 pub(super) struct Discovery {
     root: PathBuf,
-    events: EventStream<Vec<u8>>,
-    watched: HashMap<WatchDescriptor, Watched>,
+    /// How many levels the root is below that of the hierarchy.
+    depth: i32,
+    watches: Watches<Kind>,
     /// The known pods' cgroup ids, by path.
     pods: HashMap<PathBuf, u64>,
-}
-
-struct Watched {
-    path: PathBuf,
-    kind: Kind,
 }
 
 /// What a watched directory is.
@@ -58,27 +55,34 @@ enum Kind {
     Pod(u64),
 }
 
+/// What a walk has seen.
+#[derive(Default)]
+struct Seen {
+    pods: Vec<PodCgroup>,
+    above: HashSet<PathBuf>,
+}
+
 impl Discovery {
-    /// Starts to watch. [`Self::scan`] finds what is there already.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel gives no inotify instance.
-    pub(super) fn new(root: PathBuf) -> io::Result<Self> {
-        Ok(Self {
+    /// Starts to watch the tree below `root`, which is in the hierarchy that is mounted at `mount`.
+    /// [`Self::scan`] finds what is there already.
+    pub(super) fn new(root: PathBuf, mount: &Path) -> Self {
+        Self {
+            depth: depth_below(mount, &root),
             root,
-            events: Inotify::init()?.into_event_stream(vec![0; EVENT_BUFFER])?,
-            watched: HashMap::new(),
+            watches: Watches::new(),
             pods: HashMap::new(),
-        })
+        }
     }
 
     /// Waits for the next event in the tree, and says what it means. Cancel-safe.
-    pub(super) async fn next(&mut self) -> io::Result<Vec<Change>> {
-        match self.events.next().await {
-            Some(Ok(event)) => Ok(self.interpret(&event)),
-            Some(Err(error)) => Err(error),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
+    pub(super) async fn next(&mut self) -> Vec<Change> {
+        match self.watches.next().await {
+            Event::Lost => {
+                tracing::warn!("cgroup events were lost: scanning");
+                self.scan()
+            }
+            Event::Made { parent, name } => self.made(&parent, &name),
+            Event::Removed { path } => self.removed(&path),
         }
     }
 
@@ -86,46 +90,64 @@ impl Discovery {
     ///
     /// Events can be lost, and the levels above kubelet's are not watched: this finds what they missed.
     pub(super) fn scan(&mut self) -> Vec<Change> {
-        let mut found = Vec::new();
+        let mut seen = Seen::default();
         let root = self.root.clone();
-        self.walk(&root, level_of(&root), 0, &mut found);
-        let mut changes: Vec<_> = self
-            .pods
-            .iter()
-            .filter(|(_, id)| !found.iter().any(|pod| pod.id == **id))
-            .map(|(_, id)| Change::Gone(*id))
-            .collect();
-        self.pods
-            .retain(|_, id| found.iter().any(|pod| pod.id == *id));
-        changes.extend(found.into_iter().filter_map(|pod| self.admit(pod)));
+        if let Err(error) = self.walk(&root, level_of(&root), self.depth, &mut seen) {
+            // What could not be read must not be taken for gone.
+            tracing::warn!(%error, "cannot read the cgroup tree; it will be tried again");
+            return self.admit_all(seen.pods);
+        }
+        let mut changes = self.forget_all_but(&seen);
+        changes.extend(self.admit_all(seen.pods));
         changes
     }
 
     /// Watches a directory above pods, then lists it: nothing that is made in between is missed.
-    fn walk(&mut self, path: &Path, level: Level, depth: i32, found: &mut Vec<PodCgroup>) {
-        if depth == 0 || level == Level::Kubelet {
-            self.watch(path, Kind::Above(level));
+    fn walk(&mut self, path: &Path, level: Level, depth: i32, seen: &mut Seen) -> io::Result<()> {
+        if path == self.root || level == Level::Kubelet {
+            self.watches.add(path, Kind::Above(level));
+            seen.above.insert(path.to_owned());
         }
         if depth >= MAX_POD_LEVEL {
-            return;
+            return Ok(());
         }
-        let Ok(entries) = fs::read_dir(path) else {
-            return;
+        let Some(entries) = if_there(fs::read_dir(path))? else {
+            return Ok(());
         };
-        for entry in entries.flatten() {
+        for entry in entries {
+            let Some(entry) = if_there(entry)? else {
+                continue;
+            };
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            let name = entry.file_name();
-            match classify(level, &name.to_string_lossy()) {
-                Level::Pod(uid) => found.push(PodCgroup {
-                    id: entry.ino(),
-                    uid,
-                    path: entry.path(),
-                }),
-                below => self.walk(&entry.path(), below, depth + 1, found),
+            let path = entry.path();
+            match classify(level, &entry.file_name().to_string_lossy()) {
+                Level::Pod(uid) => seen.pods.extend(pod_at(path, uid)?),
+                below => self.walk(&path, below, depth + 1, seen)?,
             }
         }
+        Ok(())
+    }
+
+    /// Forgets what a walk of the whole tree has not seen.
+    fn forget_all_but(&mut self, seen: &Seen) -> Vec<Change> {
+        let there: HashSet<u64> = seen.pods.iter().map(|pod| pod.id).collect();
+        let gone: Vec<PathBuf> = self
+            .pods
+            .iter()
+            .filter(|(_, id)| !there.contains(id))
+            .map(|(path, _)| path.clone())
+            .collect();
+        self.watches.retain(|path, kind| match kind {
+            Kind::Above(_) => seen.above.contains(path),
+            Kind::Pod(id) => there.contains(id),
+        });
+        gone.iter().flat_map(|path| self.removed(path)).collect()
+    }
+
+    fn admit_all(&mut self, pods: Vec<PodCgroup>) -> Vec<Change> {
+        pods.into_iter().filter_map(|pod| self.admit(pod)).collect()
     }
 
     /// Remembers a pod; `None` when it is known already.
@@ -133,82 +155,79 @@ impl Discovery {
         if self.pods.get(&pod.path) == Some(&pod.id) {
             return None;
         }
-        self.watch(&pod.path, Kind::Pod(pod.id));
+        self.watches.add(&pod.path, Kind::Pod(pod.id));
         self.pods.insert(pod.path.clone(), pod.id);
         Some(Change::Appeared(pod))
     }
 
-    fn watch(&mut self, path: &Path, kind: Kind) {
-        let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
-        match self.events.watches().add(path, mask) {
-            Ok(descriptor) => {
-                let path = path.to_owned();
-                self.watched.insert(descriptor, Watched { path, kind });
-            }
-            // It is gone already, or the user's limit of watches is reached: the scans remain.
-            Err(error) => tracing::debug!(path = %path.display(), %error, "cannot watch a cgroup"),
-        }
-    }
-
-    fn interpret(&mut self, event: &EventOwned) -> Vec<Change> {
-        if event.mask.contains(EventMask::Q_OVERFLOW) {
-            tracing::warn!("cgroup events were lost: scanning");
-            return self.scan();
-        }
-        if event.mask.contains(EventMask::IGNORED) {
-            self.watched.remove(&event.wd);
-            return Vec::new();
-        }
-        let (Some(watched), Some(name)) = (self.watched.get(&event.wd), &event.name) else {
-            return Vec::new();
+    fn made(&mut self, parent: &Path, name: &str) -> Vec<Change> {
+        let path = parent.join(name);
+        let level = match self.watches.get(parent) {
+            Some(Kind::Pod(id)) => return vec![Change::Stirred(*id)],
+            Some(Kind::Above(level)) => classify(*level, name),
+            None => return Vec::new(),
         };
-        if !event.mask.contains(EventMask::ISDIR) {
-            return Vec::new();
-        }
-        let made = event.mask.contains(EventMask::CREATE);
-        let path = watched.path.join(name);
-        match &watched.kind {
-            Kind::Pod(id) if made => vec![Change::Stirred(*id)],
-            Kind::Pod(_) => Vec::new(),
-            Kind::Above(level) if made => {
-                let level = classify(*level, &name.to_string_lossy());
-                self.made(path, level)
-            }
-            Kind::Above(_) => self.removed(&path),
-        }
-    }
-
-    fn made(&mut self, path: PathBuf, level: Level) -> Vec<Change> {
-        let mut found = Vec::new();
+        let mut seen = Seen::default();
         let mut changes = Vec::new();
-        match level {
-            Level::Pod(uid) => {
-                // Gone again already: its removal has no news for us either.
-                let Ok(metadata) = fs::metadata(&path) else {
-                    return changes;
-                };
-                let id = metadata.ino();
-                if self.pods.get(&path).is_some_and(|known| *known != id) {
-                    changes.extend(self.removed(&path));
-                }
-                found.push(PodCgroup { id, uid, path });
-            }
+        let read = match level {
+            Level::Pod(uid) => pod_at(path.clone(), uid).map(|pod| seen.pods.extend(pod)),
             level => {
-                let depth = depth_below(&self.root, &path);
-                self.walk(&path, level, depth, &mut found);
+                let depth = self.depth + depth_below(&self.root, &path);
+                self.walk(&path, level, depth, &mut seen)
+            }
+        };
+        if let Err(error) = read {
+            tracing::warn!(%error, "cannot read a new cgroup; the next scan will");
+        }
+        // One of the same name may have been removed just before.
+        for pod in &seen.pods {
+            if self.pods.get(&pod.path).is_some_and(|id| *id != pod.id) {
+                changes.extend(self.removed(&pod.path));
             }
         }
-        changes.extend(found.into_iter().filter_map(|pod| self.admit(pod)));
+        changes.extend(self.admit_all(seen.pods));
         changes
     }
 
     /// A directory was removed: the pod that it was, if it was one.
     fn removed(&mut self, path: &Path) -> Vec<Change> {
-        self.pods
-            .remove(path)
-            .map(Change::Gone)
-            .into_iter()
-            .collect()
+        self.watches.remove(path);
+        let gone = self.pods.remove(path).map(Change::Gone);
+        gone.into_iter().collect()
+    }
+}
+
+/// The pod at a path; `None` when it is gone again, or is not kubelet's.
+///
+/// Kubelet is root. Who has been given a part of the tree, such as a user's systemd, can name cgroups
+/// like a pod's there, but cannot make root their owner.
+fn pod_at(path: PathBuf, uid: PodUid) -> io::Result<Option<PodCgroup>> {
+    let Some(metadata) = if_there(fs::metadata(&path))? else {
+        return Ok(None);
+    };
+    if !is_trusted(&metadata) {
+        tracing::debug!(path = %path.display(), owner = metadata.uid(), "not kubelet's");
+        return Ok(None);
+    }
+    let id = metadata.ino();
+    Ok(Some(PodCgroup { id, uid, path }))
+}
+
+fn is_trusted(cgroup: &Metadata) -> bool {
+    cgroup.uid() == 0 || cgroup.uid() == geteuid().as_raw()
+}
+
+/// What was read, or `None` where it has ceased to exist in the meantime.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(there) => Ok(Some(there)),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ENODEV) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -221,7 +240,7 @@ fn level_of(root: &Path) -> Level {
 }
 
 fn depth_below(root: &Path, path: &Path) -> i32 {
-    path.strip_prefix(root).map_or(1, |below| {
+    path.strip_prefix(root).map_or(0, |below| {
         i32::try_from(below.components().count()).unwrap_or(i32::MAX)
     })
 }

@@ -60,15 +60,16 @@ fn classify_slice(slice: &str) -> Level {
 /// Where the cgroup2 hierarchy is mounted, out of the text of `/proc/self/mountinfo`.
 ///
 /// Never a fixed path: beside cgroup v1 it is not `/sys/fs/cgroup`.
-pub(crate) fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
+pub(crate) fn cgroup2_mounts(mountinfo: &str) -> Vec<PathBuf> {
+    let mount_point = |line: &str| {
         let (mount, filesystem) = line.split_once(" - ")?;
         if filesystem.split(' ').next()? != "cgroup2" {
             return None;
         }
         let path = mount.split(' ').nth(4)?;
         Some(Path::new(&path.replace("\\040", " ")).to_owned())
-    })
+    };
+    mountinfo.lines().filter_map(mount_point).collect()
 }
 
 #[cfg(test)]
@@ -154,9 +155,9 @@ mod tests {
                       31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       40 30 0:36 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
         assert_eq!(
-            cgroup2_mount(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+            cgroup2_mounts(hybrid),
+            [PathBuf::from("/sys/fs/cgroup/unified")]
         );
-        assert_eq!(cgroup2_mount("31 30 0:27 / /x rw - cgroup cgroup rw"), None);
+        assert!(cgroup2_mounts("31 30 0:27 / /x rw - cgroup cgroup rw").is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     ops::RangeInclusive,
 };
 
@@ -49,9 +49,9 @@ pub(crate) fn open_v6() -> io::Result<Option<Listener>> {
     }
 }
 
-/// Whether the calling thread's namespace has `::1`, now.
+/// Whether the calling thread's namespace has `::1`, now. In doubt it has.
 pub(crate) fn has_ipv6() -> bool {
-    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+    !UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err_and(|error| lacks_ipv6(&error))
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {

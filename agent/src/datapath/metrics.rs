@@ -1,6 +1,6 @@
 //! What the datapath sees, in the kernel and in user space.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use podcreds_common::Counter;
 use prometheus::{
@@ -53,7 +53,7 @@ pub(super) struct KernelCollector {
     connects: IntCounterVec,
     accepts: IntCounterVec,
     /// Keeps two scrapes from filling in the values at once.
-    scrape: Arc<Mutex<()>>,
+    scrape: Mutex<()>,
 }
 
 impl KernelCollector {
@@ -73,7 +73,7 @@ impl KernelCollector {
             counters,
             connects: IntCounterVec::new(connects, &["outcome"])?,
             accepts: IntCounterVec::new(accepts, &["outcome"])?,
-            scrape: Arc::default(),
+            scrape: Mutex::default(),
         })
     }
 

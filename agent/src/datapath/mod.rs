@@ -24,6 +24,7 @@ mod preflight;
 mod processes;
 mod programs;
 mod sockopt;
+mod watches;
 mod worker;
 
 use std::{path::PathBuf, thread};

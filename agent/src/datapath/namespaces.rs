@@ -37,16 +37,17 @@ struct Namespace {
     endpoint: Endpoint,
     v4: JoinHandle<()>,
     v6: Option<JoinHandle<()>>,
+    /// Hears of addresses; `None` if the kernel would not tell.
     addresses: Option<JoinHandle<()>>,
     /// How many pods use it.
     pods: usize,
 }
 
-/// What one visit to a namespace brings back.
+/// What a visit to a namespace brings back.
 struct Visit {
-    v4: Listener,
+    v4: Option<Listener>,
     v6: Option<Listener>,
-    addresses: io::Result<OwnedFd>,
+    has_ipv6: bool,
 }
 
 impl Namespaces {
@@ -73,7 +74,7 @@ impl Namespaces {
         if !self.open.contains_key(&id) {
             let namespace = self.listen(programs, netns)?;
             self.open.insert(id, namespace);
-            self.metrics.namespaces.set(gauge(self.open.len()));
+            self.metrics.namespaces.inc();
         }
         let namespace = self.open.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
         namespace.pods += 1;
@@ -90,13 +91,26 @@ impl Namespaces {
             return;
         }
         if let Some(namespace) = self.open.remove(&id) {
-            self.close(&namespace);
+            for task in std::iter::once(&namespace.v4).chain(&namespace.v6) {
+                task.abort();
+                self.metrics.listeners.dec();
+            }
+            if let Some(task) = namespace.addresses {
+                task.abort();
+            }
+            self.metrics.namespaces.dec();
         }
-        self.metrics.namespaces.set(gauge(self.open.len()));
     }
 
-    /// Opens or closes the IPv6 listener after addresses have changed. Says where to send pods from now
-    /// on, if that is elsewhere. The old listener is open until [`Self::retire_v6`].
+    /// The namespaces that are open.
+    pub(super) fn ids(&self) -> Vec<NetnsId> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Brings the listeners in line with what the namespace has and needs: one that has died is opened
+    /// anew, and IPv6 may have come or gone. Says where to send pods from now on, if that is elsewhere.
+    ///
+    /// An IPv6 listener that is of no more use is open until [`Self::retire_v6`].
     pub(super) fn refresh(
         &mut self,
         programs: &mut Programs,
@@ -105,31 +119,57 @@ impl Namespaces {
         let Some(namespace) = self.open.get_mut(&id) else {
             return Ok(None);
         };
-        let has_v6 = namespace.endpoint.port6 != 0;
-        let listener = namespace.netns.run(move || {
-            if has_v6 {
-                return Ok((listener::has_ipv6(), None));
-            }
-            let listener = listener::open_v6()?;
-            Ok((listener.is_some(), listener))
-        })?;
-        match listener {
-            (true, Some(listener)) => {
-                programs.tag_listener(&listener.socket, listener.netns)?;
-                namespace.endpoint.port6 = listener.port;
-                let task = self.serve(listener);
-                if let Some(namespace) = self.open.get_mut(&id) {
-                    namespace.v6 = Some(task);
-                    return Ok(Some(namespace.endpoint));
-                }
-                Ok(None)
-            }
-            (false, _) if has_v6 => {
-                namespace.endpoint.port6 = 0;
-                Ok(Some(namespace.endpoint))
-            }
-            _ => Ok(None),
+        if namespace.v6.as_ref().is_some_and(JoinHandle::is_finished) {
+            namespace.v6 = None;
+            namespace.endpoint.port6 = 0;
+            self.metrics.listeners.dec();
         }
+        let (v4_is_dead, v6_is_open) = (namespace.v4.is_finished(), namespace.v6.is_some());
+        let visit = namespace.netns.run(|| {
+            Ok(Visit {
+                v4: v4_is_dead.then(listener::open_v4).transpose()?,
+                v6: if v6_is_open {
+                    None
+                } else {
+                    listener::open_v6()?
+                },
+                has_ipv6: listener::has_ipv6(),
+            })
+        })?;
+        self.apply(programs, id, visit)
+    }
+
+    fn apply(
+        &mut self,
+        programs: &mut Programs,
+        id: NetnsId,
+        visit: Visit,
+    ) -> io::Result<Option<Endpoint>> {
+        for listener in visit.v4.iter().chain(&visit.v6) {
+            programs.tag_listener(&listener.socket, listener.netns)?;
+        }
+        let (port4, port6) = (port(visit.v4.as_ref()), port(visit.v6.as_ref()));
+        let (v4, v6) = (
+            visit.v4.map(|v4| self.serve(v4)),
+            visit.v6.map(|v6| self.serve(v6)),
+        );
+        let Some(namespace) = self.open.get_mut(&id) else {
+            return Ok(None);
+        };
+        let before = namespace.endpoint;
+        if let Some(task) = v4 {
+            namespace.v4 = task;
+            namespace.endpoint.port4 = port4;
+            // The dead one's place in the count.
+            self.metrics.listeners.dec();
+        }
+        if v6.is_some() {
+            namespace.v6 = v6;
+            namespace.endpoint.port6 = port6;
+        } else if !visit.has_ipv6 {
+            namespace.endpoint.port6 = 0;
+        }
+        Ok((namespace.endpoint != before).then_some(namespace.endpoint))
     }
 
     /// Closes an IPv6 listener that pods are no longer sent to.
@@ -155,40 +195,37 @@ impl Namespaces {
                 let _ended = task.await;
                 self.metrics.listeners.dec();
             }
+            self.metrics.namespaces.dec();
         }
-        self.metrics.namespaces.set(0);
     }
 
     fn listen(&self, programs: &mut Programs, netns: Netns) -> io::Result<Namespace> {
-        let visit = netns.run(|| {
-            Ok(Visit {
-                // First the subscription, so that no change after the look at the addresses is missed.
-                addresses: addresses::subscribe(),
-                v4: listener::open_v4()?,
-                v6: listener::open_v6()?,
-            })
+        let (addresses, v4, v6) = netns.run(|| {
+            // First the subscription, so that no change after the look at the addresses is missed.
+            let addresses = addresses::subscribe();
+            Ok((addresses, listener::open_v4()?, listener::open_v6()?))
         })?;
-        for listener in std::iter::once(&visit.v4).chain(&visit.v6) {
+        for listener in std::iter::once(&v4).chain(&v6) {
             programs.tag_listener(&listener.socket, listener.netns)?;
         }
         let endpoint = Endpoint {
-            netns: visit.v4.netns,
-            port4: visit.v4.port,
-            port6: visit.v6.as_ref().map_or(0, |listener| listener.port),
+            netns: v4.netns,
+            port4: v4.port,
+            port6: port(v6.as_ref()),
             reserved: 0,
         };
-        let addresses = match visit.addresses {
+        let addresses = match addresses {
             Ok(socket) => Some(self.watch(socket, netns.id())),
             Err(error) => {
-                tracing::warn!(%error, "changes of a pod's IPv6 addresses will not be noticed");
+                tracing::warn!(%error, "changes of a pod's IPv6 addresses will be noticed late");
                 None
             }
         };
         Ok(Namespace {
             netns,
             endpoint,
-            v4: self.serve(visit.v4),
-            v6: visit.v6.map(|listener| self.serve(listener)),
+            v4: self.serve(v4),
+            v6: v6.map(|listener| self.serve(listener)),
             addresses,
             pods: 0,
         })
@@ -210,18 +247,8 @@ impl Namespaces {
             }
         })
     }
-
-    fn close(&self, namespace: &Namespace) {
-        for task in std::iter::once(&namespace.v4).chain(&namespace.v6) {
-            task.abort();
-            self.metrics.listeners.dec();
-        }
-        if let Some(task) = &namespace.addresses {
-            task.abort();
-        }
-    }
 }
 
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn port(listener: Option<&Listener>) -> u16 {
+    listener.map_or(0, |listener| listener.port)
 }

@@ -1,7 +1,7 @@
 //! Network namespaces: which one a process is in, and work inside of one.
 
 use std::{
-    fs::File,
+    fs::{self, File, Metadata},
     io,
     os::{
         fd::AsFd,
@@ -22,6 +22,15 @@ pub(crate) struct NetnsId {
     inode: u64,
 }
 
+impl NetnsId {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+        }
+    }
+}
+
 /// A network namespace, kept alive by an open file.
 #[derive(Debug)]
 pub(crate) struct Netns {
@@ -40,13 +49,14 @@ impl Netns {
         Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
     }
 
+    /// Which namespace a process is in right now, without keeping it alive.
+    pub(crate) fn id_of_process(pid: u32) -> io::Result<NetnsId> {
+        fs::metadata(format!("/proc/{pid}/ns/net")).map(|file| NetnsId::of(&file))
+    }
+
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let id = NetnsId {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        };
+        let id = NetnsId::of(&file.metadata()?);
         Ok(Self { file, id })
     }
 

@@ -16,7 +16,7 @@ use super::{
     metrics::Metrics,
     namespaces::Namespaces,
     netns::{Netns, NetnsId},
-    processes,
+    processes::{self, Verdict, Witness},
     programs::Programs,
 };
 use crate::types::PodUid;
@@ -26,6 +26,10 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// How often they are looked at in the long run.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
+/// Why a pod's processes may tell nothing.
+const INVISIBLE: &str = "its processes cannot be seen: the agent must run in the host's PID namespace \
+    (hostPID: true)";
+
 /// Told of a pod whose cgroup is gone. Called on the datapath's thread.
 pub type OnPodGone = Box<dyn Fn(PodUid) + Send>;
 
@@ -34,6 +38,8 @@ pub(super) struct Pods {
     programs: Programs,
     namespaces: Namespaces,
     host: NetnsId,
+    host_endpoint: Endpoint,
+    host_published: bool,
     registry: Arc<Registry>,
     known: HashMap<u64, Pod>,
     on_gone: OnPodGone,
@@ -46,6 +52,12 @@ struct Pod {
     path: PathBuf,
     /// Its own network namespace. A hostNetwork pod has none, nor has one whose first process is to come.
     netns: Option<NetnsId>,
+    /// Who says so.
+    witness: Option<Witness>,
+    /// Where its listeners are.
+    endpoint: Endpoint,
+    /// Whether the programs know that.
+    published: bool,
     look_at: Instant,
     delay: Duration,
     /// Whether the last look failed, so that a failure is logged once.
@@ -63,12 +75,14 @@ impl Pods {
         metrics: Metrics,
     ) -> io::Result<Self> {
         let id = host.id();
-        let endpoint = namespaces.join(&mut programs, host)?;
-        programs.publish_host(endpoint)?;
+        let host_endpoint = namespaces.join(&mut programs, host)?;
+        programs.publish_host(host_endpoint)?;
         Ok(Self {
             programs,
             namespaces,
             host: id,
+            host_endpoint,
+            host_published: true,
             registry,
             known: HashMap::new(),
             on_gone,
@@ -114,15 +128,15 @@ impl Pods {
             .map(|(id, _)| *id)
             .collect();
         for id in due {
-            let result = self.follow_namespace(id);
+            let result = self.follow_namespace(id).and_then(|()| self.publish(id));
             let Some(pod) = self.known.get_mut(&id) else {
                 continue;
             };
             if let Err(error) = &result {
                 self.metrics.errors.inc();
                 if !pod.failing {
-                    tracing::warn!(pod_uid = %pod.uid, %error, "cannot listen in a pod's network \
-                        namespace; it will be tried again");
+                    tracing::warn!(pod_uid = %pod.uid, %error, "a pod cannot be served yet; it will be \
+                        tried again");
                 }
             }
             pod.failing = result.is_err();
@@ -131,16 +145,26 @@ impl Pods {
         }
     }
 
-    /// Follows a change of IPv6 addresses in a namespace.
-    pub(super) fn addresses_changed(&mut self, id: NetnsId) {
-        let result = self.namespaces.refresh(&mut self.programs, id);
-        match result {
+    /// Sees whether all listeners are alive, and whether IPv6 has come or gone where nobody said so.
+    pub(super) fn refresh_all(&mut self) {
+        for id in self.namespaces.ids() {
+            self.refresh(id);
+        }
+    }
+
+    /// The same for one namespace, after its IPv6 addresses have changed.
+    pub(super) fn refresh(&mut self, id: NetnsId) {
+        match self.namespaces.refresh(&mut self.programs, id) {
             Ok(Some(endpoint)) => self.move_pods(id, endpoint),
             Ok(None) => {}
             Err(error) => {
                 self.metrics.errors.inc();
-                tracing::warn!(%error, "cannot follow a change of IPv6 addresses in a pod");
+                tracing::warn!(%error, "cannot listen anew in a network namespace; it will be tried again");
             }
+        }
+        if id == self.host && !self.host_published {
+            let published = self.programs.publish_host(self.host_endpoint);
+            self.host_published = self.succeeded(published);
         }
     }
 
@@ -151,22 +175,34 @@ impl Pods {
 
     /// Makes a pod known at once, so that a hostNetwork pod's first connect is redirected already.
     fn appeared(&mut self, PodCgroup { id, uid, path }: PodCgroup) {
+        tracing::debug!(pod_uid = %uid, cgroup = %path.display(), "found a pod");
         let known = KnownPod { uid, netns: 0 };
         self.registry.insert(id, known);
-        if let Err(error) = self.programs.publish_pod(id, Endpoint::default()) {
-            self.metrics.errors.inc();
-            tracing::error!(pod_uid = %uid, %error, "cannot make a pod known to the kernel");
-        }
-        tracing::debug!(pod_uid = %uid, cgroup = %path.display(), "found a pod");
         let pod = Pod {
             uid,
             path,
             netns: None,
+            witness: None,
+            endpoint: Endpoint::default(),
+            published: false,
             look_at: Instant::now(),
             delay: FIRST_LOOK,
             failing: false,
         };
         self.known.insert(id, pod);
+        // Were it to fail, the first look would try again, and tell.
+        let _published = self.publish(id);
+    }
+
+    /// Tells the programs where a pod's listeners are, unless they know.
+    fn publish(&mut self, id: u64) -> io::Result<()> {
+        if let Some(pod) = self.known.get_mut(&id)
+            && !pod.published
+        {
+            self.programs.publish_pod(id, pod.endpoint)?;
+            pod.published = true;
+        }
+        Ok(())
     }
 
     fn gone(&mut self, id: u64) {
@@ -187,29 +223,35 @@ impl Pods {
         }
     }
 
-    /// Sees which namespace is the pod's now, and sends the pod to the listeners there.
+    /// Sees which namespace is the pod's now, and listens there.
     fn follow_namespace(&mut self, id: u64) -> io::Result<()> {
         let Some(pod) = self.known.get_mut(&id) else {
             return Ok(());
         };
-        let Some(netns) = processes::own_netns(&pod.path, self.host, pod.netns) else {
-            return Ok(());
-        };
+        let (netns, witness) =
+            match processes::own_netns(&pod.path, self.host, pod.witness.as_ref()) {
+                Verdict::Found(netns, witness) => (netns, witness),
+                Verdict::Same | Verdict::Nothing => return Ok(()),
+                Verdict::Invisible => return Err(io::Error::other(INVISIBLE)),
+            };
         let found = netns.id();
         if pod.netns == Some(found) {
+            pod.witness = Some(witness);
             return Ok(());
         }
-        let endpoint = self.namespaces.join(&mut self.programs, netns)?;
-        let left = pod.netns.replace(found);
+        pod.endpoint = self.namespaces.join(&mut self.programs, netns)?;
+        pod.witness = Some(witness);
+        pod.published = false;
+        tracing::debug!(pod_uid = %pod.uid, port4 = pod.endpoint.port4, port6 = pod.endpoint.port6,
+            "listening in a pod's network namespace");
         let known = KnownPod {
             uid: pod.uid,
-            netns: endpoint.netns,
+            netns: pod.endpoint.netns,
         };
-        tracing::debug!(pod_uid = %pod.uid, port4 = endpoint.port4, port6 = endpoint.port6,
-            "listening in a pod's network namespace");
+        let left = pod.netns.replace(found);
         // First the accept loops must know the pod, then the kernel may send it to them.
         self.registry.insert(id, known);
-        let published = self.programs.publish_pod(id, endpoint);
+        let published = self.publish(id);
         if let Some(left) = left {
             self.namespaces.leave(left);
         }
@@ -218,20 +260,37 @@ impl Pods {
 
     /// Sends the pods of a namespace elsewhere, then closes what they no longer use.
     fn move_pods(&mut self, netns: NetnsId, endpoint: Endpoint) {
-        let mut results = Vec::new();
+        tracing::debug!(
+            port4 = endpoint.port4,
+            port6 = endpoint.port6,
+            "listeners have changed"
+        );
         if netns == self.host {
-            results.push(self.programs.publish_host(endpoint));
+            self.host_endpoint = endpoint;
+            let published = self.programs.publish_host(endpoint);
+            self.host_published = self.succeeded(published);
         }
-        for (id, pod) in &self.known {
+        let mut moved = Vec::new();
+        for (id, pod) in &mut self.known {
             if pod.netns == Some(netns) {
-                results.push(self.programs.publish_pod(*id, endpoint));
+                pod.endpoint = endpoint;
+                pod.published = false;
+                moved.push(*id);
             }
         }
-        self.namespaces.retire_v6(netns);
-        tracing::debug!(port6 = endpoint.port6, "IPv6 came or went in a pod");
-        for error in results.into_iter().filter_map(Result::err) {
-            self.metrics.errors.inc();
-            tracing::error!(%error, "cannot send a pod to its new listener");
+        for id in moved {
+            // What fails is tried again when the pod is looked at.
+            let published = self.publish(id);
+            self.succeeded(published);
         }
+        self.namespaces.retire_v6(netns);
+    }
+
+    fn succeeded(&self, result: io::Result<()>) -> bool {
+        if let Err(error) = &result {
+            self.metrics.errors.inc();
+            tracing::warn!(%error, "cannot tell the kernel of a listener; it will be tried again");
+        }
+        result.is_ok()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +13,9 @@ use super::{DatapathError, kubepods};
 
 /// SO_NETNS_COOKIE came with 5.14; 5.15 is the oldest long-term kernel after it.
 const OLDEST_KERNEL: (u8, u8) = (5, 15);
+
+/// The inode number of the root of the hierarchy; a namespaced view of it begins at another.
+const TRUE_ROOT: u64 = 1;
 
 /// The capabilities that the datapath uses, by their numbers in linux/capability.h.
 const CAPABILITIES: [(u8, &str, &str); 4] = [
@@ -29,10 +33,16 @@ const CAPABILITIES: [(u8, &str, &str); 4] = [
     (39, "CAP_BPF", "to load the programs"),
 ];
 
+/// Where the cgroup hierarchy is, and where pods are looked for in it.
+pub(crate) struct Hierarchy {
+    /// Where the programs are attached: the root, as far as it can be seen.
+    pub(crate) mount: PathBuf,
+    /// Where pods are looked for.
+    pub(crate) root: PathBuf,
+}
+
 /// Checks the kernel, the capabilities and the cgroup hierarchy.
-///
-/// Returns where cgroup2 is mounted.
-pub(crate) fn check() -> Result<PathBuf, DatapathError> {
+pub(crate) fn check(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathError> {
     check_kernel()?;
     let status = fs::read_to_string("/proc/self/status")
         .map_err(DatapathError::io("reading /proc/self/status"))?;
@@ -46,17 +56,42 @@ pub(crate) fn check() -> Result<PathBuf, DatapathError> {
     }
     let mountinfo = fs::read_to_string("/proc/self/mountinfo")
         .map_err(DatapathError::io("reading /proc/self/mountinfo"))?;
-    kubepods::cgroup2_mount(&mountinfo).ok_or_else(|| {
-        DatapathError::Unsupported(
-            "no cgroup2 hierarchy is mounted; mount it (in a container: as a hostPath volume), \
-             or use --datapath node"
-                .to_owned(),
-        )
-    })
+    let mounts = kubepods::cgroup2_mounts(&mountinfo);
+    let mount = best_mount(&mounts, cgroup_root.as_deref()).ok_or_else(no_cgroup2)?;
+    let root = self::cgroup_root(cgroup_root, &mount)?;
+    Ok(Hierarchy { mount, root })
+}
+
+fn no_cgroup2() -> DatapathError {
+    DatapathError::Unsupported(
+        "no cgroup2 hierarchy is mounted; mount it (in a container: as a hostPath volume), or use \
+         --datapath node"
+            .to_owned(),
+    )
+}
+
+/// The mount that shows the most of the hierarchy.
+///
+/// A container with a cgroup namespace of its own has a mount that shows only its own part, and the host's
+/// beside it. Programs that are attached to a part run for that part only.
+fn best_mount(mounts: &[PathBuf], cgroup_root: Option<&Path>) -> Option<PathBuf> {
+    let is_true_root =
+        |mount: &&PathBuf| fs::metadata(mount).is_ok_and(|metadata| metadata.ino() == TRUE_ROOT);
+    if let Some(mount) = mounts.iter().find(is_true_root) {
+        return Some(mount.clone());
+    }
+    let holds_root = |mount: &&PathBuf| cgroup_root.is_some_and(|root| root.starts_with(mount));
+    let mount = mounts.iter().find(holds_root).or(mounts.first())?;
+    tracing::warn!(
+        path = %mount.display(),
+        "the root of the cgroup hierarchy cannot be seen from here, so only pods below this part of it \
+         are served; in a container, mount the host's /sys/fs/cgroup"
+    );
+    Some(mount.clone())
 }
 
 /// The directory to look for pods in: the whole hierarchy, or a part of it.
-pub(crate) fn cgroup_root(asked: Option<PathBuf>, mount: &Path) -> Result<PathBuf, DatapathError> {
+fn cgroup_root(asked: Option<PathBuf>, mount: &Path) -> Result<PathBuf, DatapathError> {
     let Some(path) = asked else {
         return Ok(mount.to_owned());
     };

@@ -1,100 +1,153 @@
 //! Which network namespace is a pod's own, judged by the processes in its cgroup.
 
 use std::{
+    collections::VecDeque,
     fs, io,
+    os::unix::fs::DirEntryExt,
     path::{Path, PathBuf},
 };
 
 use super::netns::{Netns, NetnsId};
 
-/// A process that can speak for its pod's namespace.
-struct Process {
-    /// Clock ticks after boot.
+// A pod may have any number of processes and cgroups, and must not keep the datapath busy with them. The
+// kernel lists processes in the order in which they came: the first ones are those that matter.
+const MAX_CGROUPS: usize = 64;
+const MAX_PROCESSES: usize = 64;
+
+/// A process that spoke for its pod's namespace, and does so for as long as it stays where it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Witness {
+    pid: u32,
+    /// Clock ticks after boot: tells it from a later process of the same number.
     started: u64,
-    netns: Netns,
+    netns: NetnsId,
+}
+
+/// What the processes of a pod say.
+pub(super) enum Verdict {
+    /// Its namespace is what it was.
+    Same,
+    /// This is its namespace, says this witness.
+    Found(Netns, Witness),
+    /// There is no process yet, or they are all in the host's namespace.
+    Nothing,
+    /// It has processes, and none of them can be seen from the agent's PID namespace.
+    Invisible,
 }
 
 /// Finds the network namespace that a pod's processes share.
 ///
 /// The host's is never a pod's: a container runtime's helper passes through a pod's cgroup before it has
-/// entered the pod's namespace. Of the others the oldest process decides, which is the pause container's
-/// or the first container's: what a pod starts later, in whatever namespace, is younger. As long as
-/// the oldest process of one of its containers is in the namespace `current`, that one stays.
-///
-/// `None` when no process of the pod's says anything: there is none, or they are all in the host's.
-pub(super) fn own_netns(pod: &Path, host: NetnsId, current: Option<NetnsId>) -> Option<Netns> {
-    let eldest_of_each: Vec<_> = subdirectories(pod)
-        .iter()
-        .filter_map(|container| eldest(container, host))
-        .collect();
-    let mut eldest: Option<Process> = None;
-    for process in eldest_of_each {
-        if Some(process.netns.id()) == current {
-            return Some(process.netns);
-        }
-        if eldest
-            .as_ref()
-            .is_none_or(|other| process.started < other.started)
-        {
-            eldest = Some(process);
-        }
+/// entered the pod's namespace. Of the others the pod's first process decides, that is, the first one to
+/// have come into its oldest container, which is the pause container. What a pod starts later, in
+/// whatever namespace, and who passes through, comes after it. When the last witness is gone, a
+/// container whose first process is still in that namespace keeps the pod there.
+pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> Verdict {
+    if last.is_some_and(|witness| witness.stands(pod)) {
+        return Verdict::Same;
     }
-    eldest.map(|process| process.netns)
+    let mut invisible = false;
+    let mut first: Option<(Netns, Witness)> = None;
+    for container in subdirectories(pod) {
+        let Some((netns, witness)) = first_of(pod, &container, host, &mut invisible) else {
+            continue;
+        };
+        if last.is_some_and(|last| last.netns == witness.netns) {
+            return Verdict::Found(netns, witness);
+        }
+        first.get_or_insert((netns, witness));
+    }
+    match first {
+        Some((netns, witness)) => Verdict::Found(netns, witness),
+        None if invisible => Verdict::Invisible,
+        None => Verdict::Nothing,
+    }
 }
 
-/// The cgroups directly below one: below a pod's, those of its containers.
+/// The first process of a container that is not in the host's namespace.
+fn first_of(
+    pod: &Path,
+    container: &Path,
+    host: NetnsId,
+    invisible: &mut bool,
+) -> Option<(Netns, Witness)> {
+    members(container).into_iter().find_map(|pid| {
+        // A process in a PID namespace that cannot be seen from here is listed as 0.
+        *invisible |= pid == 0;
+        let started = start_time(pid)?;
+        let netns = Netns::of_process(pid).ok()?;
+        let witness = Witness {
+            pid,
+            started,
+            netns: netns.id(),
+        };
+        // It may have ended, and its number may have been given to another, while it was looked at.
+        (netns.id() != host && witness.stands(pod)).then_some((netns, witness))
+    })
+}
+
+impl Witness {
+    /// Whether the process still is where it was: alive, in the pod, and in the same namespace.
+    fn stands(&self, pod: &Path) -> bool {
+        start_time(self.pid) == Some(self.started)
+            && Netns::id_of_process(self.pid).is_ok_and(|id| id == self.netns)
+            && is_in(self.pid, pod)
+    }
+}
+
+/// Whether a process is in a pod's cgroup or one below.
+fn is_in(pid: u32, pod: &Path) -> bool {
+    let Ok(cgroups) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else {
+        return false;
+    };
+    // The path is as the agent's own cgroup namespace shows it, so only the pod's name can be compared.
+    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+    unified.is_some_and(|path| {
+        Path::new(path)
+            .components()
+            .any(|part| Some(part.as_os_str()) == pod.file_name())
+    })
+}
+
+/// Processes in a container, the first ones that the kernel lists.
+///
+/// An init system in a container moves itself into a cgroup below, so those are looked at as well.
+fn members(container: &Path) -> Vec<u32> {
+    let mut processes = Vec::new();
+    let mut cgroups = VecDeque::from([container.to_owned()]);
+    for _ in 0..MAX_CGROUPS {
+        let Some(cgroup) = cgroups.pop_front() else {
+            break;
+        };
+        processes.extend(members_of(&cgroup).unwrap_or_default());
+        if processes.len() >= MAX_PROCESSES {
+            break;
+        }
+        cgroups.extend(subdirectories(&cgroup));
+    }
+    processes.truncate(MAX_PROCESSES);
+    processes
+}
+
+fn members_of(cgroup: &Path) -> io::Result<Vec<u32>> {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+    let lines = text.lines().take(MAX_PROCESSES);
+    Ok(lines.filter_map(|line| line.parse().ok()).collect())
+}
+
+/// The cgroups directly below one, the oldest first: their ids, which are their inodes', grow.
 fn subdirectories(cgroup: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(cgroup) else {
         return Vec::new();
     };
-    entries
+    let mut directories: Vec<(u64, PathBuf)> = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
-}
-
-/// The oldest process in a container that is not in the host's namespace.
-///
-/// An init system in a container moves itself into a cgroup below, so those are looked at as well.
-fn eldest(container: &Path, host: NetnsId) -> Option<Process> {
-    let mut eldest: Option<Process> = None;
-    let mut pending = vec![container.to_owned()];
-    while let Some(cgroup) = pending.pop() {
-        for pid in members(&cgroup).unwrap_or_default() {
-            if let Some(process) = inspect(&cgroup, pid)
-                && process.netns.id() != host
-                && eldest
-                    .as_ref()
-                    .is_none_or(|other| process.started < other.started)
-            {
-                eldest = Some(process);
-            }
-        }
-        pending.extend(subdirectories(&cgroup));
-    }
-    eldest
-}
-
-/// Looks at a process, and again at whether it still is the one that was in the cgroup.
-///
-/// A process can die at any point here, and its number can be given to another.
-fn inspect(cgroup: &Path, pid: u32) -> Option<Process> {
-    let started = start_time(pid)?;
-    let netns = Netns::of_process(pid).ok()?;
-    let same = start_time(pid)? == started && members(cgroup).ok()?.contains(&pid);
-    same.then_some(Process { started, netns })
-}
-
-/// The processes directly in a cgroup that are visible from here.
-fn members(cgroup: &Path) -> io::Result<Vec<u32>> {
-    let text = fs::read_to_string(cgroup.join("cgroup.procs"))?;
-    // A process in a PID namespace that cannot be seen from here is listed as 0.
-    Ok(text
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .filter(|pid| *pid != 0)
-        .collect())
+        .map(|entry| (entry.ino(), entry.path()))
+        .collect();
+    directories.sort_unstable();
+    directories.truncate(MAX_CGROUPS);
+    directories.into_iter().map(|(_, path)| path).collect()
 }
 
 /// When a process started, in clock ticks after boot.
@@ -113,6 +166,18 @@ fn parse_start_time(stat: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    fn pod_with(processes: &str) -> tempfile::TempDir {
+        let pod = tempfile::tempdir().unwrap();
+        let container = pod.path().join("container");
+        fs::create_dir(&container).unwrap();
+        fs::write(container.join("cgroup.procs"), processes).unwrap();
+        pod
+    }
+
+    fn verdict_on(pod: &Path) -> Verdict {
+        own_netns(pod, Netns::of_agent().unwrap().id(), None)
+    }
+
     #[test]
     fn a_start_time_is_read_whatever_the_program_is_called() {
         let fields = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
@@ -125,20 +190,26 @@ mod tests {
     #[test]
     fn a_pod_without_processes_has_no_namespace() {
         let pod = tempfile::tempdir().unwrap();
-        let host = Netns::of_agent().unwrap().id();
-        assert!(own_netns(pod.path(), host, None).is_none());
-        fs::create_dir(pod.path().join("container")).unwrap();
-        assert!(own_netns(pod.path(), host, None).is_none());
+        assert!(matches!(verdict_on(pod.path()), Verdict::Nothing));
+        assert!(matches!(verdict_on(pod_with("").path()), Verdict::Nothing));
     }
 
     #[test]
     fn processes_in_the_hosts_namespace_say_nothing() {
-        let pod = tempfile::tempdir().unwrap();
-        let container = pod.path().join("container");
-        fs::create_dir(&container).unwrap();
-        let pids = format!("0\n{}\n4194305\n", std::process::id());
-        fs::write(container.join("cgroup.procs"), pids).unwrap();
-        let host = Netns::of_agent().unwrap().id();
-        assert!(own_netns(pod.path(), host, None).is_none());
+        let pod = pod_with(&format!("{}\n4194305\n", std::process::id()));
+        assert!(matches!(verdict_on(pod.path()), Verdict::Nothing));
+    }
+
+    #[test]
+    fn processes_that_cannot_be_seen_are_told_from_none() {
+        let pod = pod_with("0\n0\n");
+        assert!(matches!(verdict_on(pod.path()), Verdict::Invisible));
+    }
+
+    #[test]
+    fn no_pod_takes_long_to_look_at() {
+        let many: String = (1..100_000).map(|pid| format!("{pid}\n")).collect();
+        let pod = pod_with(&many);
+        assert_eq!(members(&pod.path().join("container")).len(), MAX_PROCESSES);
     }
 }

@@ -9,7 +9,7 @@ use aya::{
         CgroupAttachMode, CgroupSockAddr, ProgramError, cgroup_sock_addr::CgroupSockAddrLink,
     },
 };
-use podcreds_common::{Caller, Counter, Endpoint, ListenerTag};
+use podcreds_common::{Caller, Counter, Endpoint, ListenerTag, MAX_PODS};
 
 use super::DatapathError;
 
@@ -84,27 +84,32 @@ impl Programs {
     pub(crate) fn tag_listener(&mut self, socket: &impl AsRawFd, netns: u64) -> io::Result<()> {
         self.listeners
             .insert(socket, ListenerTag { netns }, 0)
-            .map_err(io::Error::other)
+            .map_err(map_error)
     }
 
     /// Makes a pod known to the programs, or changes where its listeners are.
     pub(crate) fn publish_pod(&mut self, cgroup: u64, endpoint: Endpoint) -> io::Result<()> {
         self.pods
             .insert(cgroup, endpoint, 0)
-            .map_err(io::Error::other)
+            .map_err(|error| match map_error(error) {
+                full if full.raw_os_error() == Some(libc::E2BIG) => io::Error::other(format!(
+                    "there are {MAX_PODS} pods already, the most there can be"
+                )),
+                error => error,
+            })
     }
 
     /// Makes a pod unknown again.
     pub(crate) fn withdraw_pod(&mut self, cgroup: u64) -> io::Result<()> {
         match self.pods.remove(&cgroup) {
             Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-            Err(error) => Err(io::Error::other(error)),
+            Err(error) => Err(map_error(error)),
         }
     }
 
     /// Says where the listeners in the host's network namespace are.
     pub(crate) fn publish_host(&mut self, endpoint: Endpoint) -> io::Result<()> {
-        self.host.set(0, endpoint, 0).map_err(io::Error::other)
+        self.host.set(0, endpoint, 0).map_err(map_error)
     }
 }
 
@@ -154,6 +159,14 @@ fn attach(
         .attach(root, CgroupAttachMode::Single)
         .and_then(|id| program.take_link(id))
         .map_err(|error| load_error(error.into()))
+}
+
+/// What the kernel said.
+fn map_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        error => io::Error::other(error),
+    }
 }
 
 /// The agent and its object are built together, so this is a mistake in the build.

@@ -83,8 +83,7 @@ impl Worker {
         metrics: Metrics,
         metrics_registry: &MetricsRegistry,
     ) -> Result<Self, DatapathError> {
-        let mount = preflight::check()?;
-        let root = preflight::cgroup_root(config.cgroup_root, &mount)?;
+        let hierarchy = preflight::check(config.cgroup_root)?;
         let (programs, callers, counters) = Programs::load()?;
         register(metrics_registry, KernelCollector::new(counters))?;
 
@@ -112,11 +111,10 @@ impl Worker {
             "listening in the host's network namespace",
         ))?;
 
-        let mut discovery =
-            Discovery::new(root).map_err(DatapathError::io("watching the cgroup tree"))?;
+        let mut discovery = Discovery::new(hierarchy.root, &hierarchy.mount);
         pods.apply(discovery.scan());
         pods.look();
-        let links = pods.programs().attach(&mount)?;
+        let links = pods.programs().attach(&hierarchy.mount)?;
         Ok(Self {
             discovery,
             pods,
@@ -129,32 +127,28 @@ impl Worker {
     async fn follow(mut self, mut stop: StopRequests) {
         let mut scan = interval(SCAN_INTERVAL);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let request = loop {
             let look_at = self.pods.next_look();
             tokio::select! {
-                request = stop.recv() => {
-                    if let Some(done) = request {
-                        self.wind_down().await;
-                        // Nobody waits only if the agent is ending already.
-                        let _told = done.send(());
-                    }
-                    return;
-                }
-                changes = self.discovery.next() => match changes {
-                    Ok(changes) => self.pods.apply(changes),
-                    Err(error) => {
-                        tracing::error!(%error, "watching the cgroup tree failed: scanning instead");
-                        scan.tick().await;
-                        self.pods.apply(self.discovery.scan());
-                    }
-                },
-                Some(netns) = self.addresses.recv() => self.pods.addresses_changed(netns),
+                request = stop.recv() => break request,
+                changes = self.discovery.next() => self.pods.apply(changes),
+                Some(netns) = self.addresses.recv() => self.pods.refresh(netns),
                 _ = scan.tick() => {
                     let changes = self.discovery.scan();
                     self.pods.apply(changes);
+                    self.pods.refresh_all();
                 }
                 () = wait_until(look_at) => self.pods.look(),
             }
+        };
+        if let Some(mut done) = request {
+            tokio::select! {
+                () = self.wind_down() => {}
+                // Whoever asked has run out of patience, and the serving runtime may stand still.
+                () = done.closed() => return,
+            }
+            // An error means that patience ran out just now.
+            let _told = done.send(());
         }
     }
 

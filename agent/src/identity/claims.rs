@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use jsonwebtoken::dangerous::insecure_decode_claims;
+use jsonwebtoken::dangerous::insecure_decode;
 use serde::Deserialize;
 
 use crate::{
@@ -43,8 +43,9 @@ struct Named {
 impl Claims {
     /// Reads a token without verifying its signature.
     pub(super) fn read(token: &Token) -> Result<Self, Refusal> {
-        let raw: Raw = insecure_decode_claims(token.expose())
-            .map_err(|_| Refusal::Malformed("it is no Kubernetes service-account token"))?;
+        let raw: Raw = insecure_decode(token.expose())
+            .map_err(|_| Refusal::Malformed("it is no Kubernetes service-account token"))?
+            .claims;
         let expires_at = SystemTime::UNIX_EPOCH
             .checked_add(Duration::from_secs(raw.exp))
             .ok_or(Refusal::Malformed("its expiry is out of range"))?;

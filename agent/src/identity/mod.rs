@@ -172,7 +172,7 @@ impl Identity {
 impl Identify for Caller {
     fn identify(&self, token: &Token) -> Result<Subject, Refusal> {
         let claims = Claims::read(token)?;
-        if claims.expires_at + CLOCK_SKEW <= SystemTime::now() {
+        if claims.expires_at <= SystemTime::now() - CLOCK_SKEW {
             return Err(Refusal::Expired);
         }
         self.identity.decide(self.evidence, &claims, token)

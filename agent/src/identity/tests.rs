@@ -109,6 +109,9 @@ fn what_is_no_token_is_told_so() {
         let result = caller.identify(&Token::new(text));
         assert!(matches!(result, Err(Refusal::Malformed(_))), "{text:?}");
     }
+    let bearer = format!("Bearer {}", pod_token(POD, "sa").expose());
+    let verdict = caller.identify(&Token::new(bearer));
+    assert!(matches!(verdict, Err(Refusal::Malformed(_))));
     let bad_uid = pod_token("not-a-uid", "sa");
     assert!(matches!(
         caller.identify(&bad_uid),
@@ -121,6 +124,16 @@ fn an_expired_token_is_told_so() {
     let token = token(&json!({"exp": 1, "kubernetes.io": {"pod": {"name": "a", "uid": POD}}}));
     let caller = identity(Mode::Enforce).caller(pod(POD));
     assert_eq!(caller.identify(&token), Err(Refusal::Expired));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_expiry_is_too_much(exp: u64) {
+        let token = token(&json!({"exp": exp, "kubernetes.io": {"pod": {"name": "a", "uid": POD}}}));
+        let verdict = identity(Mode::Enforce).caller(pod(POD)).identify(&token);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        proptest::prop_assert_eq!(verdict.is_ok(), exp > now && exp <= i64::MAX as u64);
+    }
 }
 
 #[test]

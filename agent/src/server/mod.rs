@@ -52,7 +52,7 @@ pub enum Refusal {
     #[error("the service-account token belongs to another pod")]
     OtherPod,
     /// Nobody knows which pod is calling: 403.
-    #[error("the calling process belongs to no pod on this node")]
+    #[error("the calling process belongs to no pod that is known on this node")]
     UnknownCaller,
 }
 

@@ -1,6 +1,6 @@
 //! How the agent is started.
 
-use std::{collections::HashMap, env, fs, path::PathBuf, process::Stdio};
+use std::{collections::HashMap, env, ffi::OsStr, fs, path::PathBuf, process::Stdio};
 
 use super::{Agent, Logs};
 use crate::{
@@ -144,8 +144,12 @@ impl AgentBuilder {
             fs::create_dir_all(cgroup).expect("a cgroup for the agent");
             join = join.cgroup(cgroup);
         }
-        let mut command = join.command(binary::podcreds());
+        let agent = binary::podcreds();
+        let wrapper = self.wrapper.iter().map(OsStr::new);
+        let mut words = wrapper.chain([agent.as_os_str()]);
+        let mut command = join.command(words.next().unwrap_or_default());
         command
+            .args(words)
             .args(&self.arguments)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())

@@ -19,13 +19,19 @@ pub(super) fn entries(agent: u32, name: &str) -> usize {
 
 /// The ids of the maps that a process has descriptors of.
 fn held_by(process: u32) -> HashSet<u32> {
+    let infos = fdinfo(process);
+    let ids = infos.iter().filter_map(|info| {
+        let id = info.lines().find_map(|line| line.strip_prefix("map_id:"))?;
+        id.trim().parse().ok()
+    });
+    ids.collect()
+}
+
+/// What the kernel tells of each descriptor of a process.
+pub(super) fn fdinfo(process: u32) -> Vec<String> {
     fs::read_dir(format!("/proc/{process}/fdinfo"))
         .expect("the agent's descriptors")
         .flatten()
         .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-        .filter_map(|info| {
-            let id = info.lines().find_map(|line| line.strip_prefix("map_id:"))?;
-            id.trim().parse().ok()
-        })
         .collect()
 }

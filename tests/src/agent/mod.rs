@@ -143,6 +143,19 @@ impl Agent {
         Usage::of(self.id()).expect("the agent's /proc files")
     }
 
+    /// How many inotify watches it has.
+    ///
+    /// # Panics
+    ///
+    /// When it is no longer running.
+    pub fn inotify_watches(&self) -> usize {
+        maps::fdinfo(self.id())
+            .iter()
+            .flat_map(|info| info.lines())
+            .filter(|line| line.starts_with("inotify "))
+            .count()
+    }
+
     /// How many entries one of its eBPF maps has: `PODS`, say.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! The one gate to EKS Auth: nobody calls it without having passed here.
 
 use std::{
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,6 +37,8 @@ struct Shared {
 struct State {
     rate: Rate,
     queue: Queue<oneshot::Sender<()>>,
+    /// Whether the log says that EKS Auth is throttling.
+    throttled: bool,
 }
 
 /// A place in the queue, which is given up when this is dropped. It resolves when it is time.
@@ -49,6 +52,7 @@ impl Limiter {
             state: Mutex::new(State {
                 rate: Rate::new(max, Instant::now()),
                 queue: Queue::new(),
+                throttled: false,
             }),
             arrival: Notify::new(),
             metrics,
@@ -68,23 +72,11 @@ impl Limiter {
         pass
     }
 
-    /// Notes that a call was answered.
-    pub(super) fn succeeded(&self) {
-        let mut state = self.shared.lock();
-        let was_lowered = state.rate.is_lowered();
-        state.rate.succeeded(Instant::now());
-        if was_lowered && !state.rate.is_lowered() {
-            tracing::info!("EKS Auth is called at the configured rate again");
-        }
-        self.shared.gauge(&state);
-    }
-
     /// Notes that a call was throttled.
     pub(super) fn throttled(&self) {
         let mut state = self.shared.lock();
-        let was_lowered = state.rate.is_lowered();
-        let lowered = state.rate.throttled(Instant::now());
-        if lowered && !was_lowered {
+        state.rate.throttled(Instant::now());
+        if !mem::replace(&mut state.throttled, true) {
             let calls_per_second = state.rate.per_second();
             tracing::warn!(
                 calls_per_second,
@@ -99,9 +91,14 @@ impl Limiter {
         self.shared.lock().rate.blocked(Instant::now(), wait);
     }
 
-    /// Drops the places of those who no longer wait.
+    /// Drops the places of those who no longer wait, and notices when the rate is back.
     pub(super) fn sweep(&self) {
         let mut state = self.shared.lock();
+        state.rate.update(Instant::now());
+        if state.throttled && !state.rate.is_lowered() {
+            state.throttled = false;
+            tracing::info!("EKS Auth is called at the configured rate again");
+        }
         state.queue.retain(|sender| !sender.is_closed());
         self.shared.gauge(&state);
     }

@@ -1,7 +1,7 @@
 //! How many calls a second EKS Auth is asked to bear.
 //!
-//! A token bucket whose rate adapts: halved when EKS Auth throttles, and won back bit by bit while
-//! calls succeed. Its owner never has to look up a quota.
+//! A token bucket whose rate adapts: halved when EKS Auth throttles, and won back bit by bit from
+//! then on. Its owner never has to look up a quota.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 const BURST: f64 = 10.0;
 /// What is left of the rate after a throttled call.
 const DECREASE: f64 = 0.5;
-/// How long a drop of the whole rate takes to be won back.
-const RECOVERY: Duration = Duration::from_secs(60);
+/// How long the whole rate would take to be won back; half of it takes half as long.
+const RECOVERY: Duration = Duration::from_secs(120);
 /// Calls that were in the air when the rate was lowered say nothing new if they are throttled too.
 const ONE_DECREASE_PER: Duration = Duration::from_secs(1);
 /// The slowest that we get, as a part of the configured rate.
@@ -30,8 +30,8 @@ pub(super) struct Rate {
     now: f64,
     /// Calls that may go out at once.
     tokens: f64,
-    filled: Instant,
-    won_back: Instant,
+    /// When rate and tokens were last brought up to date.
+    updated: Instant,
     lowered: Option<Instant>,
     blocked_until: Option<Instant>,
 }
@@ -43,8 +43,7 @@ impl Rate {
             max,
             now: max,
             tokens: capacity(max),
-            filled: now,
-            won_back: now,
+            updated: now,
             lowered: None,
             blocked_until: None,
         }
@@ -69,7 +68,7 @@ impl Rate {
         if let Some(until) = self.blocked_until.filter(|until| *until > now) {
             return Err(until);
         }
-        self.fill(now);
+        self.update(now);
         if self.tokens < 1.0 {
             let wait = Duration::from_secs_f64((1.0 - self.tokens) / self.now);
             // A nanosecond more, lest rounding makes us ask in vain.
@@ -83,31 +82,18 @@ impl Rate {
         self.tokens -= 1.0;
     }
 
-    /// A call went well: wins back a part of the rate.
-    pub(super) fn succeeded(&mut self, now: Instant) {
-        self.fill(now);
-        let elapsed = now
-            .duration_since(self.won_back)
-            .min(Duration::from_secs(1));
-        self.won_back = now;
-        let won = self.max * elapsed.as_secs_f64() / RECOVERY.as_secs_f64();
-        self.now = (self.now + won).min(self.max);
-    }
-
-    /// A call was throttled. True if that lowers the rate.
-    pub(super) fn throttled(&mut self, now: Instant) -> bool {
+    /// A call was throttled: lowers the rate.
+    pub(super) fn throttled(&mut self, now: Instant) {
         let known = self
             .lowered
             .is_some_and(|last| now.duration_since(last) < ONE_DECREASE_PER);
         if known {
-            return false;
+            return;
         }
-        self.fill(now);
+        self.update(now);
         self.lowered = Some(now);
-        self.won_back = now;
         self.now = (self.now * DECREASE).max(self.max * FLOOR);
         self.tokens = self.tokens.min(0.0);
-        true
     }
 
     /// EKS Auth asked to be left alone.
@@ -116,9 +102,12 @@ impl Rate {
         self.blocked_until = self.blocked_until.max(Some(until));
     }
 
-    fn fill(&mut self, now: Instant) {
-        let elapsed = now.duration_since(self.filled).as_secs_f64();
-        self.filled = now;
+    /// Lets time pass: rate and tokens come back.
+    pub(super) fn update(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.updated).as_secs_f64();
+        self.updated = now;
+        let won_back = self.max * elapsed / RECOVERY.as_secs_f64();
+        self.now = (self.now + won_back).min(self.max);
         self.tokens = (self.tokens + elapsed * self.now).min(capacity(self.now));
     }
 }
@@ -160,7 +149,7 @@ mod tests {
     fn the_configured_rate_is_kept_after_one_burst() {
         let mut now = Instant::now();
         let mut rate = Rate::new(3.0, now);
-        let calls = run(&mut rate, &mut now, 100, |rate, now| rate.succeeded(now));
+        let calls = run(&mut rate, &mut now, 100, |_, _| {});
         assert!((329..=330).contains(&calls), "{calls}");
     }
 
@@ -168,9 +157,9 @@ mod tests {
     fn throttling_halves_the_rate_once_a_second_and_not_to_nothing() {
         let mut now = Instant::now();
         let mut rate = Rate::new(4.0, now);
-        assert!(rate.throttled(now));
-        assert!(!rate.throttled(now), "the same news");
-        assert_eq!(rate.per_second(), 2.0);
+        rate.throttled(now);
+        rate.throttled(now);
+        assert_eq!(rate.per_second(), 2.0, "twice the same news");
         for _ in 0..100 {
             now += SECOND;
             rate.throttled(now);
@@ -180,11 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_won_back_by_success_within_a_minute_or_two() {
+    fn the_rate_is_won_back_within_a_minute_or_two() {
         let mut now = Instant::now();
         let mut rate = Rate::new(3.0, now);
         rate.throttled(now);
-        run(&mut rate, &mut now, 60, |rate, now| rate.succeeded(now));
+        now += 59 * SECOND;
+        rate.update(now);
+        assert!(rate.is_lowered());
+        now += 2 * SECOND;
+        rate.update(now);
         assert!(!rate.is_lowered(), "{}", rate.per_second());
     }
 
@@ -198,7 +191,6 @@ mod tests {
             if upstream.ready(now).is_ok() {
                 upstream.spend();
                 served += 1;
-                rate.succeeded(now);
             } else {
                 rate.throttled(now);
             }

@@ -13,9 +13,11 @@ use crate::{
 };
 
 mod bounds;
+mod days;
 mod fake;
 mod flights;
 mod freshness;
+mod model;
 mod refusals;
 mod rotation;
 

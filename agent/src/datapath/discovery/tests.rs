@@ -1,4 +1,4 @@
-//! On an ordinary directory: the kernel reports its changes as it does those of cgroupfs.
+//! On an ordinary directory. The kernel reports what is made and removed there as it does on cgroupfs.
 
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ fn pod_of(root: &TempDir, path: &str) -> PodCgroup {
     }
 }
 
+fn watch(root: &TempDir) -> Discovery {
+    Discovery::new(root.path().to_owned(), root.path())
+}
+
 fn make(root: &TempDir, path: &str) {
     fs::create_dir_all(root.path().join(path)).unwrap();
 }
@@ -27,7 +31,7 @@ async fn changes_until(discovery: &mut Discovery, last: impl Fn(&Change) -> bool
     let mut changes = Vec::new();
     while !changes.last().is_some_and(&last) {
         let next = timeout(Duration::from_secs(10), discovery.next()).await;
-        changes.extend(next.expect("an event in time").unwrap());
+        changes.extend(next.expect("an event in time"));
     }
     changes
 }
@@ -37,7 +41,7 @@ async fn pods_that_are_there_are_found_once() {
     let root = TempDir::new().unwrap();
     let path = format!("kubepods/burstable/pod{UID}");
     make(&root, &format!("{path}/container/kubepods/pod{UID}"));
-    let mut discovery = Discovery::new(root.path().to_owned()).unwrap();
+    let mut discovery = watch(&root);
     let pod = pod_of(&root, &path);
     assert_eq!(discovery.scan(), [Change::Appeared(pod.clone())]);
     assert_eq!(discovery.scan(), []);
@@ -48,7 +52,7 @@ async fn pods_that_are_there_are_found_once() {
 #[tokio::test]
 async fn pods_come_and_go() {
     let root = TempDir::new().unwrap();
-    let mut discovery = Discovery::new(root.path().to_owned()).unwrap();
+    let mut discovery = watch(&root);
     assert_eq!(discovery.scan(), []);
 
     let path = format!("kubepods.slice/kubepods-pod{}.slice", UID.replace('-', "_"));
@@ -74,7 +78,7 @@ async fn pods_come_and_go() {
 #[tokio::test]
 async fn a_cluster_in_a_container_is_found_as_it_grows() {
     let root = TempDir::new().unwrap();
-    let mut discovery = Discovery::new(root.path().to_owned()).unwrap();
+    let mut discovery = watch(&root);
     assert_eq!(discovery.scan(), []);
     let path = format!("docker/0123/kubelet/kubepods/besteffort/pod{UID}");
     make(&root, &path);
@@ -87,7 +91,7 @@ async fn a_pod_that_is_replaced_under_its_name_is_another() {
     let root = TempDir::new().unwrap();
     let path = format!("kubepods/pod{UID}");
     make(&root, &path);
-    let mut discovery = Discovery::new(root.path().to_owned()).unwrap();
+    let mut discovery = watch(&root);
     discovery.scan();
     let first = pod_of(&root, &path);
     // Made before the first goes, so that the file system cannot give it the same inode.
@@ -100,4 +104,38 @@ async fn a_pod_that_is_replaced_under_its_name_is_another() {
         discovery.scan(),
         [Change::Gone(first.id), Change::Appeared(second)]
     );
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_taken_for_gone() {
+    let root = TempDir::new().unwrap();
+    let path = format!("kubepods/pod{UID}");
+    make(&root, &path);
+    let mut discovery = watch(&root);
+    let pod = pod_of(&root, &path);
+    assert_eq!(discovery.scan(), [Change::Appeared(pod.clone())]);
+    // A file where a directory was cannot be listed, and its absence is not known either.
+    let (away, there) = (root.path().join("away"), root.path().join("kubepods"));
+    fs::rename(&there, &away).unwrap();
+    std::os::unix::fs::symlink("kubepods", &there).unwrap();
+    discovery.root = there.clone();
+    assert_eq!(discovery.scan(), []);
+    discovery.root = root.path().to_owned();
+    fs::remove_file(&there).unwrap();
+    fs::rename(&away, &there).unwrap();
+    assert_eq!(discovery.scan(), []);
+    fs::remove_dir(&pod.path).unwrap();
+    assert_eq!(discovery.scan(), [Change::Gone(pod.id)]);
+}
+
+#[tokio::test]
+async fn a_user_cannot_make_pods() {
+    let root = TempDir::new().unwrap();
+    let path = format!("kubepods/pod{UID}");
+    make(&root, &path);
+    if std::os::unix::fs::chown(root.path().join(&path), Some(65534), None).is_err() {
+        eprintln!("skipped: only root can give a directory away");
+        return;
+    }
+    assert_eq!(watch(&root).scan(), []);
 }

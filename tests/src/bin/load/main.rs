@@ -8,7 +8,7 @@ mod memory;
 mod nginx;
 mod speed;
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -37,14 +37,23 @@ struct Arguments {
     pods: usize,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match measure(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
     if let Err(missing) = privileged::check() {
         bail!("the road through the kernel {missing}");
     }
     let eks_auth = EksAuth::start();
     eks_auth.associate("default", "default", "load");
-    let speed = speed::measure(&arguments, &eks_auth)?;
+    let speed = speed::measure(arguments, &eks_auth)?;
     let memory = memory::measure(arguments.pods, &eks_auth)?;
     println!("\n{speed}\n\n{memory}");
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -18,6 +18,9 @@ pub(crate) struct SocketOptions {
     /// Makes IPv6 sockets that can do nothing but IPv6.
     #[arg(long)]
     pub(crate) v6only: bool,
+    /// Binds to this address first.
+    #[arg(long)]
+    pub(crate) bind: Option<Ipv4Addr>,
     /// How long connecting, and every read, may take.
     #[arg(long, default_value_t = 5000)]
     pub(crate) timeout_ms: u64,
@@ -30,6 +33,13 @@ impl SocketOptions {
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         if destination.is_ipv6() {
             socket.set_only_v6(self.v6only)?;
+        }
+        if let Some(address) = self.bind {
+            let address = match destination {
+                SocketAddr::V4(_) => IpAddr::V4(address),
+                SocketAddr::V6(_) => IpAddr::V6(address.to_ipv6_mapped()),
+            };
+            socket.bind(&SocketAddr::new(address, 0).into())?;
         }
         Ok(socket)
     }

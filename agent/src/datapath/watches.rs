@@ -1,0 +1,154 @@
+//! Directories under watch, by path.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use futures_util::StreamExt;
+use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+
+const EVENT_BUFFER: usize = 16 * 1024;
+
+/// Something that happened in a watched directory.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A directory was made.
+    Made {
+        /// The watched directory.
+        parent: PathBuf,
+        /// The new one's name.
+        name: String,
+    },
+    /// A directory was removed.
+    Removed {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// There was more than the kernel keeps.
+    Lost,
+}
+
+/// The watched directories, each with what the caller knows of it.
+pub(super) struct Watches<T> {
+    /// `None` where the kernel gives no inotify instance: then nothing is heard.
+    events: Option<EventStream<Vec<u8>>>,
+    paths: HashMap<WatchDescriptor, PathBuf>,
+    watched: HashMap<PathBuf, (WatchDescriptor, T)>,
+    /// Whether a watch that could not be had was told of.
+    complained: bool,
+}
+
+impl<T> Watches<T> {
+    pub(super) fn new() -> Self {
+        let events =
+            Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; EVENT_BUFFER]));
+        if let Err(error) = &events {
+            tracing::warn!(%error, "cannot watch the cgroup tree, so pods are found late: raise the \
+                sysctl fs.inotify.max_user_instances");
+        }
+        Self {
+            events: events.ok(),
+            paths: HashMap::new(),
+            watched: HashMap::new(),
+            complained: false,
+        }
+    }
+
+    /// What is known of a watched directory.
+    pub(super) fn get(&self, path: &Path) -> Option<&T> {
+        self.watched.get(path).map(|(_, known)| known)
+    }
+
+    /// Watches a directory, or learns something else about one that is watched.
+    pub(super) fn add(&mut self, path: &Path, known: T) {
+        let Some(events) = &self.events else {
+            return;
+        };
+        let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
+        match events.watches().add(path, mask) {
+            Ok(descriptor) => {
+                self.paths.insert(descriptor.clone(), path.to_owned());
+                let entry = (descriptor, known);
+                self.watched.insert(path.to_owned(), entry);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if !self.complained => {
+                self.complained = true;
+                tracing::warn!(%error, "cannot watch a cgroup, so pods are found late: raise the sysctl \
+                    fs.inotify.max_user_watches");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Ends a watch. cgroupfs never does that by itself: a watch keeps a removed cgroup's remains.
+    pub(super) fn remove(&mut self, path: &Path) {
+        if let Some((descriptor, _)) = self.watched.remove(path) {
+            self.end(descriptor);
+        }
+    }
+
+    /// Ends the watches that `keep` does not want.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Path, &T) -> bool) {
+        let ended: Vec<PathBuf> = self
+            .watched
+            .iter()
+            .filter(|(path, (_, known))| !keep(path, known))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in ended {
+            self.remove(&path);
+        }
+    }
+
+    fn end(&mut self, descriptor: WatchDescriptor) {
+        self.paths.remove(&descriptor);
+        if let Some(events) = &self.events {
+            // An error means that the kernel has ended it already.
+            let _ended = events.watches().remove(descriptor);
+        }
+    }
+
+    /// Waits for the next event. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Event {
+        loop {
+            let Some(events) = &mut self.events else {
+                return std::future::pending().await;
+            };
+            match events.next().await {
+                Some(Ok(event)) => {
+                    if let Some(event) = self.interpret(&event) {
+                        return event;
+                    }
+                }
+                ended => {
+                    tracing::error!(
+                        ?ended,
+                        "the watch on the cgroup tree has ended: pods are found late"
+                    );
+                    self.events = None;
+                }
+            }
+        }
+    }
+
+    fn interpret(&self, event: &EventOwned) -> Option<Event> {
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            return Some(Event::Lost);
+        }
+        let parent = self.paths.get(&event.wd)?;
+        let name = event.name.as_ref()?.to_string_lossy();
+        if !event.mask.contains(EventMask::ISDIR) {
+            None
+        } else if event.mask.contains(EventMask::CREATE) {
+            Some(Event::Made {
+                parent: parent.clone(),
+                name: name.into_owned(),
+            })
+        } else {
+            let path = parent.join(&*name);
+            Some(Event::Removed { path })
+        }
+    }
+}
