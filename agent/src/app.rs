@@ -146,8 +146,8 @@ impl App {
     /// Serves until a signal, then ends in order: no connect is lost, nothing in flight is cut off.
     async fn until_told_to_end(mut self, grace: Duration) -> Result<(), AppError> {
         let signal = self.signals.next().await;
-        tracing::info!(signal, "draining");
         self.readiness.drain();
+        tracing::info!(signal, "draining");
         let work = async {
             self.path.stop().await;
             self.server.drain().await;

@@ -1,0 +1,186 @@
+//! Who gets no credentials learns why, in the words that SDKs pass on.
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
+
+use podcreds_tests::{
+    eks_auth::Fault,
+    needs_privileges,
+    pod::Pod,
+    scenario::{Scenario, assert_owned},
+    token::Issuer,
+    wait::until,
+};
+use serde_json::Value;
+
+/// Checks an error's status, code and form, and what it is counted as. SDKs read the code and the
+/// message by different names.
+#[track_caller]
+fn assert_refused(scene: &Scenario, answer: &Value, status: u16, code: &str, reason: &str) {
+    assert_eq!(answer["status"], status, "{answer}");
+    assert_eq!(answer["headers"]["content-type"], "application/json");
+    let body = &answer["body"];
+    assert_eq!(body["code"], code, "{answer}");
+    assert_eq!(body["Code"], code, "{answer}");
+    assert_eq!(body["Message"], body["message"], "{answer}");
+    assert!(
+        body["message"]
+            .as_str()
+            .is_some_and(|text| !text.is_empty())
+    );
+    assert_eq!(body.as_object().unwrap().len(), 4, "{answer}");
+    let counted = scene.agent.metrics();
+    let counted = counted.sum("podcreds_refusals_total", &[("reason", reason)]);
+    assert!(counted >= 1.0, "{reason} is not counted: {answer}");
+}
+
+#[test]
+fn what_is_no_request_for_credentials_is_told_so() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.served_pod("web");
+    for (arguments, status, code, reason) in [
+        (&["--no-token"][..], 400, "MissingToken", "missing_token"),
+        (&["--token", ""], 400, "MissingToken", "missing_token"),
+        (
+            &["--token", "no-token"],
+            400,
+            "MalformedToken",
+            "malformed_token",
+        ),
+        (
+            &["--path", "/v1/credentials/"],
+            404,
+            "NotFound",
+            "not_found",
+        ),
+        (&["--path", "/"], 404, "NotFound", "not_found"),
+        (&["--method", "POST"], 405, "MethodNotAllowed", "method"),
+        (
+            &["--host", "credentials.example"],
+            403,
+            "HostNotAllowed",
+            "bad_host",
+        ),
+    ] {
+        let answer = pod.run([&["get"], arguments].concat());
+        assert_refused(&scene, &answer, status, code, reason);
+    }
+    let posted = pod.run(["get", "--method", "PUT"]);
+    assert_eq!(posted["headers"]["allow"], "GET");
+    assert_eq!(scene.eks_auth.call_count(), 1);
+}
+
+#[test]
+fn a_bearer_token_is_told_from_a_token() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.served_pod("web");
+    let bearer = format!("Bearer {}", pod.token());
+    let answer = pod.run(["get", "--token", &bearer]);
+    assert_refused(&scene, &answer, 400, "MalformedToken", "malformed_token");
+    assert_eq!(scene.eks_auth.call_count(), 1);
+}
+
+#[test]
+fn tokens_that_are_no_good_are_refused_with_the_reason() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.served_pod("web");
+    let claims = pod.claims();
+    let refused = |token: &str, code, reason| {
+        let answer = pod.run(["get", "--token", token]);
+        assert_refused(&scene, &answer, 400, code, reason);
+    };
+    let cluster = Issuer::cluster();
+    refused(
+        &cluster.sign(&claims.clone().expired()),
+        "ExpiredToken",
+        "expired_token",
+    );
+    assert_eq!(
+        scene.eks_auth.call_count(),
+        1,
+        "no call for what is known to be expired"
+    );
+
+    // What only EKS Auth can tell has EKS Auth's own code.
+    let mut just_expired = claims.clone();
+    just_expired.exp = just_expired.iat - 5;
+    refused(
+        &cluster.sign(&just_expired),
+        "ExpiredTokenException",
+        "eks_auth",
+    );
+    let elsewhere = claims.clone().audience("sts.amazonaws.com");
+    refused(
+        &cluster.sign(&elsewhere),
+        "InvalidTokenException",
+        "eks_auth",
+    );
+    refused(
+        &Issuer::new().sign(claims),
+        "InvalidTokenException",
+        "eks_auth",
+    );
+    assert_eq!(scene.eks_auth.refused().len(), 3);
+
+    assert_owned(&pod.run(["get"]), &pod);
+    assert_eq!(
+        scene.eks_auth.call_count(),
+        4,
+        "the good token's credentials are kept"
+    );
+}
+
+#[test]
+fn a_service_account_without_a_role_is_told_so() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let reader = scene.served_pod("web");
+    let pod = scene.pod("none").account("shop", "nobody").start();
+    let answer = wait_known(&pod);
+    assert_refused(
+        &scene,
+        &answer,
+        404,
+        "ResourceNotFoundException",
+        "eks_auth",
+    );
+    let message = answer["body"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("system:serviceaccount:shop:nobody"),
+        "{message}"
+    );
+    assert_owned(&reader.run(["get"]), &reader);
+}
+
+#[test]
+fn trouble_upstream_is_what_every_sdk_retries() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pods = [
+        (Fault::Throttle { retry_after: None }, "throttled"),
+        (Fault::internal(), "broken"),
+        (Fault::Nonsense, "odd"),
+        (Fault::Hang, "silent"),
+    ];
+    for (fault, name) in pods {
+        scene.eks_auth.heal();
+        scene.eks_auth.fail(fault);
+        let pod = scene.pod(name).start();
+        let answer = wait_known(&pod);
+        assert_eq!(answer["status"], 503, "{answer}");
+        assert_eq!(answer["body"]["code"], "CredentialsNotReady", "{answer}");
+        let retry_after = answer["headers"]["retry-after"].as_str().unwrap();
+        assert!(retry_after.parse::<u64>().is_ok_and(|seconds| seconds >= 1));
+    }
+}
+
+/// The pod's first answer from the agent.
+fn wait_known(pod: &Pod) -> Value {
+    let mut answer = Value::Null;
+    until("the agent finds the pod", || {
+        answer = pod.run(["get"]);
+        answer.get("status").is_some()
+    });
+    answer
+}

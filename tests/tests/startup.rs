@@ -1,0 +1,149 @@
+//! What keeps the agent from starting, and how it says so: by its exit code and its last words.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use podcreds_tests::{
+    agent::{Agent, AgentBuilder},
+    aws::NodeCredentials,
+    eks_auth::EksAuth,
+    imds::Imds,
+    needs_privileges,
+    node::Node,
+    pod::cgroup,
+    token::{BoundObject, Claims},
+    wire,
+};
+
+// From sysexits.h.
+const USAGE: Option<i32> = Some(64);
+const UNAVAILABLE: Option<i32> = Some(69);
+const NO_PERMISSION: Option<i32> = Some(77);
+
+/// Checks that an agent ends with this code, and returns all that it has said.
+#[track_caller]
+fn assert_fails(agent: AgentBuilder, code: Option<i32>) -> String {
+    let mut agent = agent.spawn();
+    let status = agent.wait_exit();
+    let lines = agent.logs().to_the_end().into_iter();
+    let said = lines.map(|line| line.raw).collect::<Vec<_>>().join("\n");
+    assert_eq!(status.code(), code, "{said}");
+    said
+}
+
+#[test]
+fn a_wrong_command_line_is_told_by_the_flags_name() {
+    let eks_auth = EksAuth::start();
+    for (flag, value) in [
+        ("--cluster-name", "not/a/name"),
+        ("--cluster-name", ""),
+        ("--endpoint", "eks-auth.example"),
+        ("--metrics-port", "70000"),
+        ("--metrics-address", "localhost"),
+        ("--probe-port", "http"),
+        ("--identity", "maybe"),
+        ("--delegate", "no-namespace"),
+        ("--max-connections-per-pod", "0"),
+        ("--bind-hosts", "127.0.0.1,nowhere"),
+        ("--verbosity", "loud"),
+        ("--no-such-flag", "1"),
+    ] {
+        let said = assert_fails(Agent::on_loopback(&eks_auth).set(flag, value), USAGE);
+        assert!(said.contains(flag), "{flag} {value:?}: {said}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_by_the_flags_name() {
+    let eks_auth = EksAuth::start();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (flag, named) in [
+        ("--metrics-port", "--metrics-port"),
+        ("--probe-port", "--probe-port"),
+        ("--port", "--bind-hosts"),
+    ] {
+        let said = assert_fails(Agent::on_loopback(&eks_auth).set(flag, &port), USAGE);
+        assert!(said.contains(named) && said.contains(&port), "{said}");
+    }
+}
+
+#[test]
+fn a_cgroup_root_must_be_one() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    for path in ["/proc", "/no/such/folder"] {
+        let agent = Agent::on(&node, &eks_auth).set("--cgroup-root", path);
+        let said = assert_fails(agent, USAGE);
+        let told = said.contains("--cgroup-root") && said.contains(path);
+        assert!(told, "{said}");
+    }
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let all = [
+        "CAP_BPF",
+        "CAP_NET_ADMIN",
+        "CAP_SYS_ADMIN",
+        "CAP_SYS_PTRACE",
+    ];
+    let without = |set: &str| {
+        let agent = Agent::on(&node, &eks_auth).through(["setpriv", "--bounding-set", set]);
+        let said = assert_fails(agent, NO_PERMISSION);
+        assert!(said.contains("--datapath node"), "no way out: {said}");
+        all.map(|name| said.contains(name))
+    };
+    assert_eq!(without("-all"), [true; 4]);
+    assert_eq!(without("-bpf"), [true, false, false, false]);
+    assert_eq!(without("-sys_admin"), [false, false, true, false]);
+}
+
+#[test]
+fn a_user_namespace_is_not_enough() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let agent = Agent::on(&node, &eks_auth).through(["unshare", "--user", "--map-root-user"]);
+    let said = assert_fails(agent, NO_PERMISSION);
+    assert!(said.contains("CAP_BPF"), "{said}");
+}
+
+#[test]
+fn a_missing_cgroup2_hierarchy_is_told() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let mount = cgroup::mount_point().unwrap();
+    let unmount = format!("umount --lazy {} && exec \"$@\"", mount.display());
+    let agent = Agent::on(&node, &eks_auth);
+    let agent = agent.through(["unshare", "--mount", "sh", "-c", &unmount, "sh"]);
+    let said = assert_fails(agent, UNAVAILABLE);
+    assert!(said.contains("no cgroup2 hierarchy"), "{said}");
+}
+
+#[test]
+fn a_missing_region_is_told() {
+    let eks_auth = EksAuth::start();
+    let agent = Agent::on_loopback(&eks_auth).env_remove("AWS_REGION");
+    let said = assert_fails(agent, USAGE);
+    assert!(said.contains("AWS_REGION"), "{said}");
+}
+
+/// The region and the credentials come from IMDS, with which EKS Auth's signature is checked.
+#[test]
+fn the_nodes_region_and_credentials_come_from_imds() {
+    let eks_auth = EksAuth::start();
+    let signer = NodeCredentials::named("imds");
+    let imds = Imds::start(signer.clone());
+    eks_auth.accept_signer(&signer);
+    eks_auth.associate("shop", "reader", "shop-reader");
+    let agent = Agent::on_loopback(&eks_auth).node_from(&imds).start();
+    let paths = imds.paths().join(" ");
+    assert!(paths.contains("/placement/region"), "{paths}");
+
+    let claims = Claims::new("shop", "reader", BoundObject::new("reader-0"));
+    let token = eks_auth.issuer().sign(&claims);
+    let answer = wire::ask_at(agent.node_path_address(), &token);
+    assert_eq!(answer["status"], 200, "{answer}");
+    assert_eq!(eks_auth.calls()[0].signer, signer.access_key_id);
+}
