@@ -56,6 +56,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// The kernel lets only GPL-compatible programs call some of its helpers.
+// SAFETY: this section and this name are where the loader looks, and nothing else has either.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -3,17 +3,18 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use podcreds_tests::{
     agent::Agent,
+    binary::pod_client,
     eks_auth::EksAuth,
     needs_privileges,
     node::Node,
-    pod::{Driver, Join, Pod, Qos},
+    pod::{Client, Driver, Join, Pod, Qos},
     scenario::{ACCOUNT, Scenario, assert_owned, wait_served},
     wait::until,
 };
@@ -35,8 +36,7 @@ fn pods_of_both_drivers_and_every_class_are_found() {
 #[test]
 fn pods_of_a_cluster_in_a_container_are_found() {
     needs_privileges!();
-    let (eks_auth, node) = (EksAuth::start(), Node::new());
-    eks_auth.associate(ACCOUNT.0, ACCOUNT.1, "role");
+    let (eks_auth, node) = scene_without_agent();
     let pod = |name: &str| node.pod(name).account(ACCOUNT.0, ACCOUNT.1);
     let kind = pod("kind")
         .below("docker/0123abc/kubelet")
@@ -61,8 +61,7 @@ fn pods_of_a_cluster_in_a_container_are_found() {
 #[test]
 fn pods_that_are_older_than_the_agent_are_served_from_its_first_moment() {
     needs_privileges!();
-    let (eks_auth, node) = (EksAuth::start(), Node::new());
-    eks_auth.associate(ACCOUNT.0, ACCOUNT.1, "role");
+    let (eks_auth, node) = scene_without_agent();
     let pods: Vec<Pod> = (0..5)
         .map(|number| node.pod(&format!("web-{number}")))
         .map(|pod| pod.account(ACCOUNT.0, ACCOUNT.1).start())
@@ -84,51 +83,93 @@ fn a_pod_with_a_user_namespace_is_served() {
 #[test]
 fn who_passes_through_does_not_lend_a_namespace() {
     needs_privileges!();
-    let scene = Scenario::start();
+    let (eks_auth, node) = scene_without_agent();
     // A stranger, older than the pod, with a namespace of its own.
-    let stranger = scene.node.pod("stranger").start();
-    let pod = scene.pod("web").start();
+    let stranger = node.pod("stranger").start();
+    let pod = node.pod("web").account(ACCOUNT.0, ACCOUNT.1).start();
     let move_to = |cgroup: &Path| {
         let procs = cgroup.join("cgroup.procs");
         fs::write(procs, stranger.pause_pid().to_string()).unwrap();
     };
-    let home = stranger.app_cgroup().to_owned();
-    // It was in one of the pod's containers when the agent looked, alone or beside the pod's own.
-    move_to(pod.app_cgroup());
-    fs::create_dir(pod.cgroup().join("stir-1")).unwrap();
-    wait_served(&pod, []);
-    move_to(&home);
-    fs::create_dir(pod.cgroup().join("stir-2")).unwrap();
-    wait_served(&pod, []);
-    for name in ["stir-1", "stir-2"] {
-        fs::remove_dir(pod.cgroup().join(name)).unwrap();
+    // It is in both of the pod's containers in turn when the agent looks for the first time.
+    for container in [pod.app_cgroup().to_owned(), sandbox(&pod)] {
+        move_to(&container);
+        let _agent = Agent::on(&node, &eks_auth).start();
+        assert_owned(&pod.run(["get"]), &pod);
     }
+    move_to(stranger.app_cgroup());
 }
 
 #[test]
 fn a_pod_keeps_its_namespace_whatever_it_starts() {
     needs_privileges!();
+    let (eks_auth, node) = scene_without_agent();
+    let pod = node.pod("docker").account(ACCOUNT.0, ACCOUNT.1).start();
+    let inner = [sandbox(&pod), pod.add_container()].map(|cgroup| inner_process(&cgroup));
+    let _agent = Agent::on(&node, &eks_auth).start();
+    assert_owned(&pod.run(["get"]), &pod);
+    for mut process in inner {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_hosts_namespace_is_never_a_pods() {
+    needs_privileges!();
     let scene = Scenario::start();
-    let pod = scene.served_pod("docker-in-docker");
-    let container = pod.add_container();
-    let mut inner = Join::nothing()
-        .cgroup(&container)
+    // Its first process is in the host's namespace, as a container runtime's helper is at first.
+    let pod = scene.pod("web").host_network().start();
+    wait_served(&pod, []);
+    let mut inner = inner_process(&pod.add_container());
+    let join = pod
+        .join()
+        .network(Path::new(&format!("/proc/{}/ns/net", inner.id())));
+    until("the pod's own namespace is served", || {
+        let mut command = pod.with_env(join.command(pod_client()));
+        command.args(["get", "--timeout-ms", "2000"]);
+        let answer = Client::spawn(command).finish().pop().unwrap_or_default();
+        answer["status"] == 200
+    });
+    inner.kill().unwrap();
+    inner.wait().unwrap();
+}
+
+/// EKS Auth and a node, for pods that are there before the agent.
+fn scene_without_agent() -> (EksAuth, Node) {
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    eks_auth.associate(ACCOUNT.0, ACCOUNT.1, "role");
+    (eks_auth, node)
+}
+
+/// The cgroup of a pod's pause container.
+fn sandbox(pod: &Pod) -> PathBuf {
+    let containers = fs::read_dir(pod.cgroup()).unwrap().flatten();
+    containers
+        .map(|entry| entry.path())
+        .find(|path| path.is_dir() && path != pod.app_cgroup())
+        .unwrap()
+}
+
+/// A process in a pod's cgroup that has made itself a network namespace.
+fn inner_process(cgroup: &Path) -> Child {
+    let inner = Join::nothing()
+        .cgroup(cgroup)
         .command("unshare")
-        .args(["--net", "sleep", "infinity"])
+        .args([
+            "--net",
+            "sh",
+            "-c",
+            "ip link set lo up; exec sleep infinity",
+        ])
         .spawn()
         .unwrap();
     until("the inner process has its own namespace", || {
         let net = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net"));
         net(inner.id()).unwrap() != net(std::process::id()).unwrap()
+            && fs::read_to_string(format!("/proc/{}/comm", inner.id())).unwrap() == "sleep\n"
     });
-    // The next look, which this stirs, must not be misled.
-    let stir = pod.add_container();
-    for _ in 0..20 {
-        assert_owned(&pod.run(["get"]), &pod);
-    }
-    fs::remove_dir(stir).unwrap();
-    inner.kill().unwrap();
-    inner.wait().unwrap();
+    inner
 }
 
 #[test]

@@ -110,6 +110,22 @@ fn an_application_that_takes_our_ports_first_takes_nothing_away() {
 }
 
 #[test]
+fn the_next_free_port_will_do() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    eks_auth.associate("shop", "reader", "shop-reader");
+    let pod = node.pod("greedy").account("shop", "reader").start();
+    let mut application = pod.spawn(["bind-all", "--from", "61000", "--to", "61009"]);
+    assert_eq!(application.line()["failed"], json!({}));
+    let _agent = Agent::on(&node, &eks_auth).start();
+    wait_served(&pod, []);
+    for address in ["127.170.23.1:61010", "[::1]:61010"] {
+        assert_owned(&pod.run(["get", "--dst", address]), &pod);
+    }
+    assert_owned(&pod.run(["get", "--v6only", "--dst", IPV6]), &pod);
+}
+
+#[test]
 fn an_application_that_binds_everything_later_takes_nothing_away() {
     needs_privileges!();
     let scene = Scenario::start();

@@ -270,9 +270,9 @@ fn a_pod_that_floods_harms_nobody_else() {
     );
 }
 
-/// Pods in the host's network namespace share a listener, and each has its own share of connections.
+/// Pods in the host's network namespace have a queue each, and their own share of connections.
 #[test]
-fn a_pod_in_the_hosts_namespace_cannot_use_up_the_others_connections() {
+fn a_flood_in_the_hosts_namespace_harms_no_other_pod_there() {
     needs_privileges!();
     let scene = Scenario::with_args(["--max-connections-per-pod", "100"]);
     let agent = &scene.agent;
@@ -281,8 +281,10 @@ fn a_pod_in_the_hosts_namespace_cannot_use_up_the_others_connections() {
         wait_served(&pod, []);
         pod
     });
+    // The host's, and one for each of the two.
+    agent.wait_metric("podcreds_listeners", &[], |count| count == 6.0);
     let before = agent.usage().descriptors;
-    let clients = flood(&flooder, &HOLD);
+    let clients = [flood(&flooder, &HOLD), flood(&flooder, &CHURN)];
     agent.wait_metric("podcreds_connections", &[], |count| count >= 100.0);
     assert_all_served(&[&victim]);
     assert!(refusals(agent, "too_many_connections") >= 200.0);

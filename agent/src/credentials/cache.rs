@@ -10,11 +10,9 @@ use std::{
 use bytes::Bytes;
 use dashmap::DashMap;
 
-use super::{Config, Metrics, RefusalKind, Subject, freshness::Freshness};
+use super::{Config, Metrics, RefusalKind, Subject, accepted::Accepted, freshness::Freshness};
 use crate::types::{Token, TokenDigest};
 
-/// A pod's tokens that are accepted at the same time: the last one, and those that it replaced.
-const ACCEPTED: usize = 4;
 /// Requests so soon after the credentials came still belong to the pod's start, and do not show
 /// that it will ask again.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -25,10 +23,8 @@ const HAND_OVER: Duration = Duration::from_secs(10);
 struct Entry {
     body: Bytes,
     freshness: Freshness,
-    /// The tokens that may have them, the latest first: each was accepted by EKS Auth or verified.
-    accepted: Vec<TokenDigest>,
-    /// The token to refresh them with, until it is refused itself.
-    token: Option<Token>,
+    /// The tokens that may have them.
+    accepted: Accepted,
     /// Whether somebody has asked for them since they came.
     asked: AtomicBool,
     /// Which hit of all was the last one here.
@@ -40,17 +36,8 @@ struct Entry {
 impl Entry {
     /// What it takes in memory, without the map's own overhead.
     fn bytes(&self) -> i64 {
-        let token = self.token.as_ref().map_or(0, |token| token.expose().len());
-        let accepted = self.accepted.capacity() * mem::size_of::<TokenDigest>();
-        (mem::size_of::<(Subject, Self)>() + self.body.len() + token + accepted) as i64
-    }
-
-    /// Makes `token` the one to refresh with.
-    fn accept(&mut self, token: Token, digest: TokenDigest) {
-        self.accepted.retain(|accepted| *accepted != digest);
-        self.accepted.truncate(ACCEPTED - 1);
-        self.accepted.insert(0, digest);
-        self.token = Some(token);
+        let heap = self.body.len() + self.accepted.heap_bytes();
+        (mem::size_of::<(Subject, Self)>() + heap) as i64
     }
 }
 
@@ -138,12 +125,11 @@ impl Cache {
             body,
             freshness: Freshness::new(now, expiration, self.retention),
             accepted: before.map(|entry| entry.accepted).unwrap_or_default(),
-            token: None,
             asked: AtomicBool::new(false),
             last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
             failures: 0,
         };
-        entry.accept(token, digest);
+        entry.accepted.add(token, digest);
         self.metrics.entries.inc();
         self.metrics.bytes.add(entry.bytes());
         self.entries.insert(subject, entry);
@@ -158,7 +144,7 @@ impl Cache {
                 return Lookup::Nothing;
             };
             let before = entry.bytes();
-            entry.accept(token, digest);
+            entry.accepted.add(token, digest);
             self.metrics.bytes.add(entry.bytes() - before);
         }
         self.get(subject, &digest, now)
@@ -170,9 +156,9 @@ impl Cache {
         let Some(mut entry) = self.entries.get_mut(subject) else {
             return;
         };
-        let Some(at) = entry.accepted.iter().position(|known| known == digest) else {
+        if !entry.accepted.contains(digest) {
             return;
-        };
+        }
         if kind != RefusalKind::BadToken || matches!(subject, Subject::Bearer(_)) {
             drop(entry);
             self.remove(subject);
@@ -180,10 +166,7 @@ impl Cache {
         }
         // The pod may hold a newer token already, and will show it.
         let before = entry.bytes();
-        entry.accepted.remove(at);
-        if at == 0 {
-            entry.token = None;
-        }
+        entry.accepted.revoke(digest);
         self.metrics.bytes.add(entry.bytes() - before);
     }
 
@@ -215,7 +198,7 @@ impl Cache {
             *nearest = expiration.min(*nearest);
             if entry.freshness.refresh_at <= now
                 && entry.asked.load(Relaxed)
-                && let Some(token) = &entry.token
+                && let Some(token) = entry.accepted.token()
             {
                 upkeep.due.push((*entry.key(), token.clone(), expiration));
             }
@@ -248,7 +231,7 @@ impl Cache {
     /// Gives an answer to the one client that comes back for it.
     fn hand_over(&self, subject: &Subject, digest: &TokenDigest, now: SystemTime) -> Lookup {
         let taken = self.entries.remove_if(subject, |_, entry| {
-            entry.accepted.first() == Some(digest)
+            entry.accepted.contains(digest)
                 && entry.freshness.age(now) < HAND_OVER
                 && entry.freshness.expiration > now
         });

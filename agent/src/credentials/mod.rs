@@ -7,6 +7,7 @@
 
 use crate::types::{PodUid, TokenDigest};
 
+mod accepted;
 mod body;
 mod cache;
 mod clock;
@@ -16,6 +17,7 @@ mod flight;
 mod freshness;
 mod health;
 mod jitter;
+mod jwks;
 mod limiter;
 mod line;
 mod metrics;
@@ -30,6 +32,7 @@ mod verify;
 pub use clock::Clock;
 pub use config::Config;
 pub use error::{CredentialError, RefusalKind};
+pub use jwks::ClusterKeys;
 pub use metrics::Metrics;
 pub use store::Store;
 pub use verify::{Verdict, VerifyToken};

@@ -1,6 +1,11 @@
 //! The listeners in network namespaces, opened and closed as pods come and go.
 
-use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+};
 
 use podcreds_common::Endpoint;
 use tokio::{
@@ -18,20 +23,28 @@ use super::{
     programs::Programs,
 };
 
-/// The namespaces that have listeners of ours.
+/// Where listeners are: in a namespace, for all of its pods or for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) netns: NetnsId,
+    /// A pod's cgroup id, in a namespace whose pods must not wait in one queue.
+    pub(super) only: Option<u64>,
+}
+
+/// The places that have listeners of ours.
 pub(super) struct Namespaces {
-    open: HashMap<NetnsId, Namespace>,
+    open: HashMap<Place, Namespace>,
     acceptor: Arc<Acceptor>,
     /// Runs the accept loops.
     serving: Handle,
     /// Turns true once, to end the accept loops.
     stop: watch::Sender<bool>,
     /// Hears of namespaces whose IPv6 addresses have changed.
-    changed: mpsc::UnboundedSender<NetnsId>,
+    changed: mpsc::UnboundedSender<Place>,
     metrics: Metrics,
 }
 
-/// One namespace with listeners of ours.
+/// One place with listeners of ours.
 struct Namespace {
     netns: Netns,
     endpoint: Endpoint,
@@ -55,7 +68,7 @@ impl Namespaces {
         acceptor: Arc<Acceptor>,
         serving: Handle,
         metrics: Metrics,
-    ) -> (Self, mpsc::UnboundedReceiver<NetnsId>) {
+    ) -> (Self, mpsc::UnboundedReceiver<Place>) {
         let (changed, changes) = mpsc::unbounded_channel();
         let namespaces = Self {
             open: HashMap::new(),
@@ -68,29 +81,33 @@ impl Namespaces {
         (namespaces, changes)
     }
 
-    /// Counts one more pod into a namespace, and listens there if it is the first. Says where.
-    pub(super) fn join(&mut self, programs: &mut Programs, netns: Netns) -> io::Result<Endpoint> {
-        let id = netns.id();
-        if !self.open.contains_key(&id) {
-            let namespace = self.listen(programs, netns)?;
-            self.open.insert(id, namespace);
-            self.metrics.namespaces.inc();
+    /// Counts one more pod into a place in `netns`, and listens there if it is the first. Says where.
+    pub(super) fn join(
+        &mut self,
+        programs: &mut Programs,
+        place: Place,
+        netns: Netns,
+    ) -> io::Result<Endpoint> {
+        if !self.open.contains_key(&place) {
+            let namespace = self.listen(programs, place, netns)?;
+            self.open.insert(place, namespace);
+            self.count();
         }
-        let namespace = self.open.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
+        let namespace = self.open.get_mut(&place).ok_or(io::ErrorKind::NotFound)?;
         namespace.pods += 1;
         Ok(namespace.endpoint)
     }
 
-    /// Counts one pod out of a namespace, and closes its listeners with the last.
-    pub(super) fn leave(&mut self, id: NetnsId) {
-        let Some(namespace) = self.open.get_mut(&id) else {
+    /// Counts one pod out of a place, and closes its listeners with the last.
+    pub(super) fn leave(&mut self, place: Place) {
+        let Some(namespace) = self.open.get_mut(&place) else {
             return;
         };
         namespace.pods -= 1;
         if namespace.pods > 0 {
             return;
         }
-        if let Some(namespace) = self.open.remove(&id) {
+        if let Some(namespace) = self.open.remove(&place) {
             for task in std::iter::once(&namespace.v4).chain(&namespace.v6) {
                 task.abort();
                 self.metrics.listeners.dec();
@@ -98,25 +115,32 @@ impl Namespaces {
             if let Some(task) = namespace.addresses {
                 task.abort();
             }
-            self.metrics.namespaces.dec();
+            self.count();
         }
     }
 
-    /// The namespaces that are open.
-    pub(super) fn ids(&self) -> Vec<NetnsId> {
+    /// Sets the gauge: a namespace counts once, however many places it has.
+    fn count(&self) {
+        let namespaces: HashSet<NetnsId> = self.open.keys().map(|place| place.netns).collect();
+        let count = i64::try_from(namespaces.len()).unwrap_or(i64::MAX);
+        self.metrics.namespaces.set(count);
+    }
+
+    /// The places that are open.
+    pub(super) fn places(&self) -> Vec<Place> {
         self.open.keys().copied().collect()
     }
 
-    /// Brings the listeners in line with what the namespace has and needs: one that has died is opened
+    /// Brings the listeners of a place in line with what the namespace has and needs: one that has died is opened
     /// anew, and IPv6 may have come or gone. Says where to send pods from now on, if that is elsewhere.
     ///
     /// An IPv6 listener that is of no more use is open until [`Self::retire_v6`].
     pub(super) fn refresh(
         &mut self,
         programs: &mut Programs,
-        id: NetnsId,
+        place: Place,
     ) -> io::Result<Option<Endpoint>> {
-        let Some(namespace) = self.open.get_mut(&id) else {
+        let Some(namespace) = self.open.get_mut(&place) else {
             return Ok(None);
         };
         if namespace.v6.as_ref().is_some_and(JoinHandle::is_finished) {
@@ -136,13 +160,13 @@ impl Namespaces {
                 has_ipv6: listener::has_ipv6(),
             })
         })?;
-        self.apply(programs, id, visit)
+        self.apply(programs, place, visit)
     }
 
     fn apply(
         &mut self,
         programs: &mut Programs,
-        id: NetnsId,
+        place: Place,
         visit: Visit,
     ) -> io::Result<Option<Endpoint>> {
         for listener in visit.v4.iter().chain(&visit.v6) {
@@ -153,7 +177,7 @@ impl Namespaces {
             visit.v4.map(|v4| self.serve(v4)),
             visit.v6.map(|v6| self.serve(v6)),
         );
-        let Some(namespace) = self.open.get_mut(&id) else {
+        let Some(namespace) = self.open.get_mut(&place) else {
             return Ok(None);
         };
         let before = namespace.endpoint;
@@ -173,8 +197,8 @@ impl Namespaces {
     }
 
     /// Closes an IPv6 listener that pods are no longer sent to.
-    pub(super) fn retire_v6(&mut self, id: NetnsId) {
-        if let Some(namespace) = self.open.get_mut(&id)
+    pub(super) fn retire_v6(&mut self, place: Place) {
+        if let Some(namespace) = self.open.get_mut(&place)
             && namespace.endpoint.port6 == 0
             && let Some(task) = namespace.v6.take()
         {
@@ -195,11 +219,11 @@ impl Namespaces {
                 let _ended = task.await;
                 self.metrics.listeners.dec();
             }
-            self.metrics.namespaces.dec();
         }
+        self.count();
     }
 
-    fn listen(&self, programs: &mut Programs, netns: Netns) -> io::Result<Namespace> {
+    fn listen(&self, programs: &mut Programs, place: Place, netns: Netns) -> io::Result<Namespace> {
         let (addresses, v4, v6) = netns.run(|| {
             // First the subscription, so that no change after the look at the addresses is missed.
             let addresses = addresses::subscribe();
@@ -215,7 +239,7 @@ impl Namespaces {
             reserved: 0,
         };
         let addresses = match addresses {
-            Ok(socket) => Some(self.watch(socket, netns.id())),
+            Ok(socket) => Some(self.watch(socket, place)),
             Err(error) => {
                 tracing::warn!(%error, "changes of a pod's IPv6 addresses will be noticed late");
                 None
@@ -239,10 +263,10 @@ impl Namespaces {
             .spawn(acceptor.run(listener.socket, listener.netns, stop))
     }
 
-    fn watch(&self, socket: OwnedFd, id: NetnsId) -> JoinHandle<()> {
+    fn watch(&self, socket: OwnedFd, place: Place) -> JoinHandle<()> {
         let changed = self.changed.clone();
         tokio::spawn(async move {
-            if let Err(error) = addresses::watch(socket, || changed.send(id).is_ok()).await {
+            if let Err(error) = addresses::watch(socket, || changed.send(place).is_ok()).await {
                 tracing::warn!(%error, "a watch on a pod's IPv6 addresses ended");
             }
         })

@@ -14,8 +14,8 @@ use super::{
     accept::{KnownPod, Registry},
     discovery::{Change, PodCgroup},
     metrics::Metrics,
-    namespaces::Namespaces,
-    netns::{Netns, NetnsId},
+    namespaces::{Namespaces, Place},
+    netns::Netns,
     processes::{self, Verdict, Witness},
     programs::Programs,
 };
@@ -25,6 +25,10 @@ use crate::types::PodUid;
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// How often they are looked at in the long run.
 const LAST_LOOK: Duration = Duration::from_secs(10);
+
+/// How long a pod's processes are all in the host's namespace before it counts as a hostNetwork pod. A
+/// container runtime's helper is there for milliseconds.
+const HOST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a pod's processes may tell nothing.
 const INVISIBLE: &str = "its processes cannot be seen: the agent must run in the host's PID namespace \
@@ -37,7 +41,8 @@ pub type OnPodGone = Box<dyn Fn(PodUid) + Send>;
 pub(super) struct Pods {
     programs: Programs,
     namespaces: Namespaces,
-    host: NetnsId,
+    /// Where every pod may go that calls from the host's namespace and has no listeners there yet.
+    host: Place,
     host_endpoint: Endpoint,
     host_published: bool,
     registry: Arc<Registry>,
@@ -50,8 +55,8 @@ pub(super) struct Pods {
 struct Pod {
     uid: PodUid,
     path: PathBuf,
-    /// Its own network namespace. A hostNetwork pod has none, nor has one whose first process is to come.
-    netns: Option<NetnsId>,
+    /// Where it has listeners of its own. A pod whose first process is to come has none.
+    place: Option<Place>,
     /// Who says so.
     witness: Option<Witness>,
     /// Where its listeners are.
@@ -74,13 +79,16 @@ impl Pods {
         on_gone: OnPodGone,
         metrics: Metrics,
     ) -> io::Result<Self> {
-        let id = host.id();
-        let host_endpoint = namespaces.join(&mut programs, host)?;
+        let place = Place {
+            netns: host.id(),
+            only: None,
+        };
+        let host_endpoint = namespaces.join(&mut programs, place, host)?;
         programs.publish_host(host_endpoint)?;
         Ok(Self {
             programs,
             namespaces,
-            host: id,
+            host: place,
             host_endpoint,
             host_published: true,
             registry,
@@ -147,22 +155,22 @@ impl Pods {
 
     /// Sees whether all listeners are alive, and whether IPv6 has come or gone where nobody said so.
     pub(super) fn refresh_all(&mut self) {
-        for id in self.namespaces.ids() {
-            self.refresh(id);
+        for place in self.namespaces.places() {
+            self.refresh(place);
         }
     }
 
-    /// The same for one namespace, after its IPv6 addresses have changed.
-    pub(super) fn refresh(&mut self, id: NetnsId) {
-        match self.namespaces.refresh(&mut self.programs, id) {
-            Ok(Some(endpoint)) => self.move_pods(id, endpoint),
+    /// The same for one place, after the IPv6 addresses there have changed.
+    pub(super) fn refresh(&mut self, place: Place) {
+        match self.namespaces.refresh(&mut self.programs, place) {
+            Ok(Some(endpoint)) => self.move_pods(place, endpoint),
             Ok(None) => {}
             Err(error) => {
                 self.metrics.errors.inc();
                 tracing::warn!(%error, "cannot listen anew in a network namespace; it will be tried again");
             }
         }
-        if id == self.host && !self.host_published {
+        if place == self.host && !self.host_published {
             let published = self.programs.publish_host(self.host_endpoint);
             self.host_published = self.succeeded(published);
         }
@@ -181,7 +189,7 @@ impl Pods {
         let pod = Pod {
             uid,
             path,
-            netns: None,
+            place: None,
             witness: None,
             endpoint: Endpoint::default(),
             published: false,
@@ -214,8 +222,8 @@ impl Pods {
             tracing::error!(pod_uid = %pod.uid, %error, "cannot make the kernel forget a pod");
         }
         self.registry.remove(&id);
-        if let Some(netns) = pod.netns {
-            self.namespaces.leave(netns);
+        if let Some(place) = pod.place {
+            self.namespaces.leave(place);
         }
         tracing::debug!(pod_uid = %pod.uid, "a pod is gone");
         if !self.known.values().any(|other| other.uid == pod.uid) {
@@ -223,24 +231,46 @@ impl Pods {
         }
     }
 
-    /// Sees which namespace is the pod's now, and listens there.
+    /// Sees where the pod's processes are now, and listens there.
     fn follow_namespace(&mut self, id: u64) -> io::Result<()> {
         let Some(pod) = self.known.get_mut(&id) else {
             return Ok(());
         };
-        let (netns, witness) =
-            match processes::own_netns(&pod.path, self.host, pod.witness.as_ref()) {
-                Verdict::Found(netns, witness) => (netns, witness),
-                Verdict::Same | Verdict::Nothing => return Ok(()),
-                Verdict::Invisible => return Err(io::Error::other(INVISIBLE)),
-            };
-        let found = netns.id();
-        if pod.netns == Some(found) {
-            pod.witness = Some(witness);
+        let host = self.host.netns;
+        match processes::own_netns(&pod.path, host, pod.witness.as_ref()) {
+            Verdict::Found(netns, witness) => {
+                let place = Place {
+                    netns: netns.id(),
+                    only: None,
+                };
+                self.settle(id, place, netns)?;
+                if let Some(pod) = self.known.get_mut(&id) {
+                    pod.witness = Some(witness);
+                }
+                Ok(())
+            }
+            // A queue of its own, so that it need not stand in one with the other hostNetwork pods.
+            Verdict::Host if pod.place.is_none() && pod.delay > HOST_PATIENCE => {
+                let place = Place {
+                    netns: host,
+                    only: Some(id),
+                };
+                self.settle(id, place, Netns::of_agent()?)
+            }
+            Verdict::Same | Verdict::Host | Verdict::Nothing => Ok(()),
+            Verdict::Invisible => Err(io::Error::other(INVISIBLE)),
+        }
+    }
+
+    /// Listens for a pod at a place, and gives up the one where it was.
+    fn settle(&mut self, id: u64, place: Place, netns: Netns) -> io::Result<()> {
+        let Some(pod) = self.known.get_mut(&id) else {
+            return Ok(());
+        };
+        if pod.place == Some(place) {
             return Ok(());
         }
-        pod.endpoint = self.namespaces.join(&mut self.programs, netns)?;
-        pod.witness = Some(witness);
+        pod.endpoint = self.namespaces.join(&mut self.programs, place, netns)?;
         pod.published = false;
         tracing::debug!(pod_uid = %pod.uid, port4 = pod.endpoint.port4, port6 = pod.endpoint.port6,
             "listening in a pod's network namespace");
@@ -248,7 +278,7 @@ impl Pods {
             uid: pod.uid,
             netns: pod.endpoint.netns,
         };
-        let left = pod.netns.replace(found);
+        let left = pod.place.replace(place);
         // First the accept loops must know the pod, then the kernel may send it to them.
         self.registry.insert(id, known);
         let published = self.publish(id);
@@ -258,21 +288,21 @@ impl Pods {
         published
     }
 
-    /// Sends the pods of a namespace elsewhere, then closes what they no longer use.
-    fn move_pods(&mut self, netns: NetnsId, endpoint: Endpoint) {
+    /// Sends the pods of a place elsewhere, then closes what they no longer use.
+    fn move_pods(&mut self, place: Place, endpoint: Endpoint) {
         tracing::debug!(
             port4 = endpoint.port4,
             port6 = endpoint.port6,
             "listeners have changed"
         );
-        if netns == self.host {
+        if place == self.host {
             self.host_endpoint = endpoint;
             let published = self.programs.publish_host(endpoint);
             self.host_published = self.succeeded(published);
         }
         let mut moved = Vec::new();
         for (id, pod) in &mut self.known {
-            if pod.netns == Some(netns) {
+            if pod.place == Some(place) {
                 pod.endpoint = endpoint;
                 pod.published = false;
                 moved.push(*id);
@@ -283,7 +313,7 @@ impl Pods {
             let published = self.publish(id);
             self.succeeded(published);
         }
-        self.namespaces.retire_v6(netns);
+        self.namespaces.retire_v6(place);
     }
 
     fn succeeded(&self, result: io::Result<()>) -> bool {

@@ -29,7 +29,9 @@ pub(super) enum Verdict {
     Same,
     /// This is its namespace, says this witness.
     Found(Netns, Witness),
-    /// There is no process yet, or they are all in the host's namespace.
+    /// Its processes are all in the host's namespace, for now.
+    Host,
+    /// There is no process yet.
     Nothing,
     /// It has processes, and none of them can be seen from the agent's PID namespace.
     Invisible,
@@ -46,10 +48,10 @@ pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> Ve
     if last.is_some_and(|witness| witness.stands(pod)) {
         return Verdict::Same;
     }
-    let mut invisible = false;
+    let mut others = Others::default();
     let mut first: Option<(Netns, Witness)> = None;
     for container in subdirectories(pod) {
-        let Some((netns, witness)) = first_of(pod, &container, host, &mut invisible) else {
+        let Some((netns, witness)) = first_of(pod, &container, host, &mut others) else {
             continue;
         };
         if last.is_some_and(|last| last.netns == witness.netns) {
@@ -59,9 +61,17 @@ pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> Ve
     }
     match first {
         Some((netns, witness)) => Verdict::Found(netns, witness),
-        None if invisible => Verdict::Invisible,
+        None if others.in_host => Verdict::Host,
+        None if others.invisible => Verdict::Invisible,
         None => Verdict::Nothing,
     }
+}
+
+/// Processes that do not decide.
+#[derive(Default)]
+struct Others {
+    in_host: bool,
+    invisible: bool,
 }
 
 /// The first process of a container that is not in the host's namespace.
@@ -69,11 +79,11 @@ fn first_of(
     pod: &Path,
     container: &Path,
     host: NetnsId,
-    invisible: &mut bool,
+    others: &mut Others,
 ) -> Option<(Netns, Witness)> {
     members(container).into_iter().find_map(|pid| {
         // A process in a PID namespace that cannot be seen from here is listed as 0.
-        *invisible |= pid == 0;
+        others.invisible |= pid == 0;
         let started = start_time(pid)?;
         let netns = Netns::of_process(pid).ok()?;
         let witness = Witness {
@@ -82,7 +92,9 @@ fn first_of(
             netns: netns.id(),
         };
         // It may have ended, and its number may have been given to another, while it was looked at.
-        (netns.id() != host && witness.stands(pod)).then_some((netns, witness))
+        let stands = witness.stands(pod);
+        others.in_host |= stands && netns.id() == host;
+        (stands && netns.id() != host).then_some((netns, witness))
     })
 }
 
@@ -195,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_in_the_hosts_namespace_say_nothing() {
+    fn a_process_that_is_elsewhere_by_its_own_account_says_nothing() {
         let pod = pod_with(&format!("{}\n4194305\n", std::process::id()));
         assert!(matches!(verdict_on(pod.path()), Verdict::Nothing));
     }

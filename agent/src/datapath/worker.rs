@@ -17,8 +17,8 @@ use super::{
     accept::{Acceptor, Registry},
     discovery::Discovery,
     metrics::KernelCollector,
-    namespaces::Namespaces,
-    netns::{self, Netns, NetnsId},
+    namespaces::{Namespaces, Place},
+    netns::{self, Netns},
     pods::Pods,
     preflight,
     programs::{Links, Programs},
@@ -36,7 +36,7 @@ type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 struct Worker {
     discovery: Discovery,
     pods: Pods,
-    addresses: mpsc::UnboundedReceiver<NetnsId>,
+    addresses: mpsc::UnboundedReceiver<Place>,
     links: Links,
 }
 
@@ -132,7 +132,7 @@ impl Worker {
             tokio::select! {
                 request = stop.recv() => break request,
                 changes = self.discovery.next() => self.pods.apply(changes),
-                Some(netns) = self.addresses.recv() => self.pods.refresh(netns),
+                Some(place) = self.addresses.recv() => self.pods.refresh(place),
                 _ = scan.tick() => {
                     let changes = self.discovery.scan();
                     self.pods.apply(changes);

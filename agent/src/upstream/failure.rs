@@ -96,7 +96,7 @@ fn retry_after(raw: &HttpResponse, now: SystemTime) -> Option<Duration> {
 }
 
 /// The messages of an error and of what caused it, as far as they say something new.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -9,9 +9,11 @@ use crate::types::{Credentials, Token};
 mod answer;
 mod eks_auth;
 mod failure;
+mod keys;
 mod metrics;
 
 pub use eks_auth::{Config, EksAuth, SetupError};
+pub use keys::{FetchKeys, KeysError};
 pub use metrics::Metrics;
 
 /// Exchanges a pod's token for the credentials of its role.

@@ -148,7 +148,7 @@ impl PodBuilder {
     pub fn start(self) -> Pod {
         let cgroup = self.cgroup();
         let app = names::container(self.driver, &cgroup);
-        fs::create_dir_all(&app).unwrap_or_else(|why| panic!("cannot make {app:?}: {why}"));
+        fs::create_dir_all(&cgroup).unwrap_or_else(|why| panic!("cannot make {cgroup:?}: {why}"));
         // From here on the pod is removed when something goes wrong.
         let mut pod = Pod {
             claims: Claims::new(
@@ -166,7 +166,10 @@ impl PodBuilder {
             sandbox: self.sandbox,
             pause: None,
         };
+        // A container runtime makes the sandbox first, so that it is the oldest container.
         pod.restart_pause();
+        let app = pod.app_cgroup();
+        fs::create_dir(app).unwrap_or_else(|why| panic!("cannot make {app:?}: {why}"));
         pod.write_token(&Issuer::cluster().sign(&pod.claims));
         pod
     }

@@ -17,6 +17,7 @@ mod days;
 mod fake;
 mod flights;
 mod freshness;
+mod lookup;
 mod model;
 mod refusals;
 mod rotation;
