@@ -171,11 +171,11 @@ impl Cache {
     }
 
     /// Puts off the next refresh after one that failed.
-    pub(super) fn postpone(&self, subject: &Subject, now: SystemTime, at_least: Duration) {
+    pub(super) fn postpone(&self, subject: &Subject, now: SystemTime) {
         if let Some(mut entry) = self.entries.get_mut(subject) {
             let failures = entry.failures;
             entry.failures += 1;
-            entry.freshness.postpone(now, failures, at_least);
+            entry.freshness.postpone(now, failures);
         }
     }
 
@@ -190,7 +190,7 @@ impl Cache {
         let mut expired = Vec::new();
         for entry in &self.entries {
             let expiration = entry.freshness.expiration;
-            if expiration <= now || (self.is_off() && entry.freshness.age(now) >= HAND_OVER) {
+            if self.is_over(&entry, now) {
                 expired.push(*entry.key());
                 continue;
             }
@@ -204,16 +204,30 @@ impl Cache {
             }
         }
         for subject in expired {
-            self.remove(&subject);
+            // Newer ones may have come in the meantime.
+            let removed = self
+                .entries
+                .remove_if(&subject, |_, entry| self.is_over(entry, now));
+            if let Some((_, entry)) = removed {
+                self.uncount(&entry);
+            }
         }
         upkeep.due.sort_by_key(|(_, _, expiration)| *expiration);
         upkeep
     }
 
+    /// Whether nobody can get an entry any more.
+    fn is_over(&self, entry: &Entry, now: SystemTime) -> bool {
+        entry.freshness.expiration <= now
+            || (self.is_off() && entry.freshness.age(now) >= HAND_OVER)
+    }
+
     /// Drops the entries that have gone unused for longest.
     fn make_room(&self) {
-        let Some(surplus) = self.entries.len().checked_sub(self.capacity.max(1)) else {
-            return;
+        // Where the cache is off, what waits for its client goes by itself within seconds.
+        let surplus = match self.is_off() {
+            true => 0,
+            false => self.entries.len().saturating_sub(self.capacity),
         };
         for _ in 0..surplus {
             let oldest = self

@@ -1,9 +1,6 @@
 //! The flights: one task per line, which exchanges its tokens one by one.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use dashmap::{Entry as Slot, mapref::one::RefMut};
@@ -26,8 +23,8 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// What an exchange brought.
-type Answer = Result<Credentials, UpstreamError>;
+/// What an exchange brought: the response's body, and when its credentials expire.
+type Answer = Result<(Bytes, SystemTime), UpstreamError>;
 
 impl Shared {
     /// Exchanges the tokens in a line until none is left.
@@ -48,6 +45,7 @@ impl Shared {
                     }
                     self.pass(&subject, id, &token, &digest, &wake).await;
                     let answer = self.upstream.assume_role(token.clone()).await;
+                    let answer = answer.and_then(|credentials| self.usable(&credentials));
                     self.report(&answer);
                     self.settle(subject, id, token, digest, answer);
                 }
@@ -100,11 +98,14 @@ impl Shared {
                     Lookup::Stale(_) | Lookup::Nothing => None,
                 }
             }
-            Verdict::Forged => Some(Err(CredentialError::Refused {
-                kind: RefusalKind::BadToken,
-                code: "InvalidTokenException".to_owned(),
-                message: "the cluster has not signed this token".to_owned(),
-            })),
+            Verdict::Forged => {
+                self.metrics.forged.inc();
+                Some(Err(CredentialError::Refused {
+                    kind: RefusalKind::BadToken,
+                    code: "InvalidTokenException".to_owned(),
+                    message: "the cluster has not signed this token".to_owned(),
+                }))
+            }
             Verdict::Genuine { .. } | Verdict::Unknown => None,
         }
     }
@@ -144,6 +145,16 @@ impl Shared {
         }
     }
 
+    /// The response for credentials that a pod can use.
+    fn usable(&self, credentials: &Credentials) -> Answer {
+        if credentials.expiration <= self.clock.now() {
+            return Err(UpstreamError::unavailable("the credentials have expired"));
+        }
+        let body = body(credentials)
+            .ok_or_else(|| UpstreamError::unavailable("the expiration is no date"))?;
+        Ok((body, credentials.expiration))
+    }
+
     /// Lets the limiter and the log know how EKS Auth is doing.
     fn report(&self, answer: &Answer) {
         match answer {
@@ -174,14 +185,6 @@ impl Shared {
             Some(Purpose::Refresh(_)) => "refresh",
             Some(Purpose::Asked) | None => "asked",
         };
-        let answer = answer.and_then(|credentials| {
-            let body = body(&credentials)
-                .ok_or_else(|| UpstreamError::unavailable("the expiration is no date"))?;
-            if credentials.expiration <= self.clock.now() {
-                return Err(UpstreamError::unavailable("the credentials have expired"));
-            }
-            Ok((body, credentials.expiration))
-        });
         let outcome = match answer {
             Ok((body, expiration)) => {
                 self.accepted(&mut line, subject, token, digest, body, expiration);
@@ -195,12 +198,8 @@ impl Shared {
                 self.refused(&mut line, subject, digest, kind, code, message);
                 "refused"
             }
-            Err(
-                ref error @ (UpstreamError::Throttled { retry_after }
-                | UpstreamError::Unavailable { retry_after, .. }),
-            ) => {
-                let retry_after = retry_after.unwrap_or_default();
-                self.failed(&mut line, subject, digest, error.to_string(), retry_after);
+            Err(error) => {
+                self.failed(&mut line, subject, digest, error.to_string());
                 "failed"
             }
         };
@@ -255,18 +254,11 @@ impl Shared {
     }
 
     /// An exchange failed and will be tried again: soon if somebody waits, else some time later.
-    fn failed(
-        &self,
-        line: &mut Line,
-        subject: Subject,
-        digest: TokenDigest,
-        reason: String,
-        retry_after: Duration,
-    ) {
+    fn failed(&self, line: &mut Line, subject: Subject, digest: TokenDigest, reason: String) {
         if let Some(Purpose::Refresh(_)) = line.purpose(&digest) {
-            self.cache.postpone(&subject, self.clock.now(), retry_after);
+            self.cache.postpone(&subject, self.clock.now());
         }
         let patience = self.config.patience;
-        line.failed(&digest, reason, retry_after, patience, Instant::now());
+        line.failed(&digest, reason, patience, Instant::now());
     }
 }

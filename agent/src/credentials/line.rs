@@ -194,12 +194,11 @@ impl Line {
     }
 
     /// Sends a token whose exchange failed to the back of the line, or home if nobody has asked
-    /// for it for longer than `patience`. The next try is not before `retry_after`.
+    /// for it for longer than `patience`.
     pub(super) fn failed(
         &mut self,
         digest: &TokenDigest,
         reason: String,
-        retry_after: Duration,
         patience: Duration,
         now: Instant,
     ) {
@@ -215,7 +214,7 @@ impl Line {
             .saturating_mul(1 << ticket.failures.min(16))
             .min(LONGEST_PAUSE);
         ticket.failures += 1;
-        ticket.not_before = now + jitter::between(pause, 0.75, 1.0).max(retry_after);
+        ticket.not_before = now + jitter::between(pause, 0.75, 1.0);
         ticket.progress.send_replace(Progress::Failing(reason));
     }
 

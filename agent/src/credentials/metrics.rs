@@ -34,6 +34,8 @@ pub struct Metrics {
     pub(super) nearest_expiry: Gauge,
     /// Tokens that got credentials without an exchange, by their signature.
     pub(super) adopted: IntCounter,
+    /// Tokens that the cluster has not signed, though they say so.
+    pub(super) forged: IntCounter,
     /// Refused tokens that are remembered.
     pub(super) refusals: IntGauge,
     /// Pods with a token in line.
@@ -88,6 +90,10 @@ impl Metrics {
             adopted: counter(
                 "podcreds_tokens_adopted_total",
                 "Rotated tokens that were accepted by their signature alone",
+            )?,
+            forged: counter(
+                "podcreds_tokens_forged_total",
+                "Tokens that one of the cluster's keys has not signed, though they say so",
             )?,
             refusals: gauge(
                 "podcreds_refusals_remembered",

@@ -81,6 +81,7 @@ async fn a_forged_token_costs_no_call() {
     store.trust(Arc::new(Keys));
     assert!(was_refused(&ask(&store, pod(1), "forged").await));
     assert_eq!(fake.calls().len(), 0);
+    assert_eq!(store.0.metrics.forged.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,4 +94,32 @@ async fn only_the_last_few_tokens_of_a_pod_are_good() {
     let good = (0..5).filter(|n| store.cached(&pod(1), &digest(*n)).is_some());
     assert_eq!(good.collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(fake.calls().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_long_outage_with_a_rotation_in_it_fails_no_request() {
+    let (fake, store, clock) = generous(SOON);
+    store.trust(Arc::new(Keys));
+    let ask_all = async |rotation: &str| {
+        for n in 0..20 {
+            let token = format!("genuine-{n}-{rotation}");
+            let body = ask(&store, pod(n), &token).await.unwrap();
+            assert!(body.starts_with(format!(r#"{{"AccessKeyId":"genuine-{n}-"#).as_bytes()));
+        }
+    };
+    for minute in 0..5 * 60 {
+        match minute {
+            120 => fake.now(|_| Err(UpstreamError::unavailable("down"))),
+            180 => fake.now(move |token| Ok(credentials(token, clock.now() + 6 * HOUR))),
+            _ => {}
+        }
+        ask_all(if minute < 150 { "a" } else { "b" }).await;
+        sleep(MINUTE).await;
+    }
+    let renewed = fake
+        .calls()
+        .iter()
+        .filter(|call| call.ends_with('b'))
+        .count();
+    assert!(renewed >= 20, "the new tokens renew: {renewed}");
 }

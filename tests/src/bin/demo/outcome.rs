@@ -60,12 +60,18 @@ impl Identified {
         let mut connects = grown(before, after, "podcreds_kernel_connects_total", "outcome");
         // Whatever else runs on the host may connect meanwhile.
         connects.retain(|outcome| outcome.starts_with("redirected"));
-        let decisions = grown(
+        let mut decisions = grown(
             before,
             after,
             "podcreds_identity_decisions_total",
             "decision",
         );
+        let hits = [("result", "hit")];
+        let hit = growth(before, after, "podcreds_cache_requests_total", &hits) > 0.0;
+        if decisions.is_empty() && hit {
+            // For the kernel's pod this very token was in memory: it has matched before.
+            decisions.push("matched".to_owned());
+        }
         Self {
             connects,
             decisions,

@@ -1,0 +1,56 @@
+//! Installs what the other commands need, and nothing that is already there.
+//!
+//! What is missing is found by asking for it (never by a record of earlier runs), so every function
+//! here may be called at any time. What can be private to the checkout goes to `target/tools`;
+//! only compilers and their libraries come from the distribution.
+
+mod apt;
+mod nginx;
+mod python;
+mod rust;
+
+use anyhow::Result;
+
+pub(crate) use nginx::nginx;
+pub(crate) use python::venv;
+
+use apt::Wanted;
+
+/// `unshare`, with which tests make namespaces that are no pod's.
+const NAMESPACES: Wanted<'_> = Wanted::command("unshare", "util-linux");
+/// `ip`, with which simulated pods bring their network up.
+const IPROUTE: Wanted<'_> = Wanted::command("ip", "iproute2");
+
+pub(crate) fn everything() -> Result<()> {
+    for_build()?;
+    for_lint()?;
+    for_demo()?;
+    for_load()?;
+    eprintln!("Everything is in place: cargo xtask build | test | lint | demo | load");
+    Ok(())
+}
+
+pub(crate) fn for_build() -> Result<()> {
+    rust::toolchain()?;
+    rust::bpf_linker()
+}
+
+pub(crate) fn for_test() -> Result<()> {
+    for_build()?;
+    apt::install("simulated pods", &[NAMESPACES, IPROUTE])
+}
+
+pub(crate) fn for_lint() -> Result<()> {
+    for_build()?;
+    rust::cargo_deny()
+}
+
+pub(crate) fn for_demo() -> Result<()> {
+    for_test()?;
+    python::install()
+}
+
+pub(crate) fn for_load() -> Result<()> {
+    for_test()?;
+    nginx::install()
+}

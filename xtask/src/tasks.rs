@@ -1,0 +1,123 @@
+//! The commands proper: each sets up what it needs, then lets cargo do the work.
+
+use anyhow::Result;
+
+use crate::{
+    run::{run, step},
+    setup, workspace,
+    workspace::{built, cargo},
+};
+
+/// The eBPF crate builds for another machine; `agent/build.rs` builds it from within.
+const EVERYTHING_FOR_THE_HOST: [&str; 4] =
+    ["--locked", "--workspace", "--exclude", "podcreds-ebpf"];
+
+/// How the eBPF crate is compiled where it is not `agent/build.rs` that does it.
+const EBPF_TARGET: [&str; 6] = [
+    "--package",
+    "podcreds-ebpf",
+    "--target",
+    "bpfel-unknown-none",
+    "-Zbuild-std=core",
+    "--locked",
+];
+
+pub(crate) fn build(release: bool) -> Result<()> {
+    setup::for_build()?;
+    build_packages(&["podcreds"], release)
+}
+
+pub(crate) fn test(args: &[String]) -> Result<()> {
+    setup::for_test()?;
+    // One command builds programs and tests alike, so that both share one build of each dependency.
+    step("Building the agent and all tests", || {
+        run(cargo()
+            .arg("build")
+            .args(EVERYTHING_FOR_THE_HOST)
+            .args(["--bins", "--tests"]))
+    })?;
+    step("Testing", || {
+        let mut cargo = cargo();
+        cargo.args(["test", "--no-fail-fast"]);
+        if !args.iter().any(|arg| arg.starts_with("-p")) {
+            cargo.args(EVERYTHING_FOR_THE_HOST);
+        }
+        run(cargo.args(args))
+    })
+}
+
+pub(crate) fn lint() -> Result<()> {
+    setup::for_lint()?;
+    // All of them, so that one run shows all there is to mend.
+    let results = [
+        step("Formatting", || {
+            run(cargo().args(["fmt", "--all", "--check"]))
+        }),
+        step("Clippy, user space", || {
+            run(cargo().arg("clippy").args(EVERYTHING_FOR_THE_HOST).args([
+                "--all-targets",
+                "--",
+                "-Dwarnings",
+            ]))
+        }),
+        step("Clippy, eBPF", clippy_ebpf),
+        step("Licences, duplicates and sources of dependencies", || {
+            // Advisories need a database from the network: CONTRIBUTING.md says how to check them.
+            run(cargo()
+                .args(["deny", "--locked", "--workspace"])
+                .args(["check", "bans", "licenses", "sources"]))
+        }),
+    ];
+    results.into_iter().collect()
+}
+
+fn clippy_ebpf() -> Result<()> {
+    run(cargo()
+        .arg("clippy")
+        .args(EBPF_TARGET)
+        .arg("--target-dir")
+        .arg(workspace::root().join("target/ebpf-lint"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            "--cfg=bpf_target_arch=\"x86_64\"",
+        )
+        .args(["--", "-Dwarnings"]))
+}
+
+pub(crate) fn demo(keep: bool, release: bool) -> Result<()> {
+    setup::for_demo()?;
+    build_packages(&["podcreds", "podcreds-tests"], release)?;
+    let mut demo = built("demo", release)?;
+    demo.arg("--venv").arg(setup::venv());
+    if keep {
+        demo.arg("--keep");
+    }
+    run(&mut demo)
+}
+
+pub(crate) fn load(args: &[String]) -> Result<()> {
+    setup::for_load()?;
+    build_packages(&["podcreds", "podcreds-tests"], true)?;
+    let mut load = built("load", true)?;
+    load.arg("--nginx").arg(setup::nginx()?).args(args);
+    run(&mut load)
+}
+
+fn build_packages(packages: &[&str], release: bool) -> Result<()> {
+    let kind = if release { "release" } else { "debug" };
+    step(
+        &format!("Building {} ({kind})", packages.join(", ")),
+        || {
+            let mut cargo = cargo();
+            cargo.args(["build", "--locked", "--bins"]);
+            for package in packages {
+                cargo.args(["--package", package]);
+            }
+            if release {
+                cargo.arg("--release");
+            }
+            run(&mut cargo)
+        },
+    )
+}

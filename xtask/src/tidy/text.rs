@@ -1,0 +1,143 @@
+//! Rules that look at lines, not at Rust.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::{Complaint, source::Source};
+use crate::workspace::root;
+
+/// A file that needs scrolling to be understood is two files.
+const LINES: usize = 400;
+/// Split, so that this file keeps its own rule.
+const LEFTOVERS: [&str; 4] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("todo", "!("),
+    concat!("unimple", "mented!("),
+];
+
+pub(super) fn length(file: &Source) -> Vec<Complaint> {
+    let lines = file.text.lines().count();
+    if lines <= LINES {
+        return Vec::new();
+    }
+    vec![Complaint {
+        line: lines,
+        what: format!("{lines} lines, over {LINES}: split the file"),
+    }]
+}
+
+pub(super) fn leftovers(file: &Source) -> Vec<Complaint> {
+    complain(file, |line| {
+        LEFTOVERS
+            .iter()
+            .filter(|leftover| line.contains(*leftover))
+            .map(|leftover| format!("{leftover}: do it now, or file an issue"))
+            .collect()
+    })
+}
+
+/// Complains about links in Markdown to files that are missing or outside.
+pub(super) fn links(file: &Source) -> Vec<Complaint> {
+    let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
+    complain(file, |line| {
+        line.split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#', ' ']).next())
+            .filter(|target| !target.is_empty() && !target.contains("://"))
+            .filter(|target| {
+                inside(&folder.join(target)).is_none_or(|path| !root().join(path).exists())
+            })
+            .map(|target| format!("{target} is no file of this repository"))
+            .collect()
+    })
+}
+
+/// Complains about members whose dependencies have versions of their own.
+pub(super) fn dependency_versions(file: &Source) -> Vec<Complaint> {
+    let mut in_dependencies = false;
+    complain(file, move |line| {
+        if line.starts_with('[') {
+            in_dependencies = line.ends_with("dependencies]");
+            return Vec::new();
+        }
+        let names_one = in_dependencies && line.contains('=') && !line.starts_with('#');
+        if !names_one || line.contains("workspace = true") {
+            return Vec::new();
+        }
+        vec!["take the version from the workspace".to_owned()]
+    })
+}
+
+/// The path without its detours, or `None` when it leads out of the checkout.
+fn inside(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !plain.pop() {
+                    return None;
+                }
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(plain)
+}
+
+fn complain(file: &Source, mut rule: impl FnMut(&str) -> Vec<String>) -> Vec<Complaint> {
+    file.text
+        .lines()
+        .enumerate()
+        .flat_map(|(at, line)| {
+            rule(line)
+                .into_iter()
+                .map(move |what| Complaint { line: at + 1, what })
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Source {
+        Source {
+            path: "docs/some.md".to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_long_file_is_seen() {
+        assert!(length(&file(&"x\n".repeat(LINES))).is_empty());
+        assert_eq!(length(&file(&"x\n".repeat(LINES + 1))).len(), 1);
+    }
+
+    #[test]
+    fn a_leftover_is_seen_with_its_line() {
+        let complaints = leftovers(&file(&format!("a\n// {}: later", LEFTOVERS[0])));
+        assert_eq!(complaints.len(), 1);
+        assert_eq!(complaints[0].line, 2);
+    }
+
+    #[test]
+    fn links_out_of_the_repository_or_into_nothing_are_seen() {
+        let good =
+            "[a](../Cargo.toml) [b](https://example.com/x) [c](#here) [d](../xtask/src/main.rs#L1)";
+        assert!(links(&file(good)).is_empty());
+        for bad in ["[a](../../etc)", "[a](/etc/passwd)", "[a](nothing.md#x)"] {
+            assert_eq!(links(&file(bad)).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_version_in_a_member_is_seen() {
+        let good = "[package]\nversion = \"1\"\n[dependencies]\na.workspace = true\nb = { workspace = true }";
+        assert!(dependency_versions(&file(good)).is_empty());
+        let bad = "[dev-dependencies]\na = \"1\"";
+        assert_eq!(dependency_versions(&file(bad)).len(), 1);
+    }
+}
