@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     config::{Config, Datapath as DatapathConfig},
-    credentials::{self, Clock, Store},
+    credentials::{self, Clock, ClusterKeys, Store},
     datapath::{self, Accepted, Datapath, DatapathError, Hooks, NodePath, OnAccept},
     identity::{self, Identity},
     ops::{
@@ -24,6 +24,9 @@ use crate::{
     server::{self, Server, Times},
     upstream::{self, EksAuth, SetupError},
 };
+
+/// Whom EKS Pod Identity's tokens are for.
+const AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 /// Threads for blocking work of the control runtime, such as looking names up.
 const BLOCKING_THREADS: usize = 2;
@@ -119,6 +122,11 @@ impl App {
             Clock::default(),
             credentials::Metrics::register(&registry)?,
         );
+        let keys = config.keys.clone().map(|source| {
+            let keys = ClusterKeys::new(Arc::new(source), AUDIENCE);
+            store.trust(Arc::new(keys.clone()));
+            keys
+        });
         let server = Arc::new(Server::new(
             &config.server,
             store.clone(),
@@ -126,6 +134,8 @@ impl App {
         ));
         let identity = Identity::new(
             config.identity.clone(),
+            keys,
+            control.handle().clone(),
             identity::Metrics::register(&registry)?,
         );
         let path = Path::start(config, serving, &registry, &server, identity, store)?;
@@ -177,8 +187,10 @@ impl Path {
         let on_accept = on_accept(Arc::clone(server), Arc::clone(&identity));
         Ok(match &config.datapath {
             DatapathConfig::Ebpf(datapath) => {
+                let met = Arc::clone(&identity);
                 let hooks = Hooks {
                     on_accept,
+                    on_pod_started: Box::new(move |pod| met.meet(pod)),
                     on_pod_gone: Box::new(move |pod| {
                         store.forget(pod);
                         identity.forget(pod);

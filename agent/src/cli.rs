@@ -1,6 +1,6 @@
 //! The command line, as it is typed. `config` checks what clap cannot.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -63,7 +63,15 @@ pub struct ServerArgs {
     #[arg(long = "delegate", value_name = "NAMESPACE/SERVICEACCOUNT")]
     pub delegates: Vec<ServiceAccount>,
 
-    /// Where kubelet keeps its pods' volumes; --delegate reads which pod has which service account there
+    /// Where the cluster publishes the keys that sign its tokens: /openid/v1/jwks of the API server, which
+    /// is the default in a cluster, or the issuer's
+    ///
+    /// With the keys, a token that kubelet has rotated is known without asking EKS Auth, and --delegate can
+    /// tell a pod's service account.
+    #[arg(long, value_name = "URL")]
+    pub jwks_url: Option<String>,
+
+    /// Where kubelet keeps its pods' volumes, in which --delegate finds their tokens
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR")]
     pub kubelet_root: PathBuf,
 
@@ -99,6 +107,29 @@ pub struct ServerArgs {
     )]
     pub max_connections_per_pod: u32,
 
+    /// How old credentials get before they are renewed (0: no cache)
+    #[arg(long, default_value = "3h", value_parser = parse_duration, value_name = "DURATION")]
+    pub max_credential_retention_before_renewal: Duration,
+
+    /// How many pods' credentials are kept (0: no cache)
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub max_cache_size: u32,
+
+    /// Calls to EKS Auth in a second; slower while it throttles
+    #[arg(
+        long,
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..),
+        value_name = "N"
+    )]
+    pub max_service_qps: u32,
+
+    /// How long a request waits for EKS Auth before it is told to come back in a second
+    ///
+    /// The AWS SDKs hang up after 1 to 2 seconds.
+    #[arg(long, default_value = "900ms", value_parser = parse_duration, value_name = "DURATION")]
+    pub max_request_wait: Duration,
+
     /// Address to serve metrics on
     #[arg(long, default_value = "0.0.0.0", value_parser = parse_host, value_name = "IP")]
     pub metrics_address: IpAddr,
@@ -112,8 +143,8 @@ pub struct ServerArgs {
     pub probe_port: u16,
 
     /// How long to finish what is in flight after SIGTERM
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
-    pub shutdown_grace_period: u64,
+    #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
+    pub shutdown_grace_period: Duration,
 
     /// How much to log
     #[arg(short, long, value_enum, default_value_t, value_name = "LEVEL")]
@@ -139,4 +170,12 @@ fn parse_host(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(text)
         .parse()
+}
+
+/// A duration such as `3h`, `1h30m` or `900ms`; a bare number is seconds.
+fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text),
+    }
 }

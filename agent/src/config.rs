@@ -1,6 +1,7 @@
 //! The command line, checked and taken apart into what each stage needs.
 
 use std::{
+    env,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -9,7 +10,8 @@ use http::Uri;
 
 use crate::{
     cli::{self, ServerArgs},
-    credentials, datapath, identity, server, upstream,
+    credentials, datapath, identity, server,
+    upstream::{self, KeyServer},
 };
 
 /// Everything that the agent can be told.
@@ -25,6 +27,8 @@ pub struct Config {
     pub credentials: credentials::Config,
     /// EKS Auth.
     pub upstream: upstream::Config,
+    /// Who publishes the cluster's keys, if anyone.
+    pub keys: Option<KeyServer>,
     /// Where Prometheus finds the metrics.
     pub metrics_address: IpAddr,
     /// And on which port.
@@ -57,8 +61,22 @@ impl TryFrom<ServerArgs> for Config {
 
     fn try_from(args: ServerArgs) -> Result<Self, ConfigError> {
         let datapath = datapath(&args);
+        let credentials = credentials(&args);
+        let keys = keys(args.jwks_url)?;
+        if keys.is_none() && !args.delegates.is_empty() {
+            return Err(ConfigError {
+                flag: "delegate",
+                reason:
+                    "without the cluster's keys nobody can be told to be a delegate: run in the \
+                         cluster, or name them with --jwks-url"
+                        .to_owned(),
+            });
+        }
         let mut upstream = upstream::Config::new(cluster_name(args.cluster_name)?);
-        upstream.endpoint = args.endpoint.map(endpoint).transpose()?;
+        upstream.endpoint = args
+            .endpoint
+            .map(|url| http_url("endpoint", url))
+            .transpose()?;
         Ok(Self {
             datapath,
             identity: identity::Config {
@@ -71,12 +89,13 @@ impl TryFrom<ServerArgs> for Config {
                     .unwrap_or(usize::MAX),
                 ..server::Config::default()
             },
-            credentials: credentials::Config::default(),
+            credentials,
             upstream,
+            keys,
             metrics_address: args.metrics_address,
             metrics_port: args.metrics_port,
             probe_port: args.probe_port,
-            grace_period: Duration::from_secs(args.shutdown_grace_period),
+            grace_period: args.shutdown_grace_period,
         })
     }
 }
@@ -110,9 +129,35 @@ fn cluster_name(name: String) -> Result<String, ConfigError> {
     })
 }
 
-fn endpoint(url: String) -> Result<String, ConfigError> {
+fn credentials(args: &ServerArgs) -> credentials::Config {
+    credentials::Config {
+        client_wait: args.max_request_wait,
+        retention: args.max_credential_retention_before_renewal,
+        capacity: usize::try_from(args.max_cache_size).unwrap_or(usize::MAX),
+        max_calls_per_second: args.max_service_qps.into(),
+        ..credentials::Config::default()
+    }
+}
+
+/// The key set at `url`, or the API server's when the agent runs in a pod.
+fn keys(url: Option<String>) -> Result<Option<KeyServer>, ConfigError> {
+    if let Some(url) = url {
+        return Ok(Some(KeyServer {
+            url: http_url("jwks-url", url)?,
+            ca_file: None,
+            token_file: None,
+        }));
+    }
+    let variable = |name| env::var(name).ok();
+    let host = variable("KUBERNETES_SERVICE_HOST");
+    let port = variable("KUBERNETES_SERVICE_PORT");
+    let in_cluster = host.zip(port);
+    Ok(in_cluster.map(|(host, port)| KeyServer::in_cluster(&host, &port)))
+}
+
+fn http_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
     let wrong = |reason: &str| ConfigError {
-        flag: "endpoint",
+        flag,
         reason: format!("{url:?} {reason}"),
     };
     let uri: Uri = url.parse().map_err(|_| wrong("is not a URL"))?;
@@ -153,7 +198,12 @@ mod tests {
             ("--endpoint", "localhost:80"),
             ("--endpoint", "ftp://host"),
             ("--endpoint", "http://"),
+            ("--jwks-url", "/openid/v1/jwks"),
             ("--delegate", "no-namespace"),
+            ("--delegate", "without/keys"),
+            ("--max-service-qps", "0"),
+            ("--max-request-wait", "soon"),
+            ("--max-credential-retention-before-renewal", "-1h"),
             ("--identity", "maybe"),
             ("--bind-hosts", "localhost"),
             ("--metrics-port", "65536"),

@@ -5,6 +5,7 @@
 //! - [`aws`]: the node's own AWS credentials, and how issued credentials tell whose they are.
 //! - [`eks_auth`]: EKS Auth, which checks everything it is sent and fails on demand.
 //! - [`imds`]: the node's instance metadata service (v2).
+//! - [`jwks`]: the keys with which the cluster signs tokens.
 //! - [`node`]: one simulated node: a cgroup of its own, below which its pods live.
 //! - [`pod`]: a pod with a real network namespace, real cgroups and real processes.
 //! - [`agent`]: the podcreds binary, its logs and its metrics.
@@ -32,6 +33,7 @@ pub mod binary;
 pub mod eks_auth;
 pub mod http;
 pub mod imds;
+pub mod jwks;
 pub mod node;
 pub mod pod;
 pub mod privileged;

@@ -3,10 +3,12 @@
 use std::fs;
 
 use podcreds_tests::{
+    jwks::Jwks,
     needs_privileges,
     pod::{Client, Driver, Join, Pod},
     scenario::{ROLE, Scenario, assert_owned, wait_served},
-    token::{BoundObject, Claims, Issuer},
+    token::{BoundObject, Claims, Issuer, new_uid},
+    wait::until,
 };
 use serde_json::Value;
 
@@ -109,29 +111,46 @@ fn a_delegate_may_use_the_tokens_of_others() {
     needs_privileges!();
     let kubelet = tempfile::tempdir().unwrap();
     let root = kubelet.path().display().to_string();
-    let scene = Scenario::with_args(["--delegate", "kube-system/driver", "--kubelet-root", &root]);
+    let jwks = Jwks::start(&Issuer::cluster());
+    let scene = Scenario::with_args([
+        "--delegate",
+        "kube-system/driver",
+        "--kubelet-root",
+        &root,
+        "--jwks-url",
+        &jwks.url(),
+    ]);
     let victim = scene.served_pod("victim");
-    let driver = scene.node.pod("driver").account("kube-system", "driver");
-    let driver = driver.start();
-    let volume = format!("pods/{}/volumes/kubernetes.io~projected/api", driver.uid());
-    let data = kubelet.path().join(volume).join("..data");
-    fs::create_dir_all(&data).unwrap();
-    let api_token = Claims::new(
-        "kube-system",
-        "driver",
-        BoundObject {
-            name: driver.name().to_owned(),
-            uid: driver.uid().to_owned(),
-        },
-    )
-    .audience("https://kubernetes.default.svc");
-    fs::write(data.join("token"), Issuer::cluster().sign(&api_token)).unwrap();
-
-    let answer = driver.run(["get", "--token", &victim.token()]);
+    // Kubelet has mounted a token before the pod starts, and whatever else the pod wants.
+    let start = |name: &str, issuer: &Issuer| {
+        let uid = new_uid();
+        let pod = BoundObject {
+            name: name.to_owned(),
+            uid: uid.clone(),
+        };
+        let claims = Claims::new("kube-system", "driver", pod).audience("kubernetes");
+        let volume = format!("pods/{uid}/volumes/kubernetes.io~projected/api");
+        let data = kubelet.path().join(volume).join("..data");
+        fs::create_dir_all(&data).unwrap();
+        fs::write(data.join("token"), issuer.sign(&claims)).unwrap();
+        scene.pod(name).uid(&uid).start()
+    };
+    let driver = start("driver", &Issuer::cluster());
+    let stolen = ["get", "--token", &victim.token(), "--timeout-ms", "2000"];
+    let mut answer = Value::Null;
+    until("the driver is known as a delegate", || {
+        answer = driver.run(stolen);
+        answer["status"] == 200
+    });
     assert_owned(&answer, &victim);
-    let other = scene.served_pod("other");
-    let answer = other.run(["get", "--token", &victim.token()]);
-    assert_eq!(answer["status"], 403, "{answer}");
+
+    let forger = start("forger", &Issuer::new());
+    wait_served(&forger, []);
+    let plain = scene.served_pod("plain");
+    for pod in [&forger, &plain] {
+        let answer = pod.run(stolen);
+        assert_eq!(answer["status"], 403, "{answer}");
+    }
 }
 
 #[test]

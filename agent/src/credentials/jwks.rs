@@ -14,7 +14,10 @@ use serde::Deserialize;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Verdict, VerifyToken};
-use crate::{types::Token, upstream::FetchKeys};
+use crate::{
+    types::{PodUid, ServiceAccount, Token},
+    upstream::FetchKeys,
+};
 
 /// What API servers sign with, and nothing that a public key could be abused for.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
@@ -44,6 +47,15 @@ struct Fetches {
     failing: bool,
 }
 
+/// Whom the cluster has issued a token to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// The pod that the token is bound to.
+    pub pod: PodUid,
+    /// The service account that the pod runs as.
+    pub account: ServiceAccount,
+}
+
 #[derive(Deserialize)]
 struct Claims {
     #[serde(rename = "kubernetes.io")]
@@ -53,11 +65,18 @@ struct Claims {
 #[derive(Deserialize)]
 struct Kubernetes {
     pod: Pod,
+    namespace: Option<String>,
+    serviceaccount: Option<Account>,
 }
 
 #[derive(Deserialize)]
 struct Pod {
     uid: String,
+}
+
+#[derive(Deserialize)]
+struct Account {
+    name: String,
 }
 
 impl ClusterKeys {
@@ -70,6 +89,26 @@ impl ClusterKeys {
             fetches: Mutex::default(),
         }))
     }
+
+    /// Whom the cluster has issued this token to, whatever it is good for. `None` for one that it has
+    /// not signed, that has expired, or that is not bound to a pod; and while there are no keys.
+    pub async fn bearer(&self, token: &Token) -> Option<Bearer> {
+        let algorithm = Arc::clone(&self.0).key_for(token).await?;
+        let claims = self.0.signed(token, algorithm, None)?.ok()?;
+        let Kubernetes {
+            pod,
+            namespace,
+            serviceaccount,
+        } = claims.kubernetes;
+        let (namespace, account) = namespace.zip(serviceaccount)?;
+        Some(Bearer {
+            pod: pod.uid.parse().ok()?,
+            account: ServiceAccount {
+                namespace,
+                name: account.name,
+            },
+        })
+    }
 }
 
 impl VerifyToken for ClusterKeys {
@@ -81,45 +120,65 @@ impl VerifyToken for ClusterKeys {
 
 impl Shared {
     async fn verify(self: Arc<Self>, token: Token) -> Verdict {
-        let Ok(header) = decode_header(token.expose()) else {
+        let Some(algorithm) = Arc::clone(&self).key_for(&token).await else {
             return Verdict::Unknown;
         };
-        let Some(kid) = header.kid.filter(|_| ALGORITHMS.contains(&header.alg)) else {
-            return Verdict::Unknown;
-        };
+        match self.signed(&token, algorithm, Some(&self.audience)) {
+            Some(Ok(claims)) => match claims.kubernetes.pod.uid.parse() {
+                Ok(pod) => Verdict::Genuine { pod },
+                Err(_) => Verdict::Unknown,
+            },
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
+                Verdict::Forged
+            }
+            // Genuine perhaps, but expired, of another audience, or not a pod's.
+            Some(Err(_)) | None => Verdict::Unknown,
+        }
+    }
+
+    /// Sees that the key which a token names is there, if it can be had. Says how the token is signed.
+    async fn key_for(self: Arc<Self>, token: &Token) -> Option<Algorithm> {
+        let header = decode_header(token.expose()).ok()?;
+        let kid = header.kid?;
+        if !ALGORITHMS.contains(&header.alg) {
+            return None;
+        }
         if self.keys().contains_key(&kid) {
             // Good enough for now, so nobody waits for newer ones.
-            tokio::spawn(Arc::clone(&self).fetch_unless_tried(FETCH_AT_LEAST_EVERY));
+            tokio::spawn(self.fetch_unless_tried(FETCH_AT_LEAST_EVERY));
         } else {
-            Arc::clone(&self)
-                .fetch_unless_tried(FETCH_AT_MOST_EVERY)
-                .await;
+            self.fetch_unless_tried(FETCH_AT_MOST_EVERY).await;
         }
-        match self.keys().get(&kid) {
-            Some(key) => self.check(&token, key, header.alg),
-            None => Verdict::Unknown,
-        }
+        Some(header.alg)
     }
 
     fn keys(&self) -> RwLockReadGuard<'_, HashMap<String, DecodingKey>> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a key says to a token that claims to be signed with it.
-    fn check(&self, token: &Token, key: &DecodingKey, algorithm: Algorithm) -> Verdict {
+    /// What a token says, if it was signed with the key that it names. `None` without that key.
+    fn signed(
+        &self,
+        token: &Token,
+        algorithm: Algorithm,
+        audience: Option<&str>,
+    ) -> Option<jsonwebtoken::errors::Result<Claims>> {
+        let kid = decode_header(token.expose()).ok()?.kid?;
+        let keys = self.keys();
+        let key = keys.get(&kid)?;
         let mut validation = Validation::new(algorithm);
-        validation.set_audience(&[&self.audience]);
-        validation.set_required_spec_claims(&["exp", "aud"]);
         validation.leeway = 0;
-        match decode::<Claims>(token.expose(), key, &validation) {
-            Ok(token) => match token.claims.kubernetes.pod.uid.parse() {
-                Ok(pod) => Verdict::Genuine { pod },
-                Err(_) => Verdict::Unknown,
-            },
-            Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => Verdict::Forged,
-            // Genuine perhaps, but expired, of another audience, or not a pod's.
-            Err(_) => Verdict::Unknown,
+        match audience {
+            Some(audience) => {
+                validation.set_audience(&[audience]);
+                validation.set_required_spec_claims(&["exp", "aud"]);
+            }
+            None => {
+                validation.validate_aud = false;
+                validation.set_required_spec_claims(&["exp"]);
+            }
         }
+        Some(decode::<Claims>(token.expose(), key, &validation).map(|token| token.claims))
     }
 
     /// Fetches the keys if that was not tried for a while. Those who come meanwhile wait for it.
@@ -278,6 +337,25 @@ mod tests {
             let verdict = keys.verify(token.clone()).await;
             assert_eq!(verdict, Verdict::Unknown, "{}", token.expose());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_bearer_of_a_signed_token_is_known_whatever_it_is_for() {
+        let (cluster, keys) = Cluster::new();
+        let key = cluster.new_key("a");
+        let other = cluster.new_key("b");
+        let mut claims = claims();
+        claims["aud"] = json!(["https://kubernetes.default.svc"]);
+        claims["kubernetes.io"]["serviceaccount"] = json!({ "name": "driver" });
+        let bearer = Bearer {
+            pod: POD.parse().unwrap(),
+            account: "shop/driver".parse().unwrap(),
+        };
+        assert_eq!(keys.bearer(&sign(&key, "a", &claims)).await, Some(bearer));
+        assert_eq!(keys.bearer(&sign(&other, "a", &claims)).await, None);
+        assert_eq!(keys.bearer(&Token::new("garbage")).await, None);
+        claims["exp"] = json!(get_current_timestamp() - 1);
+        assert_eq!(keys.bearer(&sign(&key, "a", &claims)).await, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ mod verify;
 pub use clock::Clock;
 pub use config::Config;
 pub use error::{CredentialError, RefusalKind};
-pub use jwks::ClusterKeys;
+pub use jwks::{Bearer, ClusterKeys};
 pub use metrics::Metrics;
 pub use store::Store;
 pub use verify::{Verdict, VerifyToken};

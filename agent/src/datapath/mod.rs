@@ -39,7 +39,7 @@ pub use accept::{Accepted, OnAccept};
 pub use error::DatapathError;
 pub use metrics::Metrics;
 pub use node::NodePath;
-pub use pods::OnPodGone;
+pub use pods::OnPod;
 
 /// What the datapath needs to know from the command line.
 #[derive(Clone, Debug, Default)]
@@ -52,8 +52,10 @@ pub struct Config {
 pub struct Hooks {
     /// A connection was accepted.
     pub on_accept: OnAccept,
+    /// A pod's first container runs, or its sandbox has been made anew.
+    pub on_pod_started: OnPod,
     /// A pod's cgroup is gone.
-    pub on_pod_gone: OnPodGone,
+    pub on_pod_gone: OnPod,
 }
 
 /// The running datapath. Dropping it detaches the programs and closes the listeners at once.

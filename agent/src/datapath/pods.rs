@@ -34,8 +34,8 @@ const HOST_PATIENCE: Duration = Duration::from_millis(500);
 const INVISIBLE: &str = "its processes cannot be seen: the agent must run in the host's PID namespace \
     (hostPID: true)";
 
-/// Told of a pod whose cgroup is gone. Called on the datapath's thread.
-pub type OnPodGone = Box<dyn Fn(PodUid) + Send>;
+/// Told of a pod. Called on the datapath's thread.
+pub type OnPod = Box<dyn Fn(PodUid) + Send>;
 
 /// Keeps the programs' map and the listeners in step with the pods on the node.
 pub(super) struct Pods {
@@ -47,7 +47,8 @@ pub(super) struct Pods {
     host_published: bool,
     registry: Arc<Registry>,
     known: HashMap<u64, Pod>,
-    on_gone: OnPodGone,
+    on_started: OnPod,
+    on_gone: OnPod,
     metrics: Metrics,
 }
 
@@ -76,7 +77,8 @@ impl Pods {
         mut namespaces: Namespaces,
         host: Netns,
         registry: Arc<Registry>,
-        on_gone: OnPodGone,
+        on_started: OnPod,
+        on_gone: OnPod,
         metrics: Metrics,
     ) -> io::Result<Self> {
         let place = Place {
@@ -93,6 +95,7 @@ impl Pods {
             host_published: true,
             registry,
             known: HashMap::new(),
+            on_started,
             on_gone,
             metrics,
         })
@@ -278,6 +281,7 @@ impl Pods {
             uid: pod.uid,
             netns: pod.endpoint.netns,
         };
+        (self.on_started)(pod.uid);
         let left = pod.place.replace(place);
         // First the accept loops must know the pod, then the kernel may send it to them.
         self.registry.insert(id, known);

@@ -104,6 +104,7 @@ impl Worker {
             namespaces,
             host,
             known,
+            hooks.on_pod_started,
             hooks.on_pod_gone,
             metrics,
         )

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     server::Refusal,
-    types::{PodUid, ServiceAccount, Token},
+    types::{PodUid, Token},
 };
 
 /// The claims of a projected service-account token that podcreds reads.
@@ -15,8 +15,6 @@ use crate::{
 pub(super) struct Claims {
     /// The pod that the token is bound to; `None` for one that is bound to no pod.
     pub(super) pod: Option<PodUid>,
-    /// The service account, when the token names one.
-    pub(super) service_account: Option<ServiceAccount>,
     pub(super) expires_at: SystemTime,
 }
 
@@ -29,15 +27,12 @@ struct Raw {
 
 #[derive(Deserialize)]
 struct Kubernetes {
-    namespace: Option<String>,
-    pod: Option<Named>,
-    serviceaccount: Option<Named>,
+    pod: Option<Pod>,
 }
 
 #[derive(Deserialize)]
-struct Named {
-    name: Option<String>,
-    uid: Option<String>,
+struct Pod {
+    uid: String,
 }
 
 impl Claims {
@@ -49,23 +44,12 @@ impl Claims {
         let expires_at = SystemTime::UNIX_EPOCH
             .checked_add(Duration::from_secs(raw.exp))
             .ok_or(Refusal::Malformed("its expiry is out of range"))?;
-        let Kubernetes {
-            namespace,
-            pod,
-            serviceaccount,
-        } = raw.kubernetes;
-        let pod = pod
-            .and_then(|pod| pod.uid)
-            .map(|uid| uid.parse())
+        let pod = raw
+            .kubernetes
+            .pod
+            .map(|pod| pod.uid.parse())
             .transpose()
             .map_err(|_| Refusal::Malformed("its pod's UID is no UID"))?;
-        let service_account = namespace
-            .zip(serviceaccount.and_then(|account| account.name))
-            .map(|(namespace, name)| ServiceAccount { namespace, name });
-        Ok(Self {
-            pod,
-            service_account,
-            expires_at,
-        })
+        Ok(Self { pod, expires_at })
     }
 }

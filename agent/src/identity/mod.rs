@@ -16,11 +16,12 @@ use std::{
 };
 
 use dashmap::DashSet;
+use tokio::runtime::Handle;
 
 pub use metrics::Metrics;
 
 use crate::{
-    credentials::Subject,
+    credentials::{ClusterKeys, Subject},
     server::{Identify, Refusal},
     types::{PodUid, ServiceAccount, Token},
 };
@@ -74,7 +75,6 @@ pub struct Config {
 }
 
 /// Holds tokens to the pods that they were issued to.
-#[derive(Debug)]
 pub struct Identity {
     mode: Mode,
     delegates: Delegates,
@@ -84,18 +84,22 @@ pub struct Identity {
 }
 
 /// One connection's caller: what the kernel said of it, under this node's policy.
-#[derive(Debug)]
 pub struct Caller {
     identity: Arc<Identity>,
     evidence: Evidence,
 }
 
 impl Identity {
-    /// Makes the policy of this node.
-    pub fn new(config: Config, metrics: Metrics) -> Arc<Self> {
+    /// Makes the policy of this node. Delegates are told by `keys`, on `runtime`.
+    pub fn new(
+        config: Config,
+        keys: Option<ClusterKeys>,
+        runtime: Handle,
+        metrics: Metrics,
+    ) -> Arc<Self> {
         Arc::new(Self {
             mode: config.mode,
-            delegates: Delegates::new(config.delegates, config.kubelet_root),
+            delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
             metrics,
             reported: DashSet::new(),
         })
@@ -107,6 +111,11 @@ impl Identity {
             identity: Arc::clone(self),
             evidence,
         }
+    }
+
+    /// Learns of a pod that has started. Its volumes are mounted by now.
+    pub fn meet(&self, pod: PodUid) {
+        self.delegates.look_up(pod);
     }
 
     /// Forgets what was remembered of a pod that is gone.

@@ -9,10 +9,12 @@ use crate::types::{Credentials, Token};
 mod answer;
 mod eks_auth;
 mod failure;
+mod key_server;
 mod keys;
 mod metrics;
 
 pub use eks_auth::{Config, EksAuth, SetupError};
+pub use key_server::KeyServer;
 pub use keys::{FetchKeys, KeysError};
 pub use metrics::Metrics;
 
