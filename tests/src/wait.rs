@@ -7,7 +7,7 @@ use std::{
 
 /// How long a test waits for what should be there in milliseconds. Long, because the machine may be
 /// busy: a passing test never waits for it.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 const PAUSE: Duration = Duration::from_millis(10);
 

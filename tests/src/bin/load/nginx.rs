@@ -36,8 +36,11 @@ impl Nginx {
         let configuration = folder.path().join("nginx.conf");
         fs::write(&configuration, self::configuration(folder.path()))?;
         // Its sockets are in the pod's network, its processes are not in the pod.
-        let mut command = Join::nothing().network(&pod.network()).command(program);
+        // It must not outlive a run that is killed.
+        let mut command = Join::nothing().network(&pod.network()).command("setpriv");
         let mut master = command
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(program)
             .arg("-e")
             .arg(folder.path().join("error.log"))
             .arg("-c")
