@@ -66,6 +66,9 @@ pub struct ServerArgs {
     /// Where the cluster publishes the keys that sign its tokens: /openid/v1/jwks of the API server, which
     /// is the default in a cluster, or the issuer's
     ///
+    /// It must be public, and https unless it is on the loopback: no token is shown, and the system's
+    /// certificate authorities are trusted.
+    ///
     /// With the keys, a token that kubelet has rotated is known without asking EKS Auth, and --delegate can
     /// tell a pod's service account.
     #[arg(long, value_name = "URL")]
@@ -108,6 +111,9 @@ pub struct ServerArgs {
     pub max_connections_per_pod: u32,
 
     /// How old credentials get before they are renewed (0: no cache)
+    ///
+    /// For pods that have asked for them since they were last renewed. Others get them as they are until
+    /// 15 minutes before they expire, and have them renewed then.
     #[arg(long, default_value = "3h", value_parser = parse_duration, value_name = "DURATION")]
     pub max_credential_retention_before_renewal: Duration,
 

@@ -143,7 +143,7 @@ fn credentials(args: &ServerArgs) -> credentials::Config {
 fn keys(url: Option<String>) -> Result<Option<KeyServer>, ConfigError> {
     if let Some(url) = url {
         return Ok(Some(KeyServer {
-            url: http_url("jwks-url", url)?,
+            url: secure_url("jwks-url", url)?,
             ca_file: None,
             token_file: None,
         }));
@@ -153,6 +153,24 @@ fn keys(url: Option<String>) -> Result<Option<KeyServer>, ConfigError> {
     let port = variable("KUBERNETES_SERVICE_PORT");
     let in_cluster = host.zip(port);
     Ok(in_cluster.map(|(host, port)| KeyServer::in_cluster(&host, &port)))
+}
+
+/// A URL whose answer can be trusted.
+fn secure_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
+    let url = http_url(flag, url)?;
+    let is_secure = url.parse::<Uri>().is_ok_and(|uri| {
+        let host = uri.host().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = address.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
+        uri.scheme_str() == Some("https") || is_loopback || host == "localhost"
+    });
+    match is_secure {
+        true => Ok(url),
+        false => Err(ConfigError {
+            flag,
+            reason: format!("{url:?}: whoever is in between could make up keys: use https"),
+        }),
+    }
 }
 
 fn http_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
@@ -199,6 +217,7 @@ mod tests {
             ("--endpoint", "ftp://host"),
             ("--endpoint", "http://"),
             ("--jwks-url", "/openid/v1/jwks"),
+            ("--jwks-url", "http://issuer.example.com/keys"),
             ("--delegate", "no-namespace"),
             ("--delegate", "without/keys"),
             ("--max-service-qps", "0"),

@@ -11,6 +11,7 @@
 //! - [`agent`]: the podcreds binary, its logs and its metrics.
 //! - [`privileged`]: what a test needs from the machine, and what happens where it is missing.
 //! - [`scenario`]: all of these together, as most tests want them.
+//! - [`sdk`]: unmodified AWS SDKs.
 //! - [`http`]: the small HTTP server and client below all of these.
 //! - [`wire`]: requests written by hand, sent from inside a pod.
 //! - [`wait`]: polling with a deadline.
@@ -38,6 +39,7 @@ pub mod node;
 pub mod pod;
 pub mod privileged;
 pub mod scenario;
+pub mod sdk;
 pub mod table;
 pub mod token;
 pub mod wait;

@@ -36,7 +36,16 @@ macro_rules! needs_privileges {
 ///
 /// When something is missing and `CI` is set.
 pub fn available() -> bool {
-    match check() {
+    can_run(check())
+}
+
+/// Whether a test can run that needs something. Prints what is missing.
+///
+/// # Panics
+///
+/// When something is missing and `CI` is set.
+pub fn can_run(needed: Result<(), String>) -> bool {
+    match needed {
         Ok(()) => true,
         Err(missing) if env::var_os("CI").is_some() => panic!("cannot run this test: {missing}"),
         Err(missing) => {

@@ -49,6 +49,13 @@ impl Scenario {
         self.node.pod(name).account(ACCOUNT.0, ACCOUNT.1)
     }
 
+    /// Starts a pod, and waits until the agent knows it. Nothing has been fetched for it yet.
+    pub fn known_pod(&self, name: &str) -> Pod {
+        let pod = self.pod(name).start();
+        wait_known([&pod]);
+        pod
+    }
+
     /// Starts a pod, and waits until it gets its credentials over IPv4.
     pub fn served_pod(&self, name: &str) -> Pod {
         let pod = self.pod(name).start();
@@ -78,6 +85,19 @@ pub fn wait_served<'a>(pod: &Pod, arguments: impl IntoIterator<Item = &'a str>) 
         },
     );
     answer
+}
+
+/// Waits until the agent answers these pods, which ask for nothing meanwhile.
+///
+/// # Panics
+///
+/// When it does not in time.
+pub fn wait_known<'a>(pods: impl IntoIterator<Item = &'a Pod>) {
+    for pod in pods {
+        until(&format!("the agent knows pod {}", pod.name()), || {
+            pod.run(["get", "--no-token"])["status"] == 400
+        });
+    }
 }
 
 /// Checks that an answer holds this pod's credentials.

@@ -243,6 +243,9 @@ fn a_pod_that_floods_harms_nobody_else() {
     let victim = scene.served_pod("victim");
     let on_host = scene.pod("on-host").host_network().start();
     wait_served(&on_host, []);
+    // It is served before it has a queue of its own. Then each of the three has one for each family, and
+    // so has the host.
+    agent.wait_metric("podcreds_listeners", &[], |count| count == 8.0);
     let before = agent.usage().descriptors;
 
     let clients = [flood(&flooder, &HOLD), flood(&flooder, &CHURN)];

@@ -1,5 +1,7 @@
 //! The commands proper: each sets up what it needs, then lets cargo do the work.
 
+use std::env;
+
 use anyhow::Result;
 
 use crate::{
@@ -11,6 +13,9 @@ use crate::{
 /// The eBPF crate builds for another machine; `agent/build.rs` builds it from within.
 const EVERYTHING_FOR_THE_HOST: [&str; 4] =
     ["--locked", "--workspace", "--exclude", "podcreds-ebpf"];
+
+/// How many tests run at once. Most of them wait, so that is more than there are processors.
+const TEST_THREADS: &str = "6";
 
 /// How the eBPF crate is compiled where it is not `agent/build.rs` that does it.
 const EBPF_TARGET: [&str; 6] = [
@@ -39,6 +44,9 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     step("Testing", || {
         let mut cargo = cargo();
         cargo.args(["test", "--no-fail-fast"]);
+        if env::var_os("RUST_TEST_THREADS").is_none() {
+            cargo.env("RUST_TEST_THREADS", TEST_THREADS);
+        }
         if !args.iter().any(|arg| arg.starts_with("-p")) {
             cargo.args(EVERYTHING_FOR_THE_HOST);
         }
@@ -89,7 +97,6 @@ pub(crate) fn demo(keep: bool, release: bool) -> Result<()> {
     setup::for_demo()?;
     build_packages(&["podcreds", "podcreds-tests"], release)?;
     let mut demo = built("demo", release)?;
-    demo.arg("--venv").arg(setup::venv());
     if keep {
         demo.arg("--keep");
     }

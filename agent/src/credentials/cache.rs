@@ -1,7 +1,6 @@
 //! The credentials at hand, by pod.
 
 use std::{
-    cmp::Reverse,
     mem,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::{Duration, SystemTime},
@@ -10,14 +9,31 @@ use std::{
 use bytes::Bytes;
 use dashmap::DashMap;
 
-use super::{Config, Metrics, RefusalKind, Subject, accepted::Accepted, freshness::Freshness};
+use super::{
+    Config, Metrics, RefusalKind, Subject,
+    accepted::Accepted,
+    freshness::{Freshness, MIN_LEFT},
+};
 use crate::types::{Token, TokenDigest};
 
-/// Requests so soon after the credentials came still belong to the pod's start, and do not show
-/// that it will ask again.
-const SETTLING: Duration = Duration::from_secs(60);
 /// How long an answer that found nobody waiting is kept where the cache is off.
 const HAND_OVER: Duration = Duration::from_secs(10);
+/// How long credentials are kept, but not served, when they have expired: the clock that says so may
+/// be set right again.
+const AFTERLIFE: Duration = Duration::from_secs(5 * 60);
+
+/// What an exchange brought.
+pub(super) struct Fetched {
+    /// The response's body.
+    pub(super) body: Bytes,
+    /// When its credentials expire.
+    pub(super) expiration: SystemTime,
+    /// The token that got them.
+    pub(super) token: Token,
+    pub(super) digest: TokenDigest,
+    /// Whether somebody has asked for them.
+    pub(super) asked: bool,
+}
 
 /// One pod's credentials, ready to be sent.
 struct Entry {
@@ -25,7 +41,7 @@ struct Entry {
     freshness: Freshness,
     /// The tokens that may have them.
     accepted: Accepted,
-    /// Whether somebody has asked for them since they came.
+    /// Whether somebody has asked for them since they were last refreshed without being asked for.
     asked: AtomicBool,
     /// Which hit of all was the last one here.
     last_used: AtomicU64,
@@ -44,8 +60,8 @@ impl Entry {
 /// What the cache has for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// Credentials with enough life left.
-    Fresh(Bytes),
+    /// Credentials with enough life left, and how old they are.
+    Fresh(Bytes, Duration),
     /// Valid ones, on which SDKs will soon ask again.
     Stale(Bytes),
     /// Nothing that this token may have.
@@ -57,8 +73,10 @@ pub(super) enum Lookup {
 pub(super) struct Upkeep {
     /// Those to be refreshed, with the tokens for it and when they expire.
     pub(super) due: Vec<(Subject, Token, SystemTime)>,
-    /// When the first of them all expires.
+    /// When the first of those that are asked for expires.
     pub(super) nearest_expiry: Option<SystemTime>,
+    /// Those whose last refresh failed.
+    pub(super) failing: Vec<Subject>,
 }
 
 /// The map of all entries.
@@ -97,39 +115,59 @@ impl Cache {
         if !entry.accepted.contains(digest) || entry.freshness.expiration <= now {
             return Lookup::Nothing;
         }
-        let age = entry.freshness.age(now);
-        if age > SETTLING {
-            entry.asked.store(true, Relaxed);
-        }
+        entry.asked.store(true, Relaxed);
         let hit = self.hits.fetch_add(1, Relaxed);
         entry.last_used.store(hit, Relaxed);
         if entry.freshness.stale_at <= now {
             return Lookup::Stale(entry.body.clone());
         }
-        self.metrics.hit_age.observe(age.as_secs_f64());
-        Lookup::Fresh(entry.body.clone())
+        Lookup::Fresh(entry.body.clone(), entry.freshness.age(now))
     }
 
-    /// The credentials that one token of a pod got, in the place of what was there.
-    pub(super) fn insert(
+    /// Whether there are valid credentials of a pod for other tokens than this one.
+    pub(super) fn has_for_others(
         &self,
-        subject: Subject,
-        token: Token,
-        digest: TokenDigest,
-        body: Bytes,
+        subject: &Subject,
+        digest: &TokenDigest,
+        now: SystemTime,
+    ) -> bool {
+        let entry = self.entries.get(subject);
+        entry.is_some_and(|entry| {
+            !self.is_off() && entry.freshness.expiration > now && !entry.accepted.contains(digest)
+        })
+    }
+
+    /// The credentials of a subject if they expire later than then.
+    pub(super) fn later(&self, subject: &Subject, than: SystemTime) -> Option<Bytes> {
+        let entry = self.entries.get(subject)?;
+        (!self.is_off() && entry.freshness.expiration > than).then(|| entry.body.clone())
+    }
+
+    /// The credentials at hand, where new ones that are good for minutes would be a bad exchange.
+    pub(super) fn better(
+        &self,
+        subject: &Subject,
         expiration: SystemTime,
         now: SystemTime,
-    ) {
+    ) -> Option<Bytes> {
+        if expiration >= now + MIN_LEFT {
+            return None;
+        }
+        self.later(subject, expiration)
+    }
+
+    /// Takes in what one token of a pod got, in the place of what was there.
+    pub(super) fn insert(&self, subject: Subject, fetched: Fetched, now: SystemTime) {
         let before = self.remove(&subject);
         let mut entry = Entry {
-            body,
-            freshness: Freshness::new(now, expiration, self.retention),
+            body: fetched.body,
+            freshness: Freshness::new(now, fetched.expiration, self.retention),
             accepted: before.map(|entry| entry.accepted).unwrap_or_default(),
-            asked: AtomicBool::new(false),
+            asked: AtomicBool::new(fetched.asked),
             last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
             failures: 0,
         };
-        entry.accepted.add(token, digest);
+        entry.accepted.add(fetched.token, fetched.digest);
         self.metrics.entries.inc();
         self.metrics.bytes.add(entry.bytes());
         self.entries.insert(subject, entry);
@@ -143,9 +181,11 @@ impl Cache {
             let Some(mut entry) = self.entries.get_mut(subject) else {
                 return Lookup::Nothing;
             };
-            let before = entry.bytes();
-            entry.accepted.add(token, digest);
-            self.metrics.bytes.add(entry.bytes() - before);
+            if !entry.accepted.contains(&digest) {
+                let before = entry.bytes();
+                entry.accepted.add(token, digest);
+                self.metrics.bytes.add(entry.bytes() - before);
+            }
         }
         self.get(subject, &digest, now)
     }
@@ -194,10 +234,15 @@ impl Cache {
                 expired.push(*entry.key());
                 continue;
             }
+            if entry.failures > 0 {
+                upkeep.failing.push(*entry.key());
+            }
+            if expiration <= now || !entry.asked.load(Relaxed) {
+                continue;
+            }
             let nearest = upkeep.nearest_expiry.get_or_insert(expiration);
             *nearest = expiration.min(*nearest);
             if entry.freshness.refresh_at <= now
-                && entry.asked.load(Relaxed)
                 && let Some(token) = entry.accepted.token()
             {
                 upkeep.due.push((*entry.key(), token.clone(), expiration));
@@ -216,9 +261,9 @@ impl Cache {
         upkeep
     }
 
-    /// Whether nobody can get an entry any more.
+    /// Whether nobody will get an entry any more.
     fn is_over(&self, entry: &Entry, now: SystemTime) -> bool {
-        entry.freshness.expiration <= now
+        entry.freshness.expiration + AFTERLIFE <= now
             || (self.is_off() && entry.freshness.age(now) >= HAND_OVER)
     }
 
@@ -233,7 +278,7 @@ impl Cache {
             let oldest = self
                 .entries
                 .iter()
-                .max_by_key(|entry| Reverse(entry.last_used.load(Relaxed)))
+                .min_by_key(|entry| entry.last_used.load(Relaxed))
                 .map(|entry| *entry.key());
             if let Some(subject) = oldest {
                 self.remove(&subject);
@@ -252,7 +297,7 @@ impl Cache {
         match taken {
             Some((_, entry)) => {
                 self.uncount(&entry);
-                Lookup::Fresh(entry.body)
+                Lookup::Fresh(entry.body, entry.freshness.age(now))
             }
             None => Lookup::Nothing,
         }

@@ -15,8 +15,8 @@ pub struct Config {
     /// How many tokens may wait whose bearers the kernel has not identified (256). Anyone on the
     /// node path can make up such tokens.
     pub unidentified: usize,
-    /// The oldest that credentials get before they are refreshed (3 h). Zero turns the cache off:
-    /// `--max-credential-retention-before-renewal`.
+    /// The oldest that credentials get before they are refreshed, if somebody has asked for them since
+    /// the last refresh (3 h). Zero turns the cache off: `--max-credential-retention-before-renewal`.
     pub retention: Duration,
     /// How many pods' credentials are kept (2000). Zero turns the cache off: `--max-cache-size`.
     pub capacity: usize,

@@ -1,6 +1,6 @@
 //! The flights: one task per line, which exchanges its tokens one by one.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{sync::Arc, thread, time::SystemTime};
 
 use bytes::Bytes;
 use dashmap::{Entry as Slot, mapref::one::RefMut};
@@ -12,10 +12,9 @@ use tokio::{
 use super::{
     CredentialError, RefusalKind, Subject, Verdict,
     body::body,
-    cache::Lookup,
-    limiter::Urgency,
+    cache::{Fetched, Lookup},
+    limiter::Turn,
     line::{Line, Next, Outcome, Purpose},
-    namespace::claimed_namespace,
     store::Shared,
 };
 use crate::{
@@ -29,6 +28,11 @@ type Answer = Result<(Bytes, SystemTime), UpstreamError>;
 impl Shared {
     /// Exchanges the tokens in a line until none is left.
     pub(super) async fn fly(self: Arc<Self>, subject: Subject, id: u64, wake: Arc<Notify>) {
+        let _end = End {
+            shared: Arc::clone(&self),
+            subject,
+            id,
+        };
         loop {
             match self.next(&subject, id) {
                 Next::Nothing => return,
@@ -37,20 +41,36 @@ impl Shared {
                     let _ = timeout_at(until, wake.notified()).await;
                 }
                 Next::Exchange(token, digest) => {
-                    if let Some(outcome) = self.vouched(&subject, id, &token, &digest).await {
-                        if let Some(mut line) = self.line(&subject, id) {
-                            line.finish(&digest, outcome);
-                        }
-                        continue;
-                    }
-                    self.pass(&subject, id, &token, &digest, &wake).await;
-                    let answer = self.upstream.assume_role(token.clone()).await;
-                    let answer = answer.and_then(|credentials| self.usable(&credentials));
-                    self.report(&answer);
-                    self.settle(subject, id, token, digest, answer);
+                    self.exchange(subject, id, token, digest, &wake).await;
                 }
             }
         }
+    }
+
+    /// Exchanges a token, unless that turns out not to be needed.
+    async fn exchange(
+        &self,
+        subject: Subject,
+        id: u64,
+        token: Token,
+        digest: TokenDigest,
+        wake: &Notify,
+    ) {
+        let verdict = self.verifier.get().map(|keys| keys.verify_at_hand(&token));
+        if self.is_settled(&subject, id, &token, &digest, verdict.as_ref()) {
+            return;
+        }
+        let turn = turn(&subject, verdict);
+        if !self.pass(&subject, id, &digest, &turn, wake).await
+            // Another token of the pod may have got newer ones meanwhile.
+            || self.is_settled(&subject, id, &token, &digest, None)
+        {
+            return;
+        }
+        let answer = self.upstream.assume_role(token.clone()).await;
+        let answer = answer.and_then(|credentials| self.usable(&credentials));
+        self.report(&answer);
+        self.settle(subject, id, token, digest, answer);
     }
 
     /// What the line's task does next. A line with nothing to do is closed.
@@ -75,73 +95,89 @@ impl Shared {
         (line.id == id).then_some(line)
     }
 
-    /// What can be said of a token without asking EKS Auth: a rotated one gets what the pod has,
-    /// and a forged one gets nothing.
-    async fn vouched(
+    /// Takes a token out of line if there is an answer without asking EKS Auth.
+    fn is_settled(
         &self,
         subject: &Subject,
         id: u64,
         token: &Token,
         digest: &TokenDigest,
-    ) -> Option<Outcome> {
-        if self.line(subject, id)?.purpose(digest)? != Purpose::Asked {
-            return None;
-        }
-        let verdict = self.verifier.get()?.verify(token.clone()).await;
-        match verdict {
-            Verdict::Genuine { pod } if *subject == Subject::Pod(pod) => {
-                match self.cache.adopt(subject, token.clone(), self.clock.now()) {
-                    Lookup::Fresh(body) => {
-                        self.metrics.adopted.inc();
-                        Some(Ok(body))
-                    }
-                    Lookup::Stale(_) | Lookup::Nothing => None,
-                }
+        verdict: Option<&Verdict>,
+    ) -> bool {
+        let Some(mut line) = self.line(subject, id) else {
+            return true;
+        };
+        let outcome = match line.purpose(digest) {
+            None => return true,
+            Some(Purpose::Refresh(expiration)) => self.cache.later(subject, expiration).map(Ok),
+            Some(Purpose::Asked) => self.known(subject, token, digest, verdict),
+        };
+        match outcome {
+            Some(outcome) => {
+                line.finish(digest, outcome);
+                true
             }
-            Verdict::Forged => {
-                self.metrics.forged.inc();
-                Some(Err(CredentialError::Refused {
-                    kind: RefusalKind::BadToken,
-                    code: "InvalidTokenException".to_owned(),
-                    message: "the cluster has not signed this token".to_owned(),
-                }))
-            }
-            Verdict::Genuine { .. } | Verdict::Unknown => None,
+            None => false,
         }
     }
 
-    /// Waits until the limiter lets the exchange pass. If a refresh becomes something that a
-    /// client waits for, it moves up.
+    /// What somebody who shows a token can be told without asking EKS Auth: a rotated one gets what
+    /// the pod has, and a forged one gets nothing.
+    fn known(
+        &self,
+        subject: &Subject,
+        token: &Token,
+        digest: &TokenDigest,
+        verdict: Option<&Verdict>,
+    ) -> Option<Outcome> {
+        if verdict == Some(&Verdict::Forged) {
+            self.metrics.forged.inc();
+            return Some(Err(CredentialError::Refused {
+                kind: RefusalKind::BadToken,
+                code: "InvalidTokenException".to_owned(),
+                message: "the cluster has not signed this token".to_owned(),
+            }));
+        }
+        if self.cache.is_off() {
+            return None;
+        }
+        let found = match verdict {
+            Some(verdict) => self.adopt(subject, token.clone(), verdict),
+            None => self.cache.get(subject, digest, self.clock.now()),
+        };
+        match found {
+            Lookup::Fresh(body, _) => Some(Ok(body)),
+            Lookup::Stale(_) | Lookup::Nothing => None,
+        }
+    }
+
+    /// Waits until the limiter lets the exchange pass. If it becomes more urgent, it moves up.
+    /// False if nobody waits for the token any more.
     async fn pass(
         &self,
         subject: &Subject,
         id: u64,
-        token: &Token,
         digest: &TokenDigest,
+        turn: &Turn,
         wake: &Notify,
-    ) {
-        let namespace = claimed_namespace(token);
-        let mut urgency = self.urgency(subject, id, digest);
-        let mut pass = self.limiter.queue(&namespace, urgency);
+    ) -> bool {
+        let urgency = || self.line(subject, id)?.urgency(digest);
+        let Some(mut queued) = urgency() else {
+            return false;
+        };
+        let mut pass = self.limiter.queue(turn, queued);
         loop {
             tokio::select! {
-                _ = &mut pass => return,
-                () = wake.notified() => {
-                    let now = self.urgency(subject, id, digest);
-                    if now != urgency {
-                        urgency = now;
-                        pass = self.limiter.queue(&namespace, urgency);
+                _ = &mut pass => return true,
+                () = wake.notified() => match urgency() {
+                    Some(now) if now != queued => {
+                        queued = now;
+                        pass = self.limiter.queue(turn, queued);
                     }
-                }
+                    Some(_) => {}
+                    None => return false,
+                },
             }
-        }
-    }
-
-    fn urgency(&self, subject: &Subject, id: u64, digest: &TokenDigest) -> Urgency {
-        let line = self.line(subject, id);
-        match line.and_then(|line| line.purpose(digest)) {
-            Some(Purpose::Refresh(expiration)) => Urgency::Refresh(expiration),
-            Some(Purpose::Asked) | None => Urgency::Asked,
         }
     }
 
@@ -181,51 +217,76 @@ impl Shared {
         let Some(mut line) = self.line(&subject, id) else {
             return;
         };
-        let purpose = match line.purpose(&digest) {
-            Some(Purpose::Refresh(_)) => "refresh",
-            Some(Purpose::Asked) | None => "asked",
-        };
-        let outcome = match answer {
+        let asked = !matches!(line.purpose(&digest), Some(Purpose::Refresh(_)));
+        let (outcome, news) = match answer {
             Ok((body, expiration)) => {
-                self.accepted(&mut line, subject, token, digest, body, expiration);
-                "ok"
+                let fetched = Fetched {
+                    body,
+                    expiration,
+                    token,
+                    digest,
+                    asked,
+                };
+                self.accepted(&mut line, subject, fetched)
             }
             Err(UpstreamError::Refused {
                 kind,
                 code,
                 message,
             }) => {
-                self.refused(&mut line, subject, digest, kind, code, message);
-                "refused"
+                let error = CredentialError::Refused {
+                    kind,
+                    code,
+                    message,
+                };
+                self.cache.refuse(&subject, &digest, kind);
+                ("refused", self.refused(&mut line, subject, digest, error))
             }
             Err(error) => {
                 self.failed(&mut line, subject, digest, error.to_string());
-                "failed"
+                ("failed", None)
             }
         };
+        drop(line);
+        let purpose = if asked { "asked" } else { "refresh" };
         let attempts = &self.metrics.attempts;
         attempts.with_label_values(&[purpose, outcome]).inc();
+        // Whoever reads the log may be slow: nothing is written with the line's lock held.
+        match news {
+            Some(News::Refused(error)) => {
+                tracing::warn!(?subject, %error, "EKS Auth refuses a pod's token");
+            }
+            Some(News::AcceptedAgain) => {
+                tracing::info!(?subject, "EKS Auth accepts a token that it had refused");
+            }
+            None => {}
+        }
     }
 
-    /// A token got its credentials.
+    /// A token got its credentials. What came of it, for the metrics and for the log.
     fn accepted(
         &self,
         line: &mut Line,
         subject: Subject,
-        token: Token,
-        digest: TokenDigest,
-        body: Bytes,
-        expiration: SystemTime,
-    ) {
-        if !self.cache.is_off() || line.waiters(&digest) == 0 {
-            let now = self.clock.now();
-            self.cache
-                .insert(subject, token, digest, body.clone(), expiration, now);
+        fetched: Fetched,
+    ) -> (&'static str, Option<News>) {
+        let (now, digest) = (self.clock.now(), fetched.digest);
+        let news = self.refusals.clear(&subject, &digest);
+        let news = news.then_some(News::AcceptedAgain);
+        if let Some(better) = self.cache.better(&subject, fetched.expiration, now) {
+            // The token is good, its credentials are not: they would not last until the next try.
+            self.cache.adopt(&subject, fetched.token, now);
+            self.cache.postpone(&subject, now);
+            line.finish(&digest, Ok(better));
+            return ("failed", news);
         }
-        if self.refusals.clear(&subject, &digest) {
-            tracing::info!(?subject, "EKS Auth accepts a token that it had refused");
+        let body = fetched.body.clone();
+        let is_kept = !self.cache.is_off() || line.waiters(&digest) == 0;
+        if is_kept && !self.gone.contains_key(&subject) {
+            self.cache.insert(subject, fetched, now);
         }
         line.finish(&digest, Ok(body));
+        ("ok", news)
     }
 
     /// A token got EKS Auth's last word.
@@ -234,23 +295,13 @@ impl Shared {
         line: &mut Line,
         subject: Subject,
         digest: TokenDigest,
-        kind: RefusalKind,
-        code: String,
-        message: String,
-    ) {
-        self.cache.refuse(&subject, &digest, kind);
-        let error = CredentialError::Refused {
-            kind,
-            code,
-            message,
-        };
-        let news = self
+        error: CredentialError,
+    ) -> Option<News> {
+        let is_new = self
             .refusals
             .add(subject, digest, error.clone(), Instant::now());
-        if news {
-            tracing::warn!(?subject, %error, "EKS Auth refuses a pod's token");
-        }
-        line.finish(&digest, Err(error));
+        line.finish(&digest, Err(error.clone()));
+        is_new.then_some(News::Refused(error))
     }
 
     /// An exchange failed and will be tried again: soon if somebody waits, else some time later.
@@ -260,5 +311,48 @@ impl Shared {
         }
         let patience = self.config.patience;
         line.failed(&digest, reason, patience, Instant::now());
+    }
+}
+
+/// What an exchange brought that is worth a line in the log.
+enum News {
+    AcceptedAgain,
+    Refused(CredentialError),
+}
+
+/// Whom a subject's exchange takes turns with. What a token says of itself does not count: a pod
+/// could choose a turn of its own.
+fn turn(subject: &Subject, verdict: Option<Verdict>) -> Turn {
+    match (verdict, subject) {
+        (Some(Verdict::Genuine { namespace, .. }), _) => Turn::Namespace(namespace),
+        (None, Subject::Pod(pod)) => Turn::Pod(*pod),
+        (Some(Verdict::Forged | Verdict::Unknown), _) | (None, Subject::Bearer(_)) => {
+            Turn::Unverified
+        }
+    }
+}
+
+/// Closes a line when its task ends, however that is.
+struct End {
+    shared: Arc<Shared>,
+    subject: Subject,
+    id: u64,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let lines = &self.shared.lines;
+        let left = lines.remove_if(&self.subject, |_, line| line.id == self.id);
+        if left.is_none() {
+            return;
+        }
+        self.shared.line_closed(&self.subject);
+        if thread::panicking() {
+            let subject = self.subject;
+            tracing::error!(
+                ?subject,
+                "an exchange has panicked; the next request opens a new line"
+            );
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::jitter;
 
 /// With less than this left, botocore starts to refresh at every call.
-const MIN_LEFT: Duration = Duration::from_secs(15 * 60);
+pub(super) const MIN_LEFT: Duration = Duration::from_secs(15 * 60);
 /// The first pause after a refresh that failed; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause between two refreshes that fail.

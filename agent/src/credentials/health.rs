@@ -1,6 +1,6 @@
 //! Whether EKS Auth answers, for the log: one line when it stops, one when it is back.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
@@ -25,8 +25,9 @@ impl Health {
 
     /// EKS Auth gave an answer, if only a refusal.
     pub(super) fn answered(&self) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((since, failures)) = failing.take()
+        let before = self.lock().take();
+        // Whoever reads the log may be slow: nothing is written with the lock held.
+        if let Some((since, failures)) = before
             && failures >= OUTAGE
         {
             let seconds = since.elapsed().as_secs();
@@ -37,16 +38,23 @@ impl Health {
 
     /// EKS Auth gave no usable answer.
     pub(super) fn failed(&self, reason: &str) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, failures) = failing.get_or_insert_with(|| (Instant::now(), 0));
-        *failures += 1;
-        self.metrics.failures_in_a_row.set(i64::from(*failures));
-        if *failures == OUTAGE {
+        let failures = {
+            let mut failing = self.lock();
+            let (_, failures) = failing.get_or_insert_with(|| (Instant::now(), 0));
+            *failures += 1;
+            *failures
+        };
+        self.metrics.failures_in_a_row.set(i64::from(failures));
+        if failures == OUTAGE {
             tracing::warn!(
                 reason,
                 "EKS Auth gives no usable answers: what is still valid is served, and it is \
                  tried again"
             );
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, u32)>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{CredentialError, jitter};
+use super::{CredentialError, jitter, limiter::Urgency};
 use crate::types::{Token, TokenDigest};
 
 /// The first pause after a failed exchange; it doubles each time.
@@ -52,10 +52,22 @@ struct Ticket {
     token: Token,
     digest: TokenDigest,
     purpose: Purpose,
+    /// Whether EKS Auth has refused it not long ago.
+    doubtful: bool,
     progress: watch::Sender<Progress>,
     failures: u32,
     not_before: Instant,
     last_asked: Instant,
+}
+
+impl Ticket {
+    fn urgency(&self) -> Urgency {
+        match self.purpose {
+            _ if self.doubtful => Urgency::Doubtful,
+            Purpose::Asked => Urgency::Asked,
+            Purpose::Refresh(expiration) => Urgency::Refresh(expiration),
+        }
+    }
 }
 
 /// What the line's task does next.
@@ -106,11 +118,12 @@ impl Line {
     }
 
     /// Puts a token into line that somebody waits for, behind at most `limit - 1` others. If it is
-    /// new, its turn does not come before `not_before`.
+    /// new, its turn does not come before `not_before`, nor, if it is doubtful, before the others'.
     pub(super) fn join(
         &mut self,
         token: Token,
         digest: TokenDigest,
+        doubtful: bool,
         limit: usize,
         now: Instant,
         not_before: Instant,
@@ -125,14 +138,14 @@ impl Line {
         if self.tickets.len() >= limit {
             return Place::Full;
         }
-        Place::New(self.push(token, digest, Purpose::Asked, not_before))
+        Place::New(self.push(token, digest, Purpose::Asked, doubtful, not_before))
     }
 
     /// Puts a token into line for a refresh, unless it is there already.
     pub(super) fn refresh(&mut self, token: Token, expiration: SystemTime, now: Instant) {
         let digest = token.digest();
         if self.find(&digest).is_none() {
-            self.push(token, digest, Purpose::Refresh(expiration), now);
+            self.push(token, digest, Purpose::Refresh(expiration), false, now);
         }
     }
 
@@ -141,6 +154,7 @@ impl Line {
         token: Token,
         digest: TokenDigest,
         purpose: Purpose,
+        doubtful: bool,
         not_before: Instant,
     ) -> watch::Receiver<Progress> {
         let (progress, receiver) = watch::channel(Progress::Waiting);
@@ -148,6 +162,7 @@ impl Line {
             token,
             digest,
             purpose,
+            doubtful,
             progress,
             failures: 0,
             not_before,
@@ -159,13 +174,21 @@ impl Line {
 
     /// The token whose turn it is.
     pub(super) fn next(&self, now: Instant) -> Next {
-        match self.tickets.iter().min_by_key(|ticket| ticket.not_before) {
-            None => Next::Nothing,
-            Some(ticket) if ticket.not_before <= now => {
-                Next::Exchange(ticket.token.clone(), ticket.digest)
-            }
-            Some(ticket) => Next::Pause(ticket.not_before),
+        let ready = self.tickets.iter().filter(|it| it.not_before <= now);
+        if let Some(ticket) = ready.min_by_key(|it| (it.doubtful, it.not_before)) {
+            return Next::Exchange(ticket.token.clone(), ticket.digest);
         }
+        match self.tickets.iter().map(|ticket| ticket.not_before).min() {
+            Some(first) => Next::Pause(first),
+            None => Next::Nothing,
+        }
+    }
+
+    /// How urgent the exchange of a token is, as of now: as urgent as any token's that waits behind
+    /// it. `None` if nobody waits for it any more.
+    pub(super) fn urgency(&self, digest: &TokenDigest) -> Option<Urgency> {
+        self.purpose(digest)?;
+        self.tickets.iter().map(Ticket::urgency).min()
     }
 
     /// What a token in line is to be exchanged for, as of now.
@@ -190,6 +213,7 @@ impl Line {
         if let Some(at) = self.tickets.iter().position(|it| it.digest == *digest) {
             let ticket = self.tickets.remove(at);
             ticket.progress.send_replace(Progress::Done(outcome));
+            self.wake.notify_one();
         }
     }
 

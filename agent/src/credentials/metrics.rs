@@ -1,5 +1,7 @@
 //! What this stage counts.
 
+use std::time::Duration;
+
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, core::Collector,
@@ -12,16 +14,18 @@ const AGES: [f64; 7] = [60.0, 600.0, 2400.0, 3540.0, 10800.0, 18000.0, 21600.0];
 /// Counters and gauges of the cache, the flights and the limiter.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Requests that were answered from memory.
+    /// Requests that were answered from memory. Each request counts once, here or below.
     pub(super) hits: IntCounter,
     /// Requests that got credentials near their end, because there were none newer.
     pub(super) stale: IntCounter,
-    /// Requests that started a flight.
+    /// Requests that waited for an exchange of their own.
     pub(super) misses: IntCounter,
-    /// Requests that joined a flight.
+    /// Requests that waited for an exchange that others waited for.
     pub(super) joined: IntCounter,
     /// Requests that were refused from memory.
     pub(super) refused: IntCounter,
+    /// Requests that found no room to wait.
+    pub(super) overloaded: IntCounter,
     /// Age of credentials when they were handed out from memory, in seconds.
     pub(super) hit_age: Histogram,
     /// Pods with credentials in memory.
@@ -30,7 +34,7 @@ pub struct Metrics {
     pub(super) bytes: IntGauge,
     /// Entries that made room for others.
     pub(super) evictions: IntCounter,
-    /// Seconds until the first of the credentials in memory expires.
+    /// Seconds until the first of the credentials in memory expires that are asked for, or NaN.
     pub(super) nearest_expiry: Gauge,
     /// Tokens that got credentials without an exchange, by their signature.
     pub(super) adopted: IntCounter,
@@ -40,7 +44,7 @@ pub struct Metrics {
     pub(super) refusals: IntGauge,
     /// Pods with a token in line.
     pub(super) flights: IntGauge,
-    /// Of those, the ones whose last exchange failed.
+    /// Pods whose last exchange or refresh failed.
     pub(super) backing_off: IntGauge,
     /// Requests that wait for a flight.
     pub(super) waiters: IntGauge,
@@ -54,9 +58,17 @@ pub struct Metrics {
     pub(super) queue_asked: IntGauge,
     /// Refreshes in the limiter's queue.
     pub(super) queue_refreshes: IntGauge,
+    /// Calls in the limiter's queue for tokens that have just been refused.
+    pub(super) queue_doubtful: IntGauge,
 }
 
 impl Metrics {
+    /// Notes a request that was answered from memory, with credentials of that age.
+    pub(super) fn hit(&self, age: Duration) {
+        self.hits.inc();
+        self.hit_age.observe(age.as_secs_f64());
+    }
+
     /// Makes the metrics known to `registry`.
     ///
     /// # Errors
@@ -73,6 +85,7 @@ impl Metrics {
             misses: requests.with_label_values(&["miss"]),
             joined: requests.with_label_values(&["joined"]),
             refused: requests.with_label_values(&["refused"]),
+            overloaded: requests.with_label_values(&["overloaded"]),
             hit_age: hit_age(registry)?,
             entries: gauge("podcreds_cache_entries", "Pods with credentials in memory")?,
             bytes: gauge("podcreds_cache_bytes", "Memory that credentials take")?,
@@ -84,7 +97,7 @@ impl Metrics {
                 registry,
                 Gauge::new(
                     "podcreds_cache_nearest_expiry_seconds",
-                    "Time until the first of the credentials in memory expires",
+                    "Time until the first of the credentials in memory expires that are asked for (NaN: there are none)",
                 )?,
             )?,
             adopted: counter(
@@ -122,6 +135,7 @@ impl Metrics {
             )?,
             queue_asked: queue.with_label_values(&["asked"]),
             queue_refreshes: queue.with_label_values(&["refresh"]),
+            queue_doubtful: queue.with_label_values(&["doubtful"]),
         })
     }
 }

@@ -8,6 +8,7 @@
 use crate::types::{PodUid, TokenDigest};
 
 mod accepted;
+mod adopt;
 mod body;
 mod cache;
 mod clock;
@@ -21,8 +22,8 @@ mod jwks;
 mod limiter;
 mod line;
 mod metrics;
-mod namespace;
 mod refusals;
+mod steady;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,12 @@ impl Refusals {
         (refusal.until > now).then(|| refusal.error.clone())
     }
 
+    /// Whether a token has been refused within the last minute or so.
+    pub(super) fn is_known(&self, subject: &Subject, digest: &TokenDigest) -> bool {
+        let refusals = self.by_subject.get(subject);
+        refusals.is_some_and(|list| list.iter().any(|refusal| refusal.digest == *digest))
+    }
+
     /// How long a token that nobody has seen before waits for its turn. A pod that shows one
     /// refused token after the other shall not spend the node's calls on them.
     pub(super) fn pause(&self, subject: &Subject) -> Duration {

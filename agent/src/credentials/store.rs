@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry as Slot};
+use prometheus::IntCounter;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -40,16 +41,20 @@ pub(super) struct Shared {
     pub(super) cache: Cache,
     pub(super) refusals: Refusals,
     /// One line a pod, for as long as one of its tokens waits to be exchanged. Its lock is held
-    /// while the cache is changed, so that a token is always in line, in the cache, or neither.
+    /// while what an exchange brought goes into the cache, so that nobody finds neither.
     pub(super) lines: DashMap<Subject, Line>,
     next_line: AtomicU64,
     /// Lines of subjects that the kernel has not identified.
     unidentified: AtomicUsize,
+    /// Pods that have gone, and when.
+    pub(super) gone: DashMap<Subject, Instant>,
+    /// How many of a subject's tokens are being verified.
+    pub(super) looks: DashMap<Subject, usize>,
     pub(super) limiter: Limiter,
     pub(super) health: Health,
     pub(super) upstream: Arc<dyn AssumeRole>,
     pub(super) verifier: OnceLock<Arc<dyn VerifyToken>>,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
 }
@@ -69,6 +74,8 @@ impl Store {
             lines: DashMap::new(),
             next_line: AtomicU64::new(0),
             unidentified: AtomicUsize::new(0),
+            gone: DashMap::new(),
+            looks: DashMap::new(),
             limiter: Limiter::new(config.max_calls_per_second, &runtime, metrics.clone()),
             health: Health::new(metrics.clone()),
             upstream,
@@ -92,8 +99,8 @@ impl Store {
     /// The response's body, if it is at hand for this subject and this token. Cheap.
     pub fn cached(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
         match self.0.cache.get(subject, digest, self.0.clock.now()) {
-            Lookup::Fresh(body) => {
-                self.0.metrics.hits.inc();
+            Lookup::Fresh(body, age) => {
+                self.0.metrics.hit(age);
                 Some(body)
             }
             // There may be newer ones to be had.
@@ -111,23 +118,40 @@ impl Store {
     /// nothing valid in memory.
     pub async fn fetch(&self, subject: Subject, token: Token) -> Result<Bytes, CredentialError> {
         let digest = token.digest();
-        let mut joined = match self.0.join(subject, token, digest)? {
-            Joined::AtHand(body) => return Ok(body),
-            Joined::InLine(joined) => joined,
+        let deadline = Instant::now() + self.0.config.client_wait;
+        let patience = self.0.config.client_wait / 3;
+        self.0.vouch(subject, &token, digest, patience).await;
+        let joined = self.0.join(subject, token, digest);
+        let mut counted = Counted(self.0.metrics.of(&joined));
+        let outcome = match joined {
+            Ok(Joined::AtHand(body, age)) => {
+                self.0.metrics.hit_age.observe(age.as_secs_f64());
+                return Ok(body);
+            }
+            Ok(Joined::InLine(mut joined)) => {
+                let _waiting = Waiting::new(&self.0.metrics);
+                joined.wait(deadline).await
+            }
+            Err(error) => Err(error),
         };
-        let waiting = Waiting::new(&self.0.metrics);
-        let answer = joined.wait(self.0.config.client_wait).await;
-        drop(waiting);
-        match answer {
-            Ok(body) => Ok(body),
-            Err(refused @ CredentialError::Refused { .. }) => Err(refused),
-            Err(not_ready) => self.0.still_valid(&subject, &digest).ok_or(not_ready),
+        let Err(not_ready @ CredentialError::NotReady { .. }) = outcome else {
+            return outcome;
+        };
+        match self.0.cache.get(&subject, &digest, self.0.clock.now()) {
+            Lookup::Fresh(body, _) => Ok(body),
+            Lookup::Stale(body) => {
+                counted.0 = &self.0.metrics.stale;
+                Ok(body)
+            }
+            Lookup::Nothing => Err(not_ready),
         }
     }
 
-    /// Drops all that is kept for a pod that is gone, and gives up what is in flight for it.
+    /// Drops all that is kept for a pod that is gone, and gives up what is in flight for it. What
+    /// its last requests bring is not kept either.
     pub fn forget(&self, pod: PodUid) {
         let subject = Subject::Pod(pod);
+        self.0.gone.insert(subject, Instant::now());
         if self.0.lines.remove(&subject).is_some() {
             self.0.line_closed(&subject);
         }
@@ -138,22 +162,27 @@ impl Store {
 
 /// Where a request finds its credentials.
 enum Joined {
-    AtHand(Bytes),
+    /// In the cache: the response's body, and how old its credentials are.
+    AtHand(Bytes, Duration),
+    /// In line for an exchange.
     InLine(InLine),
 }
 
 /// A request's place in line.
 struct InLine {
     progress: watch::Receiver<Progress>,
+    /// Whether nobody else waits for this token's credentials.
+    is_first: bool,
     /// Whether there are valid credentials that will do for now.
     has_stale: bool,
 }
 
 impl InLine {
-    /// Waits until the exchange is over, but not for long. Who has something that will do waits
+    /// Waits until the exchange is over, or until the deadline. Who has something that will do waits
     /// less, and not at all for an upstream that is in trouble.
-    async fn wait(&mut self, longest: Duration) -> Outcome {
+    async fn wait(&mut self, deadline: Instant) -> Outcome {
         let has_stale = self.has_stale;
+        let longest = deadline.saturating_duration_since(Instant::now());
         let longest = if has_stale { longest / 3 } else { longest };
         let enough = |progress: &Progress| match progress {
             Progress::Waiting => false,
@@ -162,7 +191,7 @@ impl InLine {
         };
         let outcome = match timeout(longest, self.progress.wait_for(enough)).await {
             Ok(Ok(progress)) => Some(outcome_of(&progress)),
-            Ok(Err(_)) => Some(Err(CredentialError::not_ready("the pod is gone"))),
+            Ok(Err(_)) => Some(Err(CredentialError::not_ready("the exchange was given up"))),
             Err(_) => None,
         };
         outcome.unwrap_or_else(|| outcome_of(&self.progress.borrow()))
@@ -175,6 +204,28 @@ fn outcome_of(progress: &Progress) -> Outcome {
         Progress::Done(outcome) => outcome.clone(),
         Progress::Failing(reason) => Err(CredentialError::not_ready(reason.clone())),
         Progress::Waiting => Err(CredentialError::not_ready("EKS Auth has not answered yet")),
+    }
+}
+
+/// Counts a request when it is over, once.
+struct Counted<'a>(&'a IntCounter);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.inc();
+    }
+}
+
+impl Metrics {
+    /// The counter of requests like this one.
+    fn of(&self, joined: &Result<Joined, CredentialError>) -> &IntCounter {
+        match joined {
+            Ok(Joined::AtHand(..)) => &self.hits,
+            Ok(Joined::InLine(joined)) if joined.is_first => &self.misses,
+            Ok(Joined::InLine(_)) => &self.joined,
+            Err(CredentialError::Refused { .. }) => &self.refused,
+            Err(CredentialError::NotReady { .. }) => &self.overloaded,
+        }
     }
 }
 
@@ -205,15 +256,11 @@ impl Shared {
         let now = Instant::now();
         let slot = self.lines.entry(subject);
         let has_stale = match self.cache.get(&subject, &digest, self.clock.now()) {
-            Lookup::Fresh(body) => {
-                self.metrics.hits.inc();
-                return Ok(Joined::AtHand(body));
-            }
+            Lookup::Fresh(body, age) => return Ok(Joined::AtHand(body, age)),
             Lookup::Stale(_) => true,
             Lookup::Nothing => false,
         };
         if let Some(refused) = self.refusals.get(&subject, &digest, now) {
-            self.metrics.refused.inc();
             return Err(refused);
         }
         let mut line = match slot {
@@ -221,16 +268,12 @@ impl Shared {
             Slot::Vacant(slot) => slot.insert(self.open_line(subject)?),
         };
         let not_before = now + self.refusals.pause(&subject);
+        let doubtful = self.refusals.is_known(&subject, &digest);
         let limit = self.config.tokens_per_pod;
-        let progress = match line.join(token, digest, limit, now, not_before) {
-            Place::New(progress) => {
-                self.metrics.misses.inc();
-                progress
-            }
-            Place::Joined(progress) => {
-                self.metrics.joined.inc();
-                progress
-            }
+        let (progress, is_first) = match line.join(token, digest, doubtful, limit, now, not_before)
+        {
+            Place::New(progress) => (progress, true),
+            Place::Joined(progress) => (progress, false),
             Place::Full => {
                 return Err(CredentialError::not_ready(
                     "too many different tokens of this pod are waiting to be exchanged",
@@ -239,6 +282,7 @@ impl Shared {
         };
         Ok(Joined::InLine(InLine {
             progress,
+            is_first,
             has_stale,
         }))
     }
@@ -286,18 +330,6 @@ impl Shared {
         self.metrics.flights.dec();
         if let Subject::Bearer(_) = subject {
             self.unidentified.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// What will do where nothing newer can be had.
-    fn still_valid(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
-        match self.cache.get(subject, digest, self.clock.now()) {
-            Lookup::Fresh(body) => Some(body),
-            Lookup::Stale(body) => {
-                self.metrics.stale.inc();
-                Some(body)
-            }
-            Lookup::Nothing => None,
         }
     }
 }

@@ -1,20 +1,31 @@
 //! What is done every few seconds without anybody asking: refreshes, and forgetting.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep};
 
-use super::store::Shared;
+use super::{steady::steady, store::Shared};
 
 /// How often. Refreshes are minutes from being urgent, so a look at all entries now and then is
 /// as good as a timer for each.
 const PERIOD: Duration = Duration::from_secs(5);
 
+/// How long after a pod has gone there may still be requests of its last processes.
+const LAST_REQUESTS: Duration = Duration::from_secs(60);
+
 /// Keeps a store in order for as long as somebody has it.
 pub(super) async fn run(store: Weak<Shared>) {
+    steady("the upkeep of the credentials", || {
+        every_period(store.clone())
+    })
+    .await;
+}
+
+async fn every_period(store: Weak<Shared>) {
     loop {
         sleep(PERIOD).await;
         match store.upgrade() {
@@ -30,15 +41,18 @@ impl Shared {
         let upkeep = self.cache.upkeep(now);
         let nearest = upkeep
             .nearest_expiry
-            .and_then(|expiration| expiration.duration_since(now).ok());
-        let nearest = nearest.unwrap_or_default();
-        self.metrics.nearest_expiry.set(nearest.as_secs_f64());
+            .and_then(|expiration| expiration.duration_since(now).ok())
+            .map_or(f64::NAN, |left| left.as_secs_f64());
+        self.metrics.nearest_expiry.set(nearest);
         for (subject, token, expiration) in upkeep.due {
             self.refresh(subject, token, expiration);
         }
         self.refusals.sweep(Instant::now());
+        self.gone.retain(|_, since| since.elapsed() < LAST_REQUESTS);
         self.limiter.sweep();
-        let failing = self.lines.iter().filter(|line| line.is_failing()).count();
-        self.metrics.backing_off.set(failing as i64);
+        let mut failing: HashSet<_> = upkeep.failing.into_iter().collect();
+        let lines = self.lines.iter().filter(|line| line.is_failing());
+        failing.extend(lines.map(|line| *line.key()));
+        self.metrics.backing_off.set(failing.len() as i64);
     }
 }

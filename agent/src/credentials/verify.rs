@@ -5,12 +5,14 @@ use futures_util::future::BoxFuture;
 use crate::types::{PodUid, Token};
 
 /// What a look at a token's signature says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The cluster has signed it for this pod, for this audience, and it has not expired.
     Genuine {
         /// The pod that it was issued to.
         pod: PodUid,
+        /// The namespace that the pod is in.
+        namespace: String,
     },
     /// It names one of the cluster's keys, and that key has not signed it.
     Forged,
@@ -20,6 +22,10 @@ pub enum Verdict {
 
 /// Checks tokens against the cluster's keys.
 pub trait VerifyToken: Send + Sync + 'static {
-    /// Looks at one token. May fetch keys; never fails, but may not know.
+    /// Looks at one token with the keys at hand. If there are none for it, they are fetched
+    /// meanwhile, and the next look may say more. Called on a tokio runtime.
+    fn verify_at_hand(&self, token: &Token) -> Verdict;
+
+    /// Looks at one token, and waits for a key that is not there yet. Never fails, but may not know.
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict>;
 }

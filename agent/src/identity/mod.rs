@@ -2,8 +2,8 @@
 //!
 //! Three witnesses must agree: the kernel's record of the caller, the listener that accepted the
 //! connection (the datapath has compared these two), and the claims in the token. The claims are not
-//! verified here: EKS Auth does that before it hands anything out, and nothing that was fetched with
-//! one token is ever served to another.
+//! verified here: the credentials stage gives nothing to a token that neither EKS Auth has accepted
+//! nor one of the cluster's keys has signed for that pod.
 
 mod claims;
 mod delegates;
@@ -28,7 +28,7 @@ use crate::{
 use claims::Claims;
 use delegates::Delegates;
 
-/// How far the node's clock may be behind the API server's before a token counts as expired here.
+/// How far the node's clock may be ahead of the API server's before a token counts as expired here.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// What the kernel says of the process at the other end of a connection.

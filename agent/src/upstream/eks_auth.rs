@@ -22,9 +22,10 @@ pub struct Config {
     pub endpoint: Option<String>,
     /// The longest that a TCP and TLS handshake may take.
     pub connect_timeout: Duration,
-    /// The longest that one exchange may take, once the node's own credentials are known.
-    pub attempt_timeout: Duration,
-    /// The longest that a call may take in all, with a look at IMDS for the node's credentials.
+    /// The longest that EKS Auth may take to answer, once the call is signed and sent.
+    pub read_timeout: Duration,
+    /// The longest that a call may take in all: a look at IMDS for the node's credentials, the
+    /// handshake, and the answer.
     pub operation_timeout: Duration,
 }
 
@@ -35,7 +36,7 @@ impl Config {
             cluster_name: cluster_name.into(),
             endpoint: None,
             connect_timeout: Duration::from_secs(1),
-            attempt_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(10),
         }
     }
@@ -83,7 +84,7 @@ impl EksAuth {
         }
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(config.connect_timeout)
-            .operation_attempt_timeout(config.attempt_timeout)
+            .read_timeout(config.read_timeout)
             .operation_timeout(config.operation_timeout)
             .build();
         let mut service = aws_sdk_eksauth::config::Builder::from(environment);

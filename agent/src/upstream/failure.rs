@@ -20,12 +20,31 @@ use super::{RefusalKind, UpstreamError};
 /// EKS Auth's messages are a line or two; whoever sends more is not worth keeping it.
 const MAX_MESSAGE: usize = 1024;
 
+/// What an AWS service may say in place of `ThrottlingException`.
+const THROTTLING: [&str; 12] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "TooManyRequestsException",
+];
+/// The action that a node must be allowed: `is not authorized to perform: eks-auth:Assume...`.
+const OWN_ACTION: &str = "eks-auth:";
+
 /// Sorts a failed call.
 pub(super) fn classify(error: &SdkError<ServiceError, HttpResponse>) -> UpstreamError {
     let reason = match error {
         SdkError::ServiceError(failed) => return answered(failed.err(), failed.raw()),
         SdkError::TimeoutError(_) => "timed out".to_owned(),
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+            Some(cause) if cause.is_timeout() => format!("timed out: {}", chain(cause)),
             Some(cause) => format!("not reachable: {}", chain(cause)),
             None => "not reachable".to_owned(),
         },
@@ -45,20 +64,23 @@ pub(super) fn classify(error: &SdkError<ServiceError, HttpResponse>) -> Upstream
 fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
     let status = raw.status().as_u16();
     let retry_after = retry_after(raw, SystemTime::now());
-    if error.is_throttling_exception() || status == 429 {
+    let throttles = |code| THROTTLING.contains(&code);
+    if status == 429 || error.code().is_some_and(throttles) || error.is_throttling_exception() {
         return UpstreamError::Throttled { retry_after };
     }
     let code = error.code().unwrap_or("UnknownError").to_owned();
     let message = without_tokens(error.message().unwrap_or("no message"));
+    // EKS Auth's own refusals are 400 and 404. A 403 comes from the check of the signature before
+    // it, and a denial that speaks of EKS Auth's own action is about this node's role: no pod can
+    // do anything about either.
+    let is_about_node = status == 403 || message.contains(OWN_ACTION);
     match refusal(error) {
-        // EKS Auth's own refusals are 400 and 404. A 403 comes from the signature's check before
-        // it: the trouble is with this node's credentials, and no pod can do anything about it.
-        Some(kind) if status != 403 => UpstreamError::Refused {
+        Some(kind) if !is_about_node => UpstreamError::Refused {
             kind,
             code,
             message,
         },
-        _ if status == 403 => UpstreamError::Unavailable {
+        _ if is_about_node => UpstreamError::Unavailable {
             reason: format!("it refuses this node's own credentials: {code}: {message}"),
             retry_after,
         },
@@ -227,6 +249,29 @@ mod tests {
         );
         let date = after(&[("retry-after", "Fri, 31 Dec 2999 23:59:59 GMT")]);
         assert!(date.is_some_and(|wait| wait > Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn throttling_has_many_names() {
+        for code in THROTTLING {
+            let error = failed(ServiceError::generic(meta(code, "")), 400, &[]);
+            assert!(matches!(error, UpstreamError::Throttled { .. }), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_may_not_ask_is_no_refusal_of_the_pod() {
+        let message = "User: arn:aws:sts::1:assumed-role/node/i-1 is not authorized to perform: \
+                       eks-auth:AssumeRoleForPodIdentity on resource: arn:aws:eks:x:1:cluster/c";
+        let denied = AccessDeniedException::builder()
+            .meta(meta("AccessDeniedException", message))
+            .message(message)
+            .build();
+        let error = failed(ServiceError::AccessDeniedException(denied), 400, &[]);
+        let UpstreamError::Unavailable { reason, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert!(reason.contains("this node's own credentials"), "{reason}");
     }
 
     #[test]

@@ -12,6 +12,10 @@ use aws_smithy_runtime_api::client::{
 };
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Limited};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -69,6 +73,7 @@ impl KeyServer {
         let trust = match &self.ca_file {
             Some(path) => {
                 let pem = std::fs::read(path).map_err(|error| failed(path.display(), &error))?;
+                check(&pem).map_err(|why| KeysError(format!("{}: {why}", path.display())))?;
                 TrustStore::empty().with_pem_certificate(pem)
             }
             None => TrustStore::default(),
@@ -112,6 +117,19 @@ impl FetchKeys for KeyServer {
             let late = KeysError(format!("{} does not answer", this.url));
             timeout(DEADLINE, this.get()).await.unwrap_or(Err(late))
         })
+    }
+}
+
+/// Sees that a file holds certificates, and nothing else: the connector panics at what it cannot read.
+fn check(pem: &[u8]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    match roots.is_empty() {
+        true => Err("there is no certificate in it".to_owned()),
+        false => Ok(()),
     }
 }
 
@@ -177,6 +195,26 @@ mod tests {
             let (server, _asked) = serve(answer).await;
             let error = server.fetch().await.unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn damaged_certificates_are_an_error_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = KeyServer::in_cluster("127.0.0.1", "1");
+        let file = folder.path().join("ca.crt");
+        server.ca_file = Some(file.clone());
+        let begin = "-----BEGIN CERTIFICATE-----\n";
+        let end = "\n-----END CERTIFICATE-----\n";
+        for pem in [
+            String::new(),
+            format!("{begin}!!!{end}"),
+            format!("{begin}AAAA{end}"),
+            format!("{begin}MIIB"),
+        ] {
+            std::fs::write(&file, &pem).unwrap();
+            let error = server.fetch().await.unwrap_err().to_string();
+            assert!(error.contains("ca.crt: "), "{pem:?}: {error}");
         }
     }
 

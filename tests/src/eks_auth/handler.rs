@@ -70,7 +70,10 @@ impl Service {
             .verify(&state, request, &call.token)
             .map(|(claims, role)| {
                 state.issued += 1;
-                (Grant::new(&claims, role, state.issued), state.faults.next())
+                (
+                    Grant::new(&claims, role, state.issued),
+                    state.next_fault(&call.pod_uid),
+                )
             });
         call.outcome = match &verdict {
             Ok((_, Some(fault))) => Outcome::Faulted(fault.clone()),

@@ -9,13 +9,14 @@
 mod answer;
 mod faults;
 mod handler;
+mod quota;
 mod signature;
 mod state;
 
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub use faults::Fault;
@@ -23,6 +24,7 @@ pub use state::{Call, Outcome};
 
 use crate::{aws::NodeCredentials, http::server::Server, token::Issuer};
 use handler::Service;
+use quota::Quota;
 use state::{Role, State};
 
 /// The cluster whose pods it serves, unless told otherwise.
@@ -123,9 +125,24 @@ impl EksAuth {
         self.state().faults.push(fault, Some(calls));
     }
 
+    /// Has the next `calls` calls for one pod meet this fault, before any that was set for all.
+    pub fn fail_pod(&self, uid: &str, calls: usize, fault: Fault) {
+        let mut state = self.state();
+        let faults = state.pod_faults.entry(uid.to_owned()).or_default();
+        faults.push(fault, Some(calls));
+    }
+
+    /// Throttles what goes beyond so many good calls in a second, until [`heal`](Self::heal).
+    pub fn throttle_above(&self, calls_per_second: usize) {
+        self.state().quota = Some(Quota::new(calls_per_second, Instant::now()));
+    }
+
     /// Forgets all faults. Calls that are hanging go on hanging.
     pub fn heal(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.pod_faults.clear();
+        state.quota = None;
     }
 
     /// How many calls came in, good and bad.

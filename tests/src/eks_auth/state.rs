@@ -1,8 +1,14 @@
 //! What the stand-in knows and what it remembers.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use super::faults::{Fault, Faults};
+use super::{
+    faults::{Fault, Faults},
+    quota::Quota,
+};
 use crate::aws::{NodeCredentials, Owner};
 
 /// A role and how long its credentials live.
@@ -20,11 +26,23 @@ pub(super) struct State {
     /// By namespace and service account.
     pub(super) associations: HashMap<(String, String), Role>,
     pub(super) faults: Faults,
+    /// Those that one pod meets before all others do, by its UID.
+    pub(super) pod_faults: HashMap<String, Faults>,
+    pub(super) quota: Option<Quota>,
     pub(super) calls: Vec<Call>,
     /// How many credentials have been made.
     pub(super) issued: u64,
     pub(super) in_flight: usize,
     pub(super) most_in_flight: usize,
+}
+
+impl State {
+    /// What goes wrong with the next good call, which is for this pod.
+    pub(super) fn next_fault(&mut self, pod_uid: &str) -> Option<Fault> {
+        let own = self.pod_faults.get_mut(pod_uid).and_then(Faults::next);
+        let fault = own.or_else(|| self.faults.next());
+        fault.or_else(|| self.quota.as_mut()?.take(Instant::now()))
+    }
 }
 
 /// One call, as it was received.

@@ -5,6 +5,7 @@
 //! only compilers and their libraries come from the distribution.
 
 mod apt;
+mod js;
 mod nginx;
 mod python;
 mod rust;
@@ -12,7 +13,6 @@ mod rust;
 use anyhow::Result;
 
 pub(crate) use nginx::nginx;
-pub(crate) use python::venv;
 
 use apt::Wanted;
 
@@ -37,7 +37,14 @@ pub(crate) fn for_build() -> Result<()> {
 
 pub(crate) fn for_test() -> Result<()> {
     for_build()?;
-    apt::install("simulated pods", &[NAMESPACES, IPROUTE])
+    apt::install("simulated pods", &[NAMESPACES, IPROUTE])?;
+    // The tests of SDKs that are missing are skipped and say so, or fail in CI.
+    for installed in [python::install(), js::install()] {
+        if let Err(error) = installed {
+            eprintln!("    {error:#}");
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn for_lint() -> Result<()> {
@@ -47,6 +54,7 @@ pub(crate) fn for_lint() -> Result<()> {
 
 pub(crate) fn for_demo() -> Result<()> {
     for_test()?;
+    // Without boto3 and the AWS CLI it would show nothing.
     python::install()
 }
 

@@ -1,4 +1,4 @@
-//! Unmodified AWS clients for the demo: boto3 and the AWS CLI, in a Python of their own.
+//! Unmodified AWS clients for tests and demo: boto3 and the AWS CLI, in a Python of their own.
 
 use std::{
     fs,
@@ -14,11 +14,11 @@ use crate::{
     workspace::{root, tools},
 };
 
-/// Exact versions, so that the demo shows the same everywhere.
-const REQUIREMENTS: &str = "xtask/demo-requirements.txt";
+/// Exact versions, so that tests and demo show the same everywhere.
+const REQUIREMENTS: &str = "xtask/python/requirements.txt";
 
 /// The private environment: `bin/python` has boto3, `bin/aws` is the AWS CLI.
-pub(crate) fn venv() -> PathBuf {
+fn venv() -> PathBuf {
     tools().join("venv")
 }
 
@@ -33,7 +33,7 @@ pub(super) fn install() -> Result<()> {
     if !has_venv() {
         // Debian ships the venv module without the pip that it puts into new environments.
         apt::install(
-            "the demo's AWS clients",
+            "boto3 and the AWS CLI",
             &[
                 Wanted::command("python3", "python3"),
                 Wanted::package("python3-venv"),

@@ -13,13 +13,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::Metrics;
+use super::{Metrics, steady::steady};
 
 mod queue;
 mod rate;
 
-use queue::Queue;
-pub(super) use queue::Urgency;
+use queue::{Queue, Waiting};
+pub(super) use queue::{Turn, Urgency};
 use rate::Rate;
 
 /// Lets calls pass one by one, in the order of the queue and at the pace that EKS Auth bears.
@@ -57,15 +57,19 @@ impl Limiter {
             arrival: Notify::new(),
             metrics,
         });
-        let usher = runtime.spawn(Arc::clone(&shared).usher()).abort_handle();
+        let usher = {
+            let shared = Arc::clone(&shared);
+            steady("the limiter", move || Arc::clone(&shared).usher())
+        };
+        let usher = runtime.spawn(usher).abort_handle();
         Self { shared, usher }
     }
 
     /// Joins the queue. One who waits already and becomes more urgent joins anew.
-    pub(super) fn queue(&self, namespace: &str, urgency: Urgency) -> Pass {
+    pub(super) fn queue(&self, turn: &Turn, urgency: Urgency) -> Pass {
         let (sender, pass) = oneshot::channel();
         let mut state = self.shared.lock();
-        state.queue.push(namespace, urgency, sender);
+        state.queue.push(turn, urgency, sender);
         self.shared.gauge(&state);
         drop(state);
         self.shared.arrival.notify_one();
@@ -76,14 +80,17 @@ impl Limiter {
     pub(super) fn throttled(&self) {
         let mut state = self.shared.lock();
         state.rate.throttled(Instant::now());
-        if !mem::replace(&mut state.throttled, true) {
-            let calls_per_second = state.rate.per_second();
+        let known = mem::replace(&mut state.throttled, true);
+        let calls_per_second = state.rate.per_second();
+        self.shared.gauge(&state);
+        drop(state);
+        // Whoever reads the log may be slow: nothing is written with the lock held.
+        if !known {
             tracing::warn!(
                 calls_per_second,
                 "EKS Auth is throttling: calls go out slower"
             );
         }
-        self.shared.gauge(&state);
     }
 
     /// Notes that EKS Auth asked to be left alone for a while.
@@ -95,12 +102,16 @@ impl Limiter {
     pub(super) fn sweep(&self) {
         let mut state = self.shared.lock();
         state.rate.update(Instant::now());
-        if state.throttled && !state.rate.is_lowered() {
+        let is_back = state.throttled && !state.rate.is_lowered();
+        if is_back {
             state.throttled = false;
-            tracing::info!("EKS Auth is called at the configured rate again");
         }
         state.queue.retain(|sender| !sender.is_closed());
         self.shared.gauge(&state);
+        drop(state);
+        if is_back {
+            tracing::info!("EKS Auth is called at the configured rate again");
+        }
     }
 }
 
@@ -124,7 +135,7 @@ impl Shared {
 
     fn step(&self) -> Step {
         let mut state = self.lock();
-        if state.queue.len() == (0, 0) {
+        if state.queue.waiting() == Waiting::default() {
             return Step::Idle;
         }
         if let Err(when) = state.rate.ready(Instant::now()) {
@@ -142,10 +153,11 @@ impl Shared {
     }
 
     fn gauge(&self, state: &State) {
-        let (asked, refreshes) = state.queue.len();
+        let waiting = state.queue.waiting();
         self.metrics.limiter_rate.set(state.rate.per_second());
-        self.metrics.queue_asked.set(asked as i64);
-        self.metrics.queue_refreshes.set(refreshes as i64);
+        self.metrics.queue_asked.set(waiting.asked as i64);
+        self.metrics.queue_refreshes.set(waiting.refreshes as i64);
+        self.metrics.queue_doubtful.set(waiting.doubtful as i64);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -179,6 +191,10 @@ mod tests {
         Limiter::new(max, &Handle::current(), metrics)
     }
 
+    fn of(namespace: &str) -> Turn {
+        Turn::Namespace(namespace.to_owned())
+    }
+
     async fn has_passed(pass: &mut Pass) -> bool {
         poll_fn(|context| {
             let pass = std::pin::Pin::new(&mut *pass);
@@ -192,7 +208,7 @@ mod tests {
         let limiter = limiter(2.0);
         let started = Instant::now();
         for _ in 0..40 {
-            limiter.queue("a", Urgency::Asked).await.unwrap();
+            limiter.queue(&of("a"), Urgency::Asked).await.unwrap();
         }
         let took = started.elapsed();
         assert!(took >= 10 * SECOND && took < 11 * SECOND, "{took:?}");
@@ -201,9 +217,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_leaves_the_queue_costs_nothing() {
         let limiter = limiter(0.1);
-        limiter.queue("a", Urgency::Asked).await.unwrap();
-        drop(limiter.queue("a", Urgency::Asked));
-        let mut stays = limiter.queue("a", Urgency::Asked);
+        limiter.queue(&of("a"), Urgency::Asked).await.unwrap();
+        drop(limiter.queue(&of("a"), Urgency::Asked));
+        let mut stays = limiter.queue(&of("a"), Urgency::Asked);
         sleep(11 * SECOND).await;
         assert!(has_passed(&mut stays).await);
         assert_eq!(limiter.shared.metrics.queue_asked.get(), 0);
@@ -214,7 +230,7 @@ mod tests {
         let limiter = limiter(3.0);
         limiter.throttled();
         limiter.blocked(20 * SECOND);
-        let mut pass = limiter.queue("a", Urgency::Asked);
+        let mut pass = limiter.queue(&of("a"), Urgency::Asked);
         sleep(19 * SECOND).await;
         assert!(!has_passed(&mut pass).await);
         sleep(2 * SECOND).await;
@@ -225,8 +241,8 @@ mod tests {
     async fn a_sweep_drops_those_who_left() {
         let limiter = limiter(1.0);
         limiter.blocked(60 * SECOND);
-        drop(limiter.queue("a", Urgency::Asked));
-        let _stays = limiter.queue("a", Urgency::Refresh(std::time::UNIX_EPOCH));
+        drop(limiter.queue(&of("a"), Urgency::Asked));
+        let _stays = limiter.queue(&of("a"), Urgency::Refresh(std::time::UNIX_EPOCH));
         limiter.sweep();
         assert_eq!(limiter.shared.metrics.queue_asked.get(), 0);
         assert_eq!(limiter.shared.metrics.queue_refreshes.get(), 1);

@@ -1,6 +1,7 @@
 //! What the store can grow to, and what it costs EKS Auth.
 
 use futures_util::future::join_all;
+use tokio::task::JoinSet;
 
 use super::*;
 
@@ -112,35 +113,72 @@ async fn a_thousand_cold_pods_are_all_served_by_an_upstream_that_throttles() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_is_waited_for_moves_up() {
+async fn a_full_line_hides_nothing_that_is_valid() {
+    let (fake, store, _) = generous(SOON);
+    ask(&store, pod(1), "good").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    sleep(6 * HOUR - 10 * MINUTE).await;
+    let garbage = (0..4).map(|n| ask_as_task(&store, pod(1), format!("junk{n}")));
+    let garbage: Vec<_> = garbage.collect();
+    sleep(SOON / 5).await;
+    assert!(ask(&store, pod(1), "good").await.is_ok());
+    assert_eq!(store.0.metrics.stale.get(), 1);
+    assert!(not_ready(&ask(&store, pod(1), "one too many").await));
+    assert_eq!(store.0.metrics.overloaded.get(), 1);
+    drop(garbage);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_strangers_hides_nothing_that_is_valid() {
     let config = Config {
-        max_calls_per_second: 0.1,
+        unidentified: 8,
         ..Config::default()
     };
+    let bearer = |token: &str| Subject::Bearer(Token::new(token).digest());
     let (fake, store, _) = with_config(SOON, config);
-    ask(&store, pod(1), "a").await.unwrap();
-    sleep(2 * MINUTE).await;
-    ask(&store, pod(1), "a").await.unwrap();
-    sleep(2 * HOUR).await;
-    // From now on there is always somebody who comes before a refresh.
-    let others = store.clone();
-    let crowd = tokio::spawn(async move {
-        for n in 2..u16::MAX {
-            let _ = ask(&others, pod(n), &n.to_string()).await;
-            if n > 5 {
-                sleep(Duration::from_secs(9)).await;
-            }
-        }
+    ask(&store, bearer("good"), "good").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    sleep(6 * HOUR - 10 * MINUTE).await;
+    let crowd = (0..8).map(|n| {
+        let token = format!("junk{n}");
+        ask_as_task(&store, bearer(&token), token)
     });
-    sleep(3 * HOUR).await;
-    let of_pod_1 = |calls: Vec<String>| calls.iter().filter(|call| *call == "a").count();
-    assert_eq!(of_pod_1(fake.calls()), 1, "refreshes come last");
-    sleep(46 * MINUTE).await;
-    let started = Instant::now();
-    while of_pod_1(fake.calls()) < 2 {
-        assert!(ask(&store, pod(1), "a").await.is_ok(), "stale, but valid");
-        sleep(MINUTE / 6).await;
+    let crowd: Vec<_> = crowd.collect();
+    sleep(SOON / 5).await;
+    assert!(ask(&store, bearer("good"), "good").await.is_ok());
+    drop(crowd);
+}
+
+fn ask_as_task(store: &Store, subject: Subject, token: String) -> tokio::task::JoinHandle<Outcome> {
+    let store = store.clone();
+    tokio::spawn(async move { ask(&store, subject, &token).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_in_crash_loops_keep_nobody_waiting() {
+    let (fake, store, _) = generous(SOON);
+    ask(&store, pod(999), "good").await.unwrap();
+    let mut loops = JoinSet::new();
+    for n in 0..80 {
+        let store = store.clone();
+        loops.spawn(async move {
+            loop {
+                let _ = ask(&store, pod(n), &format!("bad{n}")).await;
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
     }
-    println!("moved up within {} s", started.elapsed().as_secs());
-    crowd.abort();
+    sleep(2 * MINUTE).await;
+    let started = Instant::now();
+    while ask(&store, pod(998), "cold").await.is_err() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+    sleep(3 * HOUR).await;
+    let of_good = fake.calls().iter().filter(|call| *call == "good").count();
+    assert_eq!(of_good, 2, "refreshed in time");
 }

@@ -222,7 +222,8 @@ async fn a_node_of_110_pods_over_three_days() {
     }
     assert_eq!(seen.calls_for_the_dead, 0);
     let tally = |kind: &str| seen.kinds[kind];
-    assert_eq!(tally("idle").calls, tally("idle").pods);
+    // An idle pod might still be one that asks every six hours, once.
+    assert_eq!(tally("idle").calls, 2 * tally("idle").pods);
     assert_eq!(tally("cron").calls, tally("cron").pods);
     // Half of the pods need new credentials every 33 minutes or more, the others every 2.5 hours.
     let per_day = |kind: &str| tally(kind).calls as f64 / tally(kind).pod_days;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -96,7 +96,8 @@ impl AssumeRole for Fake {
             state.calls.lock().unwrap().push(token.expose().to_owned());
             let delay = *state.delay.lock().unwrap();
             sleep(delay).await;
-            (state.answer.lock().unwrap())(token.expose())
+            let mut answer = state.answer.lock().unwrap_or_else(PoisonError::into_inner);
+            answer(token.expose())
         })
     }
 }

@@ -90,6 +90,7 @@ async fn a_refusal_is_told_at_once_and_takes_what_the_token_had() {
     let (fake, store, clock) = generous(SOON);
     fake.now(move |token| Ok(credentials(token, clock.now() + HOUR)));
     store.fetch(pod(1), Token::new("a")).await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
     sleep(HOUR).await;
     fake.now(|_| Err(refused()));
     let started = Instant::now();
@@ -175,6 +176,40 @@ async fn pods_do_not_wait_for_each_other() {
     }
     assert_eq!(started.elapsed(), SOON);
     assert_eq!(fake.calls().len(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_costs_one_exchange_and_no_more() {
+    let (fake, store, clock) = generous(SOON);
+    let mut first = true;
+    fake.now(move |token| {
+        assert!(!std::mem::take(&mut first), "a bug in a library");
+        Ok(credentials(token, clock.now() + 6 * HOUR))
+    });
+    let started = Instant::now();
+    assert!(not_ready(&ask(&store, pod(1), "a").await));
+    assert_eq!(started.elapsed(), SOON, "waiters are told at once");
+    assert_eq!(store.0.metrics.flights.get(), 0);
+    assert!(ask(&store, pod(1), "a").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_is_counted_once() {
+    let (fake, store, _) = generous(SOON);
+    let (one, two) = tokio::join!(ask(&store, pod(1), "a"), ask(&store, pod(1), "a"));
+    assert!(one.is_ok() && two.is_ok());
+    ask(&store, pod(1), "a").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    sleep(6 * HOUR - 10 * MINUTE).await;
+    for _ in 0..10 {
+        ask(&store, pod(1), "a").await.unwrap();
+    }
+    let metrics = &store.0.metrics;
+    assert_eq!(metrics.misses.get(), 1);
+    assert_eq!(metrics.joined.get(), 1);
+    assert_eq!(metrics.hits.get(), 1);
+    assert_eq!(metrics.hit_age.get_sample_count(), 1);
+    assert_eq!(metrics.stale.get(), 10);
 }
 
 #[test]

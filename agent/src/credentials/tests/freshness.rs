@@ -10,9 +10,9 @@ async fn expired_credentials_are_never_served_and_stale_ones_only_in_need() {
     let (fake, store, _) = generous(SOON);
     let token = Token::new("a");
     store.fetch(pod(1), token.clone()).await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
     sleep(6 * HOUR - 16 * MINUTE).await;
     assert!(store.cached(&pod(1), &token.digest()).is_some());
-    fake.now(|_| Err(UpstreamError::unavailable("down")));
     sleep(2 * MINUTE).await;
     assert!(store.cached(&pod(1), &token.digest()).is_none(), "stale");
     let started = Instant::now();
@@ -27,16 +27,17 @@ async fn expired_credentials_are_never_served_and_stale_ones_only_in_need() {
 async fn stale_credentials_are_replaced_before_they_are_handed_out() {
     let (fake, store, clock) = generous(SOON);
     ask(&store, pod(1), "a").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
     sleep(6 * HOUR - 14 * MINUTE).await;
     fake.now(move |_| Ok(credentials("newer", clock.now() + 6 * HOUR)));
     assert!(is_for(&ask(&store, pod(1), "a").await.unwrap(), "newer"));
-    assert_eq!(fake.calls().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_upstream_delays_who_has_something_that_will_do_by_300_ms_only() {
     let (fake, store, _) = generous(SOON);
     ask(&store, pod(1), "a").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
     sleep(6 * HOUR - 14 * MINUTE).await;
     fake.slow(Duration::from_secs(3));
     let started = Instant::now();
@@ -63,18 +64,18 @@ async fn a_pod_that_keeps_asking_is_refreshed_ahead_and_never_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_has_not_asked_is_not_refreshed() {
+async fn a_pod_that_has_not_asked_since_its_last_refresh_is_not_refreshed_again() {
     let (fake, store, _) = generous(SOON);
     ask(&store, pod(1), "a").await.unwrap();
     sleep(MINUTE / 2).await;
     ask(&store, pod(1), "a").await.unwrap();
-    sleep(5 * HOUR).await;
-    assert_eq!(fake.calls().len(), 1, "its start does not count");
+    sleep(8 * HOUR).await;
+    assert_eq!(fake.calls().len(), 2, "one refresh and no more");
     ask(&store, pod(1), "a").await.unwrap();
     sleep(MINUTE).await;
-    assert_eq!(fake.calls().len(), 2, "it asks again, past the retention");
+    assert_eq!(fake.calls().len(), 3, "it asks again, past the retention");
     sleep(24 * HOUR).await;
-    assert_eq!(fake.calls().len(), 2, "and then never");
+    assert_eq!(fake.calls().len(), 3, "and then never");
     assert_eq!(store.0.metrics.entries.get(), 0, "expired");
     assert_eq!(store.0.metrics.bytes.get(), 0);
 }
@@ -88,6 +89,11 @@ async fn a_dead_pod_is_not_refreshed() {
     store.forget(uid(1));
     sleep(24 * HOUR).await;
     assert_eq!(fake.calls().len(), 1);
+    store.forget(uid(1));
+    assert!(ask(&store, pod(1), "a").await.is_ok(), "its last request");
+    assert_eq!(store.0.metrics.entries.get(), 0);
+    sleep(2 * MINUTE).await;
+    assert!(store.0.gone.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,4 +168,64 @@ async fn no_fault_of_a_refresh_costs_valid_credentials() {
         assert!(store.cached(&pod(1), &digest).is_some());
     }
     assert!(fake.calls().len() > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_keeps_its_credentials_comes_through_an_outage() {
+    for (life, outage) in [
+        (6 * HOUR, 320 * MINUTE),
+        (6 * HOUR, 345 * MINUTE),
+        (SHORT, 43 * MINUTE),
+    ] {
+        let (fake, store, clock) = generous(SOON);
+        fake.now(move |token| Ok(credentials(token, clock.now() + life)));
+        ask(&store, pod(1), "a").await.unwrap();
+        sleep(outage).await;
+        fake.now(|_| Err(UpstreamError::unavailable("down")));
+        // Botocore keeps what it has until it has 15 minutes left.
+        sleep((life - 14 * MINUTE).saturating_sub(outage)).await;
+        let body = store.cached(&pod(1), &Token::new("a").digest());
+        assert!(body.is_some(), "{life:?}: nothing newer had been fetched");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_with_little_life_do_not_replace_better_ones() {
+    let (fake, store, clock) = generous(SOON);
+    ask(&store, pod(1), "a").await.unwrap();
+    fake.now(move |_| Ok(credentials("dying", clock.now() + MINUTE)));
+    sleep(3 * HOUR).await;
+    assert!(fake.calls().len() > 1, "it is refreshed");
+    assert!(is_for(&ask(&store, pod(1), "a").await.unwrap(), "a"));
+    // EKS Auth has accepted this one, so it may have the same.
+    assert!(is_for(&ask(&store, pod(1), "b").await.unwrap(), "a"));
+    // Where there are none better, they are what there is.
+    assert!(is_for(&ask(&store, pod(2), "c").await.unwrap(), "dying"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tokens_of_a_pod_that_ask_together_cost_one_call() {
+    let (fake, store, clock) = generous(SOON);
+    ask(&store, pod(1), "a").await.unwrap();
+    ask(&store, pod(1), "b").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    sleep(6 * HOUR - 10 * MINUTE).await;
+    let before = fake.calls().len();
+    fake.now(move |token| Ok(credentials(token, clock.now() + 6 * HOUR)));
+    let (one, two) = tokio::join!(ask(&store, pod(1), "a"), ask(&store, pod(1), "b"));
+    assert_eq!(one.unwrap(), two.unwrap());
+    assert_eq!(fake.calls().len(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_nearest_expiry_is_that_of_credentials_that_are_asked_for() {
+    let (_fake, store, _) = generous(SOON);
+    let nearest = &store.0.metrics.nearest_expiry;
+    sleep(MINUTE).await;
+    assert!(nearest.get().is_nan());
+    ask(&store, pod(1), "a").await.unwrap();
+    sleep(MINUTE).await;
+    assert!(nearest.get() > 5.9 * 3600.0 && nearest.get() < 6.0 * 3600.0);
+    sleep(7 * HOUR).await;
+    assert!(nearest.get().is_nan(), "nobody has asked for the new ones");
 }

@@ -5,7 +5,7 @@
 use std::{hint::black_box, time::Instant as WallClock};
 
 use super::*;
-use crate::types::TokenDigest;
+use crate::{credentials::cache::Fetched, types::TokenDigest};
 
 /// As long as real ones: a projected token, and a session token.
 const TOKEN: usize = 1200;
@@ -27,7 +27,14 @@ fn fill(store: &Store, clock: Clock, entries: usize) -> Vec<(Subject, TokenDiges
             let body = Bytes::from(vec![b'x'; BODY]);
             let now = clock.now();
             let cache = &store.0.cache;
-            cache.insert(subject, token, digest, body, now + 6 * HOUR, now);
+            let fetched = Fetched {
+                body,
+                expiration: now + 6 * HOUR,
+                token,
+                digest,
+                asked: true,
+            };
+            cache.insert(subject, fetched, now);
             (subject, digest)
         })
         .collect()

@@ -10,15 +10,20 @@ use super::*;
 struct Keys;
 
 impl VerifyToken for Keys {
-    fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
+    fn verify_at_hand(&self, token: &Token) -> Verdict {
         let text = token.expose();
-        let verdict = match text.strip_prefix("genuine-") {
+        match text.strip_prefix("genuine-") {
             Some(rest) => Verdict::Genuine {
                 pod: uid(rest.split('-').next().unwrap().parse().unwrap()),
+                namespace: "shop".to_owned(),
             },
             None if text.starts_with("forged") => Verdict::Forged,
             None => Verdict::Unknown,
-        };
+        }
+    }
+
+    fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
+        let verdict = self.verify_at_hand(&token);
         Box::pin(async move { verdict })
     }
 }
@@ -76,6 +81,121 @@ async fn a_genuine_token_gets_stale_credentials_where_there_are_none_newer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_genuine_token_does_not_wait_for_a_refresh_that_hangs() {
+    let (fake, store, _) = generous(SOON);
+    store.trust(Arc::new(Keys));
+    ask(&store, pod(1), "genuine-1-a").await.unwrap();
+    fake.slow(MINUTE);
+    fake.now(|_| Err(UpstreamError::unavailable("timed out")));
+    while fake.in_air() == 0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    for n in 0..8 {
+        let token = format!("genuine-1-b{n}");
+        assert!(ask(&store, pod(1), &token).await.is_ok(), "{token}");
+        assert_eq!(fake.in_air(), 1, "the refresh still hangs");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_genuine_token_does_not_wait_for_a_limiter_that_is_blocked() {
+    let (fake, store, _) = generous(SOON);
+    store.trust(Arc::new(Keys));
+    ask(&store, pod(1), "genuine-1-a").await.unwrap();
+    while store.0.metrics.flights.get() == 0 {
+        store.0.limiter.blocked(MINUTE);
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(ask(&store, pod(1), "genuine-1-b").await.is_ok());
+    assert_eq!(fake.calls().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_with_somebody_behind_it_moves_up() {
+    let (_fake, store, _) = generous(SOON);
+    ask(&store, pod(1), "a").await.unwrap();
+    while store.0.metrics.flights.get() == 0 {
+        store.0.limiter.blocked(MINUTE);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let metrics = &store.0.metrics;
+    store.0.limiter.sweep();
+    assert_eq!(
+        (metrics.queue_asked.get(), metrics.queue_refreshes.get()),
+        (0, 1)
+    );
+    assert!(not_ready(&ask(&store, pod(1), "b").await));
+    store.0.limiter.sweep();
+    assert_eq!(
+        (metrics.queue_asked.get(), metrics.queue_refreshes.get()),
+        (1, 0)
+    );
+}
+
+/// Knows nothing at once, and what [`Keys`] knows after a while.
+struct SlowKeys(Duration);
+
+impl VerifyToken for SlowKeys {
+    fn verify_at_hand(&self, _: &Token) -> Verdict {
+        Verdict::Unknown
+    }
+
+    fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
+        let delay = self.0;
+        Box::pin(async move {
+            sleep(delay).await;
+            Keys.verify_at_hand(&token)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_pod_does_not_wait_for_keys() {
+    let (_fake, store, _) = generous(SOON);
+    store.trust(Arc::new(SlowKeys(5 * SOON)));
+    let started = Instant::now();
+    ask(&store, pod(1), "genuine-1-a").await.unwrap();
+    assert_eq!(started.elapsed(), SOON);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_token_waits_for_keys_but_not_for_long() {
+    let (fake, store, _) = generous(SOON);
+    store.trust(Arc::new(SlowKeys(4 * SOON)));
+    ask(&store, pod(1), "genuine-1-a").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    assert!(ask(&store, pod(1), "genuine-1-b").await.is_ok());
+    assert_eq!(fake.calls().len(), 1);
+
+    let (fake, store, _) = generous(SOON);
+    store.trust(Arc::new(SlowKeys(10 * SOON)));
+    ask(&store, pod(1), "genuine-1-a").await.unwrap();
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    let started = Instant::now();
+    let body = ask(&store, pod(1), "genuine-1-b").await.unwrap();
+    assert!(is_for(&body, "genuine-1-a"));
+    assert_eq!(started.elapsed(), 10 * SOON, "told while it waits in line");
+    assert!(fake.calls().len() > 1, "it had gone into line");
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_looked_at_a_few_times_a_second_only() {
+    let (_fake, store, _) = generous(SOON);
+    store.trust(Arc::new(SlowKeys(Duration::ZERO)));
+    ask(&store, pod(1), "genuine-1-a").await.unwrap();
+    let garbage = (0..100).map(|n| {
+        let store = store.clone();
+        async move { ask(&store, pod(1), &format!("bad-{n}")).await }
+    });
+    let looking = tokio::spawn(futures_util::future::join_all(garbage));
+    sleep(SOON).await;
+    assert_eq!(store.0.looks.get(&pod(1)).map(|looks| *looks), Some(4));
+    assert!(looking.await.unwrap().iter().all(Result::is_err));
+    sleep(MINUTE).await;
+    assert!(store.0.looks.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forged_token_costs_no_call() {
     let (fake, store, _) = generous(SOON);
     store.trust(Arc::new(Keys));
@@ -97,29 +217,71 @@ async fn only_the_last_few_tokens_of_a_pod_are_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_hour_long_outage_with_a_rotation_in_it_fails_no_request() {
-    let (fake, store, clock) = generous(SOON);
+async fn who_is_vouched_for_does_not_wait_for_a_crowd_that_is_not() {
+    let (_fake, store, _) = generous(SOON);
     store.trust(Arc::new(Keys));
-    let ask_all = async |rotation: &str| {
-        for n in 0..20 {
-            let token = format!("genuine-{n}-{rotation}");
-            let body = ask(&store, pod(n), &token).await.unwrap();
-            assert!(body.starts_with(format!(r#"{{"AccessKeyId":"genuine-{n}-"#).as_bytes()));
-        }
-    };
-    for minute in 0..5 * 60 {
-        match minute {
-            120 => fake.now(|_| Err(UpstreamError::unavailable("down"))),
-            180 => fake.now(move |token| Ok(credentials(token, clock.now() + 6 * HOUR))),
-            _ => {}
-        }
-        ask_all(if minute < 150 { "a" } else { "b" }).await;
-        sleep(MINUTE).await;
+    let mut crowd = tokio::task::JoinSet::new();
+    for n in 0..300 {
+        let store = store.clone();
+        crowd.spawn(async move {
+            while ask(&store, pod(n), &format!("unknown-{n}")).await.is_err() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
     }
-    let renewed = fake
-        .calls()
-        .iter()
-        .filter(|call| call.ends_with('b'))
-        .count();
-    assert!(renewed >= 20, "the new tokens renew: {renewed}");
+    sleep(Duration::from_secs(2)).await;
+    let started = Instant::now();
+    while ask(&store, pod(999), "genuine-999-a").await.is_err() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// What EKS Auth does for an hour: the answer, and how long it takes.
+const OUTAGES: [(fn() -> UpstreamError, Duration); 3] = [
+    (|| UpstreamError::unavailable("down"), SOON),
+    (
+        || UpstreamError::unavailable("timed out"),
+        Duration::from_secs(10),
+    ),
+    (
+        || UpstreamError::Throttled {
+            retry_after: Some(MINUTE),
+        },
+        SOON,
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_long_outage_with_a_rotation_in_it_fails_no_request() {
+    for (error, delay) in OUTAGES {
+        let (fake, store, clock) = generous(SOON);
+        store.trust(Arc::new(Keys));
+        let ask_all = async |rotation: &str| {
+            for n in 0..20 {
+                let token = format!("genuine-{n}-{rotation}");
+                let body = ask(&store, pod(n), &token).await.expect(&token);
+                assert!(body.starts_with(format!(r#"{{"AccessKeyId":"genuine-{n}-"#).as_bytes()));
+            }
+        };
+        for minute in 0..5 * 60 {
+            match minute {
+                120 => {
+                    fake.slow(delay);
+                    fake.now(move |_| Err(error()));
+                }
+                180 => {
+                    fake.slow(SOON);
+                    fake.now(move |token| Ok(credentials(token, clock.now() + 6 * HOUR)));
+                }
+                _ => {}
+            }
+            ask_all(if minute < 150 { "a" } else { "b" }).await;
+            sleep(MINUTE).await;
+        }
+        let calls = fake.calls();
+        let renewed = calls.iter().filter(|call| call.ends_with('b')).count();
+        assert!(renewed >= 20, "the new tokens renew: {renewed}");
+    }
 }

@@ -6,12 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, pod::Pod};
+use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, pod::Pod, sdk::Sdk};
 
 use crate::{
-    Arguments,
-    clients::Client,
-    movement,
+    Arguments, CLIENTS, movement,
     outcome::{self, Expected, Identified, Line},
     scenario::{self, Member},
     step,
@@ -32,11 +30,9 @@ pub(crate) fn show(arguments: &Arguments) -> Result<bool> {
     let at_start = agent.metrics();
 
     let mut lines = step("Letting AWS clients in the pods get credentials", || {
-        ask_all(arguments, &agent, &members)
+        ask_all(&agent, &members)
     })?;
-    lines.push(step("Using a stolen token", || {
-        steal(arguments, &agent, &members)
-    })?);
+    lines.push(step("Using a stolen token", || steal(&agent, &members))?);
 
     println!("\n{}", outcome::table(&lines));
     println!("\n{}", movement::table(&at_start, &agent.metrics()));
@@ -46,7 +42,7 @@ pub(crate) fn show(arguments: &Arguments) -> Result<bool> {
     Ok(lines.iter().all(Line::is_right))
 }
 
-fn ask_all(arguments: &Arguments, agent: &Agent, members: &[Member]) -> Result<Vec<Line>> {
+fn ask_all(agent: &Agent, members: &[Member]) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for member in members {
         let expected = match member.role {
@@ -58,22 +54,15 @@ fn ask_all(arguments: &Arguments, agent: &Agent, members: &[Member]) -> Result<V
             None => Expected::Status(404),
         };
         let identified = Identified::by_kernel(member.family);
-        for client in Client::ALL {
-            lines.push(ask(
-                arguments,
-                agent,
-                member,
-                client,
-                member,
-                (expected, &identified),
-            )?);
+        for client in CLIENTS {
+            lines.push(ask(agent, member, client, member, (expected, &identified))?);
         }
     }
     Ok(lines)
 }
 
 /// The pod that no role belongs to takes the token of one that has a role.
-fn steal(arguments: &Arguments, agent: &Agent, members: &[Member]) -> Result<Line> {
+fn steal(agent: &Agent, members: &[Member]) -> Result<Line> {
     let thief = members.iter().find(|member| member.role.is_none());
     let victim = members.iter().find(|member| member.role.is_some());
     let (thief, victim) = thief.zip(victim).context("no thief and no victim")?;
@@ -81,15 +70,14 @@ fn steal(arguments: &Arguments, agent: &Agent, members: &[Member]) -> Result<Lin
         Expected::Status(403),
         &Identified::as_another_pod(thief.family),
     );
-    ask(arguments, agent, thief, Client::Boto3, victim, expected)
+    ask(agent, thief, Sdk::Boto3, victim, expected)
 }
 
 /// Runs a client in one pod with the token of another, or its own.
 fn ask(
-    arguments: &Arguments,
     agent: &Agent,
     member: &Member,
-    client: Client,
+    client: Sdk,
     token_of: &Member,
     expected: (Expected<'_>, &Identified),
 ) -> Result<Line> {
@@ -102,7 +90,7 @@ fn ask(
         format!("with the token of {}", token_of.pod.name())
     };
     let before = agent.metrics();
-    let got = client.run(&arguments.venv, |program| {
+    let got = client.run(|program| {
         let mut command = pod.command(program);
         command
             .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", family.uri())

@@ -7,18 +7,18 @@ use podcreds_tests::{
     agent::Agent,
     aws::REGION,
     eks_auth::EksAuth,
+    sdk,
     token::{BoundObject, Claims},
 };
 
 use crate::{
-    Arguments,
-    clients::{self, Client},
+    CLIENTS,
     outcome::{self, Expected, Identified, Line},
     scenario, step,
 };
 
 /// Shows it. The answer is whether everything was right.
-pub(crate) fn show(arguments: &Arguments) -> Result<bool> {
+pub(crate) fn show() -> Result<bool> {
     let eks_auth = EksAuth::start();
     scenario::associate(&eks_auth);
     let folder = tempfile::tempdir().context("no temporary folder")?;
@@ -38,10 +38,10 @@ pub(crate) fn show(arguments: &Arguments) -> Result<bool> {
             Some(role) => Expected::Role { role, uid: &uid },
             None => Expected::Status(404),
         };
-        for client in Client::ALL {
+        for client in CLIENTS {
             let before = agent.metrics();
-            let got = client.run(&arguments.venv, |program| {
-                let mut command = clients::without_aws_settings(program);
+            let got = client.run(|program| {
+                let mut command = sdk::without_aws_settings(program);
                 command
                     .env("AWS_REGION", REGION)
                     .env("AWS_DEFAULT_REGION", REGION)

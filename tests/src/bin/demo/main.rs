@@ -2,23 +2,22 @@
 //!
 //! Prints what every client got, and ends with 0 only if all of it is right.
 
-mod clients;
 mod full;
 mod loopback;
 mod movement;
 mod outcome;
 mod scenario;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{process::ExitCode, time::Instant};
 
 use clap::Parser;
-use podcreds_tests::privileged;
+use podcreds_tests::{privileged, sdk::Sdk};
+
+/// Who asks in each pod.
+const CLIENTS: [Sdk; 3] = [Sdk::Boto3, Sdk::AwsCli, Sdk::Rust];
 
 #[derive(Parser)]
 struct Arguments {
-    /// The Python environment with boto3 and the AWS CLI.
-    #[arg(long)]
-    venv: PathBuf,
     /// Leave everything running for a look, until Enter is pressed.
     #[arg(long)]
     keep: bool,
@@ -33,7 +32,7 @@ fn main() -> ExitCode {
             eprintln!(
                 "What follows is podcreds without it, on loopback, where only the token says who asks."
             );
-            loopback::show(&arguments)
+            loopback::show()
         }
     };
     match shown {

@@ -2,11 +2,10 @@
 
 use std::iter;
 
-use podcreds_tests::{agent::Metrics, table};
+use podcreds_tests::{agent::Metrics, sdk::Got, table};
 use serde_json::Value;
 
 use crate::{
-    clients::Got,
     movement::{grown, growth},
     scenario::Family,
 };

@@ -9,6 +9,7 @@ mod get;
 mod hold;
 mod join;
 mod pass_socket;
+mod patient;
 mod request;
 mod sdk;
 mod socket;
@@ -37,6 +38,8 @@ enum Command {
     Talk(talk::Talk),
     /// Asks for credentials many times from many threads, and counts what comes back.
     Storm(storm::Storm),
+    /// Asks for credentials until it is told something else than to come back later.
+    Patient(patient::Patient),
     /// Gets credentials through the Rust SDK's default chain.
     Sdk,
     /// Opens connections and misuses them.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Get(get) => get.run(),
         Command::Talk(talk) => talk.run(),
         Command::Storm(storm) => storm.run(),
+        Command::Patient(patient) => patient.run(),
         Command::Sdk => sdk::run(),
         Command::Hold(hold) => hold.run(),
         Command::BindAll(bind_all) => bind_all.run(),

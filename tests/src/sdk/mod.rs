@@ -1,4 +1,6 @@
-//! Unmodified AWS clients, as applications use them, and what they say they got.
+//! Unmodified AWS SDKs and tools, used as applications use them, and what they say they got.
+//!
+//! `cargo xtask setup` installs them into `target/tools`.
 
 use std::{
     env,
@@ -7,64 +9,103 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use podcreds_tests::{aws::Owner, binary};
 use serde_json::Value;
 
-/// The application: three lines of boto3.
-const BOTO3_APPLICATION: &str = include_str!("boto3_client.py");
+use crate::{aws::Owner, binary};
+
+/// Where `cargo xtask setup` puts things.
+const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools");
+
+/// Three lines of boto3.
+const PYTHON: &str = include_str!("application.py");
+/// As many of JavaScript.
+const JAVASCRIPT: &str = include_str!("application.js");
 
 /// Where the query string of a presigned URL has the session token.
 const TOKEN_PARAMETER: &str = "X-Amz-Security-Token=";
 
 /// A client that knows nothing of podcreds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Client {
+pub enum Sdk {
+    /// The SDK for Python.
     Boto3,
+    /// The AWS CLI, version 1.
     AwsCli,
-    RustSdk,
+    /// The SDK for JavaScript, version 3.
+    JavaScript,
+    /// The SDK for Rust.
+    Rust,
 }
 
 /// What a client got.
 #[derive(Clone, Debug)]
-pub(crate) enum Got {
+pub enum Got {
     /// Credentials, and whose they are.
     Credentials(Owner),
     /// Nothing, and its own words about it.
     Nothing(String),
 }
 
-impl Client {
-    pub(crate) const ALL: [Self; 3] = [Self::Boto3, Self::AwsCli, Self::RustSdk];
+impl Sdk {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Boto3, Self::AwsCli, Self::JavaScript, Self::Rust];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Boto3 => "boto3",
             Self::AwsCli => "AWS CLI",
-            Self::RustSdk => "Rust SDK",
+            Self::JavaScript => "JS SDK v3",
+            Self::Rust => "Rust SDK",
         }
+    }
+
+    /// Whether it is installed.
+    ///
+    /// # Errors
+    ///
+    /// What is missing.
+    pub fn check(self) -> Result<(), String> {
+        let module = match self {
+            Self::Rust => return Ok(()),
+            Self::Boto3 | Self::AwsCli => venv().join("installed.txt"),
+            Self::JavaScript => node_modules().join("@aws-sdk/client-sts/package.json"),
+        };
+        if module.is_file() {
+            return Ok(());
+        }
+        let name = self.name();
+        Err(format!(
+            "{name} is not installed (`cargo xtask setup` does it)"
+        ))
     }
 
     /// Runs it by way of `command`, which makes a command that starts a given program where the
     /// client is to be.
-    pub(crate) fn run(self, venv: &Path, command: impl FnOnce(PathBuf) -> Command) -> Result<Got> {
-        let (program, arguments) = self.program(venv);
-        let mut command = command(program);
-        let output = command
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, or says nothing that makes sense.
+    pub fn run(self, command: impl FnOnce(PathBuf) -> Command) -> Result<Got> {
+        let (program, arguments) = self.program();
+        let output = command(program)
             .args(arguments)
+            .env("NODE_PATH", node_modules())
             .output()
             .with_context(|| format!("cannot start {}", self.name()))?;
         self.read(&output)
     }
 
-    fn program(self, venv: &Path) -> (PathBuf, Vec<&'static str>) {
+    fn program(self) -> (PathBuf, Vec<&'static str>) {
         match self {
-            Self::Boto3 => (venv.join("bin/python"), vec!["-c", BOTO3_APPLICATION]),
+            Self::Boto3 => (venv().join("bin/python"), vec!["-c", PYTHON]),
             // Signs without a network, and shows with which session token.
             Self::AwsCli => (
-                venv.join("bin/aws"),
+                venv().join("bin/aws"),
                 vec!["s3", "presign", "s3://bucket/key"],
             ),
-            Self::RustSdk => (binary::pod_client(), vec!["sdk"]),
+            Self::JavaScript => ("node".into(), vec!["-e", JAVASCRIPT]),
+            Self::Rust => (binary::pod_client(), vec!["sdk"]),
         }
     }
 
@@ -74,7 +115,7 @@ impl Client {
         let token = match self {
             Self::AwsCli if output.status.success() => token_of_url(&printed),
             Self::AwsCli => return Ok(Got::Nothing(last_line(&complaint).to_owned())),
-            Self::Boto3 | Self::RustSdk => {
+            Self::Boto3 | Self::JavaScript | Self::Rust => {
                 if !output.status.success() {
                     bail!("{} failed: {}", self.name(), last_line(&complaint));
                 }
@@ -95,7 +136,7 @@ impl Client {
 }
 
 /// A command without the developer's own AWS settings.
-pub(crate) fn without_aws_settings(program: PathBuf) -> Command {
+pub fn without_aws_settings(program: PathBuf) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") {
@@ -103,6 +144,15 @@ pub(crate) fn without_aws_settings(program: PathBuf) -> Command {
         }
     }
     command
+}
+
+/// The Python environment with boto3 and the AWS CLI.
+fn venv() -> PathBuf {
+    Path::new(TOOLS).join("venv")
+}
+
+fn node_modules() -> PathBuf {
+    Path::new(TOOLS).join("js/node_modules")
 }
 
 fn last_line(text: &str) -> &str {

@@ -1,0 +1,107 @@
+//! Rotated tokens: what a pod's old token got is given to its new one, if the cluster has signed it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Subject, Verdict, cache::Lookup, store::Shared};
+use crate::types::{Token, TokenDigest};
+
+/// Tokens of one pod that are looked at at once.
+const AT_ONCE: usize = 4;
+/// So long a look in vain keeps its place, so that a pod full of garbage takes no time from others.
+const AFTER_IN_VAIN: Duration = Duration::from_millis(100);
+
+impl Shared {
+    /// Looks at a token that is new to a pod with credentials in memory. That is done beside the
+    /// pod's line: whether EKS Auth answers does not matter to a token that need not be exchanged.
+    ///
+    /// Returns after `wait` at the latest. The look goes on, and those who have gone into line
+    /// meanwhile are told.
+    pub(super) async fn vouch(
+        self: &Arc<Self>,
+        subject: Subject,
+        token: &Token,
+        digest: TokenDigest,
+        wait: Duration,
+    ) {
+        let Some(keys) = self.verifier.get().map(Arc::clone) else {
+            return;
+        };
+        if !self
+            .cache
+            .has_for_others(&subject, &digest, self.clock.now())
+            || (self.refusals.get(&subject, &digest, Instant::now())).is_some()
+        {
+            return;
+        }
+        let Some(look) = Look::begin(self, subject) else {
+            return;
+        };
+        let token = token.clone();
+        let (done, looked) = oneshot::channel();
+        self.runtime.spawn(async move {
+            let verdict = keys.verify(token.clone()).await;
+            let found = look.shared.adopt(&subject, token, &verdict);
+            if let Lookup::Fresh(body, _) = &found
+                && let Some(mut line) = look.shared.lines.get_mut(&subject)
+            {
+                line.finish(&digest, Ok(body.clone()));
+            }
+            // The request may have gone on by now.
+            let _ = done.send(());
+            if matches!(found, Lookup::Nothing) {
+                sleep(AFTER_IN_VAIN).await;
+            }
+        });
+        // Whether it was late or not, the cache says what came of it.
+        let _ = timeout(wait, looked).await;
+    }
+
+    /// Gives a pod's credentials to a token if the verdict allows it, and says what there was.
+    pub(super) fn adopt(&self, subject: &Subject, token: Token, verdict: &Verdict) -> Lookup {
+        match verdict {
+            Verdict::Genuine { pod, .. } if *subject == Subject::Pod(*pod) => {
+                let now = self.clock.now();
+                if self.cache.has_for_others(subject, &token.digest(), now) {
+                    self.metrics.adopted.inc();
+                }
+                self.cache.adopt(subject, token, now)
+            }
+            Verdict::Genuine { .. } | Verdict::Forged | Verdict::Unknown => Lookup::Nothing,
+        }
+    }
+}
+
+/// One of the looks at a pod's tokens, until it is dropped.
+struct Look {
+    shared: Arc<Shared>,
+    subject: Subject,
+}
+
+impl Look {
+    /// `None` if there are too many already.
+    fn begin(shared: &Arc<Shared>, subject: Subject) -> Option<Self> {
+        let mut looks = shared.looks.entry(subject).or_default();
+        if *looks >= AT_ONCE {
+            return None;
+        }
+        *looks += 1;
+        Some(Self {
+            shared: Arc::clone(shared),
+            subject,
+        })
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.shared.looks.remove_if_mut(&self.subject, |_, looks| {
+            *looks -= 1;
+            *looks == 0
+        });
+    }
+}
