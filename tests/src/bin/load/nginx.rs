@@ -7,6 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use podcreds_tests::{
     pod::{Join, Pod},
     wait::{DEADLINE, poll},
@@ -72,8 +76,8 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The worker ends when its master does not answer any more.
-        let _ = self.master.kill();
+        // A master that is killed would leave its worker behind.
+        let _ = kill(Pid::from_raw(self.master.id().cast_signed()), Signal::SIGTERM);
         let _ = self.master.wait();
     }
 }
