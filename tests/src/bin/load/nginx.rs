@@ -77,7 +77,10 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // A master that is killed would leave its worker behind.
-        let _ = kill(Pid::from_raw(self.master.id().cast_signed()), Signal::SIGTERM);
+        let _ = kill(
+            Pid::from_raw(self.master.id().cast_signed()),
+            Signal::SIGTERM,
+        );
         let _ = self.master.wait();
     }
 }
