@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How pods reach the agent.
-    pub datapath: Datapath,
+    pub paths: Paths,
     /// Who may use which token.
     pub identity: identity::Config,
     /// The credentials endpoint.
@@ -39,13 +39,13 @@ pub struct Config {
     pub grace_period: Duration,
 }
 
-/// How pods reach the agent.
+/// How pods reach the agent: either way, or both.
 #[derive(Clone, Debug)]
-pub enum Datapath {
+pub struct Paths {
     /// Redirected by eBPF.
-    Ebpf(datapath::Config),
-    /// At addresses of the host.
-    Node(Vec<SocketAddr>),
+    pub ebpf: Option<datapath::Config>,
+    /// At these addresses of the host.
+    pub node: Option<Vec<SocketAddr>>,
 }
 
 /// A flag whose value makes no sense.
@@ -60,7 +60,7 @@ impl TryFrom<ServerArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: ServerArgs) -> Result<Self, ConfigError> {
-        let datapath = datapath(&args);
+        let paths = paths(&args);
         let credentials = credentials(&args);
         let keys = keys(args.jwks_url)?;
         if keys.is_none() && !args.delegates.is_empty() {
@@ -78,7 +78,7 @@ impl TryFrom<ServerArgs> for Config {
             .map(|url| http_url("endpoint", url))
             .transpose()?;
         Ok(Self {
-            datapath,
+            paths,
             identity: identity::Config {
                 mode: args.identity,
                 delegates: args.delegates,
@@ -100,17 +100,17 @@ impl TryFrom<ServerArgs> for Config {
     }
 }
 
-fn datapath(args: &ServerArgs) -> Datapath {
-    match args.datapath {
-        cli::Datapath::Ebpf => Datapath::Ebpf(datapath::Config {
-            cgroup_root: args.cgroup_root.clone(),
-        }),
-        cli::Datapath::Node => Datapath::Node(
-            args.bind_hosts
-                .iter()
-                .map(|host| SocketAddr::new(*host, args.port))
-                .collect(),
-        ),
+fn paths(args: &ServerArgs) -> Paths {
+    let ebpf = datapath::Config {
+        cgroup_root: args.cgroup_root.clone(),
+    };
+    let hosts = args.bind_hosts.iter();
+    let node = hosts
+        .map(|host| SocketAddr::new(*host, args.port))
+        .collect();
+    Paths {
+        ebpf: (args.datapath == cli::Datapath::Ebpf).then_some(ebpf),
+        node: (args.datapath == cli::Datapath::Node).then_some(node),
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_cluster_is_all_that_must_be_named() {
         let config = config(&["-c", "test"]).unwrap();
-        assert!(matches!(config.datapath, Datapath::Ebpf(_)));
+        assert!(config.paths.ebpf.is_some());
         assert_eq!(config.identity.mode, identity::Mode::Enforce);
         assert_eq!((config.metrics_port, config.probe_port), (2705, 2703));
     }
@@ -250,15 +250,8 @@ mod tests {
             "-p",
             "81",
         ]);
-        let Ok(Config {
-            datapath: Datapath::Node(addresses),
-            ..
-        }) = config
-        else {
-            panic!("{config:?}");
-        };
         assert_eq!(
-            addresses,
+            config.unwrap().paths.node.unwrap(),
             ["127.0.0.1:81".parse().unwrap(), "[::1]:81".parse().unwrap()]
         );
     }

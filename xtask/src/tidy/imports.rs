@@ -155,7 +155,13 @@ mod tests {
         let text =
             "use crate::{credentials::{self, Cache}, types::Token}; fn f(x: crate::upstream::X) {}";
         assert!(complaints("agent/src/server/mod.rs", text).is_empty());
-        assert!(complaints("agent/src/app.rs", "use crate::{ops, datapath, server};").is_empty());
+        assert!(
+            complaints(
+                "agent/src/app/path.rs",
+                "use crate::{ops, datapath, server};"
+            )
+            .is_empty()
+        );
     }
 
     #[test]

@@ -1,0 +1,177 @@
+//! The composition root: the one place that knows all stages, and how they start and end.
+
+mod ops;
+mod path;
+
+use std::{io, sync::Arc, time::Duration};
+
+use prometheus::Registry;
+use tokio::runtime::{Builder, Runtime};
+
+use self::path::{Paths, Stages};
+use crate::{
+    config::Config,
+    credentials::{self, Clock, ClusterKeys, Store},
+    datapath::DatapathError,
+    identity::{self, Identity},
+    ops::{
+        http::BindError,
+        metrics::register_process,
+        probes::Readiness,
+        shutdown::{Ending, Signals, within},
+    },
+    server::{self, Server},
+    upstream::{self, EksAuth, SetupError},
+};
+
+/// Whom EKS Pod Identity's tokens are for.
+const AUDIENCE: &str = "pods.eks.amazonaws.com";
+
+/// Threads for blocking work of the control runtime, such as looking names up.
+const BLOCKING_THREADS: usize = 2;
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The kernel, the privileges or the addresses for pods.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// An address for metrics or probes.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// What the agent needs to call EKS Auth.
+    #[error(transparent)]
+    Upstream(#[from] SetupError),
+    /// Two metrics of one name.
+    #[error("registering metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The machine is out of something.
+    #[error("starting: {0}")]
+    Io(#[from] io::Error),
+    /// A second signal, or the end of the grace period, came before everything was finished.
+    #[error(
+        "ended before everything was finished ({ending:?}): {connections} connections were cut off"
+    )]
+    CutOff {
+        /// How many were open.
+        connections: usize,
+        /// What came first.
+        ending: Ending,
+    },
+}
+
+/// Runs the agent until a signal ends it.
+///
+/// Three threads do the work. This one serves pods, and does nothing that may block or take long. The
+/// datapath's own follows the pods on the node. The control thread talks to EKS Auth, and answers
+/// Prometheus and kubelet, who must get an answer also when serving has stalled.
+///
+/// # Errors
+///
+/// When the agent cannot start, or could not end in order.
+pub fn run(config: Config) -> Result<(), AppError> {
+    let control = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let serving = Builder::new_current_thread().enable_all().build()?;
+    let result = App::start(&config, &control, &serving)
+        .and_then(|app| serving.block_on(app.until_told_to_end(config.grace_period)));
+    control.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// The running agent.
+struct App {
+    paths: Paths,
+    server: Arc<Server>,
+    readiness: Readiness,
+    signals: Signals,
+}
+
+impl App {
+    fn start(config: &Config, control: &Runtime, serving: &Runtime) -> Result<Self, AppError> {
+        let registry = Registry::new();
+        register_process(
+            &registry,
+            env!("CARGO_PKG_VERSION"),
+            env!("PODCREDS_REVISION"),
+        )?;
+        let readiness = Readiness::new();
+        let started = readiness.gate("the datapath");
+        let signals = serving.block_on(async { Signals::install() })?;
+        ops::serve(config, control, serving, &registry, &readiness)?;
+        let stages = stages(config, control, &registry)?;
+        let paths = Paths::start(&config.paths, &stages, serving.handle(), &registry)?;
+        started.open();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            revision = env!("PODCREDS_REVISION"),
+            "ready"
+        );
+        Ok(Self {
+            paths,
+            server: stages.server,
+            readiness,
+            signals,
+        })
+    }
+
+    /// Serves until a signal, then ends in order: no connect is lost, nothing in flight is cut off.
+    async fn until_told_to_end(mut self, grace: Duration) -> Result<(), AppError> {
+        let signal = self.signals.next().await;
+        self.readiness.drain();
+        tracing::info!(signal, "draining");
+        let work = async {
+            self.paths.stop().await;
+            self.server.drain().await;
+        };
+        let ending = within(grace, work, self.signals.next()).await;
+        if ending == Ending::Complete {
+            tracing::info!("ended");
+            return Ok(());
+        }
+        Err(AppError::CutOff {
+            connections: self.server.open_connections(),
+            ending,
+        })
+    }
+}
+
+/// Makes the stages behind the paths, from the last one to the first.
+fn stages(config: &Config, control: &Runtime, registry: &Registry) -> Result<Stages, AppError> {
+    let eks_auth = control.block_on(EksAuth::new(
+        config.upstream.clone(),
+        upstream::Metrics::register(registry)?,
+    ))?;
+    let store = Store::new(
+        config.credentials.clone(),
+        Arc::new(eks_auth),
+        control.handle().clone(),
+        Clock::default(),
+        credentials::Metrics::register(registry)?,
+    );
+    let keys = config.keys.clone().map(|source| {
+        let keys = ClusterKeys::new(Arc::new(source), AUDIENCE);
+        store.trust(Arc::new(keys.clone()));
+        keys
+    });
+    let server = Arc::new(Server::new(
+        &config.server,
+        store.clone(),
+        server::Metrics::register(registry)?,
+    ));
+    let identity = Identity::new(
+        config.identity.clone(),
+        keys,
+        control.handle().clone(),
+        identity::Metrics::register(registry)?,
+    );
+    Ok(Stages {
+        server,
+        identity,
+        store,
+    })
+}
