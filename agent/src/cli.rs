@@ -79,14 +79,14 @@ pub struct ServerArgs {
     pub kubelet_root: PathBuf,
 
     /// How pods reach the agent
-    #[arg(long, value_enum, default_value_t = Datapath::Ebpf, value_name = "PATH")]
+    #[arg(long, value_enum, default_value_t, value_name = "PATH")]
     pub datapath: Datapath,
 
     /// Where to look for pods: a cgroup2 directory; by default the whole hierarchy
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
 
-    /// Addresses of the host to serve with --datapath node
+    /// Addresses of the host to serve, unless it is --datapath ebpf
     #[arg(
         short,
         long,
@@ -97,7 +97,7 @@ pub struct ServerArgs {
     )]
     pub bind_hosts: Vec<IpAddr>,
 
-    /// Port of the host to serve with --datapath node
+    /// Port to serve at these addresses
     #[arg(short, long, default_value_t = 80)]
     pub port: u16,
 
@@ -162,9 +162,13 @@ pub struct ServerArgs {
 }
 
 /// How pods reach the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Datapath {
-    /// Redirected by eBPF, and identified by the kernel
+    /// By eBPF, and at the addresses of --bind-hosts whoever is not redirected; where eBPF cannot be had,
+    /// all of them there
+    #[default]
+    Auto,
+    /// Redirected by eBPF, and identified by the kernel; nobody else is served
     Ebpf,
     /// At the addresses of --bind-hosts, identified by their tokens alone
     Node,

@@ -39,7 +39,7 @@ pub struct Config {
     pub grace_period: Duration,
 }
 
-/// How pods reach the agent: either way, or both.
+/// How pods reach the agent. With both ways, the second one is for those who cannot go the first.
 #[derive(Clone, Debug)]
 pub struct Paths {
     /// Redirected by eBPF.
@@ -109,8 +109,8 @@ fn paths(args: &ServerArgs) -> Paths {
         .map(|host| SocketAddr::new(*host, args.port))
         .collect();
     Paths {
-        ebpf: (args.datapath == cli::Datapath::Ebpf).then_some(ebpf),
-        node: (args.datapath == cli::Datapath::Node).then_some(node),
+        ebpf: (args.datapath != cli::Datapath::Node).then_some(ebpf),
+        node: (args.datapath != cli::Datapath::Ebpf).then_some(node),
     }
 }
 
@@ -203,6 +203,9 @@ mod tests {
     fn a_cluster_is_all_that_must_be_named() {
         let config = config(&["-c", "test"]).unwrap();
         assert!(config.paths.ebpf.is_some());
+        let addresses = config.paths.node.unwrap();
+        let official = ["169.254.170.23:80", "[fd00:ec2::23]:80"];
+        assert_eq!(addresses, official.map(|address| address.parse().unwrap()));
         assert_eq!(config.identity.mode, identity::Mode::Enforce);
         assert_eq!((config.metrics_port, config.probe_port), (2705, 2703));
     }

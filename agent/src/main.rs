@@ -59,10 +59,14 @@ fn server(args: ServerArgs) -> ExitCode {
 
 fn exit_code(error: &AppError) -> u8 {
     match error {
-        AppError::Bind(_)
-        | AppError::Datapath(DatapathError::CgroupRoot { .. } | DatapathError::Bind { .. })
-        | AppError::Upstream(SetupError::NoRegion) => USAGE,
-        AppError::Datapath(DatapathError::NotPermitted(_)) => NO_PERMISSION,
+        AppError::Bind(_) | AppError::Upstream(SetupError::NoRegion) => USAGE,
+        AppError::Datapath(error)
+        | AppError::Ebpf(error)
+        | AppError::NoPath { ebpf: error, .. } => match error {
+            DatapathError::CgroupRoot { .. } | DatapathError::Bind(_) => USAGE,
+            DatapathError::NotPermitted(_) => NO_PERMISSION,
+            _ => UNAVAILABLE,
+        },
         AppError::CutOff { .. } => CUT_OFF,
         _ => UNAVAILABLE,
     }

@@ -33,7 +33,18 @@ const BLOCKING_THREADS: usize = 2;
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The kernel, the privileges or the addresses for pods.
+    /// eBPF cannot be had, and nothing else is wanted.
+    #[error("{0}; or use --datapath node, which serves addresses of the host without eBPF")]
+    Ebpf(DatapathError),
+    /// eBPF cannot be had, and no address of the host either.
+    #[error("{ebpf}; and without eBPF: {node}")]
+    NoPath {
+        /// What eBPF lacks.
+        ebpf: DatapathError,
+        /// What the node path lacks.
+        node: DatapathError,
+    },
+    /// A flag, the addresses for pods, or the machine.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
     /// An address for metrics or probes.
@@ -104,7 +115,13 @@ impl App {
         let signals = serving.block_on(async { Signals::install() })?;
         ops::serve(config, control, serving, &registry, &readiness)?;
         let stages = stages(config, control, &registry)?;
-        let paths = Paths::start(&config.paths, &stages, serving.handle(), &registry)?;
+        let paths = Paths::start(
+            &config.paths,
+            &stages,
+            serving.handle(),
+            &registry,
+            &readiness,
+        )?;
         started.open();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

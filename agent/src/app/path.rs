@@ -1,6 +1,6 @@
 //! The roads from the pods to the server: eBPF's, the node path, or both at once.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use prometheus::Registry;
 use tokio::runtime::Handle;
@@ -9,8 +9,9 @@ use super::AppError;
 use crate::{
     config::Paths as Config,
     credentials::Store,
-    datapath::{self, Accepted, Datapath, Hooks, Metrics, NodePath, OnAccept},
+    datapath::{self, Accepted, Datapath, DatapathError, Hooks, Metrics, Need, NodePath, OnAccept},
     identity::Identity,
+    ops::probes::Readiness,
     server::{Server, Times},
 };
 
@@ -31,22 +32,42 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Opens the roads. Connections are accepted on `serving`.
+    /// Opens the roads that are asked for. Where both are, the node path makes up for an eBPF that
+    /// cannot be had. Connections are accepted on `serving`.
     pub(super) fn start(
         config: &Config,
         stages: &Stages,
         serving: &Handle,
         registry: &Registry,
+        readiness: &Readiness,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::register(registry)?;
-        let ebpf = match &config.ebpf {
-            Some(config) => Some(ebpf(config.clone(), stages, serving, &metrics, registry)?),
-            None => None,
+        let (ebpf, lacking) = match &config.ebpf {
+            None => (None, None),
+            Some(ebpf) => match start_ebpf(ebpf.clone(), stages, serving, &metrics, registry) {
+                Ok(ebpf) => (Some(ebpf), None),
+                Err(error) if !error.is_about_ebpf() => return Err(error.into()),
+                Err(error) if config.node.is_none() => return Err(AppError::Ebpf(error)),
+                Err(error) => (None, Some(error)),
+            },
         };
+        let need = match &ebpf {
+            Some(_) => Need::Whenever,
+            None => Need::Now,
+        };
+        let on_accept = on_accept(stages);
         let node = match &config.node {
-            Some(addresses) => Some(node(addresses, stages, serving, &metrics)?),
             None => None,
+            Some(addresses) => {
+                match NodePath::start(addresses, need, &on_accept, serving, &metrics) {
+                    Ok(node) => Some(node),
+                    Err(node) => return Err(nowhere(lacking, node)),
+                }
+            }
         };
+        if let Some(error) = lacking {
+            say_degraded(&error, readiness);
+        }
         Ok(Self { ebpf, node })
     }
 
@@ -63,13 +84,13 @@ impl Paths {
     }
 }
 
-fn ebpf(
+fn start_ebpf(
     config: datapath::Config,
     stages: &Stages,
     serving: &Handle,
     metrics: &Metrics,
     registry: &Registry,
-) -> Result<Datapath, AppError> {
+) -> Result<Datapath, DatapathError> {
     let (met, gone) = (Arc::clone(&stages.identity), Arc::clone(&stages.identity));
     let store = stages.store.clone();
     let hooks = Hooks {
@@ -80,21 +101,24 @@ fn ebpf(
             gone.forget(pod);
         }),
     };
-    let (serving, metrics) = (serving.clone(), metrics.clone());
-    Ok(Datapath::start(config, hooks, serving, metrics, registry)?)
+    Datapath::start(config, hooks, serving.clone(), metrics.clone(), registry)
 }
 
-fn node(
-    addresses: &[SocketAddr],
-    stages: &Stages,
-    serving: &Handle,
-    metrics: &Metrics,
-) -> Result<NodePath, AppError> {
-    let path = NodePath::start(addresses, &on_accept(stages), serving, metrics)?;
-    for address in path.addresses() {
-        tracing::info!(%address, "node path listening");
+/// There is no way for pods to come.
+fn nowhere(lacking: Option<DatapathError>, node: DatapathError) -> AppError {
+    match lacking {
+        Some(ebpf) => AppError::NoPath { ebpf, node },
+        None => node.into(),
     }
-    Ok(path)
+}
+
+/// Tells whoever reads the log or asks for readiness that the kernel does not say who is calling.
+fn say_degraded(error: &DatapathError, readiness: &Readiness) {
+    tracing::warn!(
+        reason = %error,
+        "eBPF cannot be had: pods are served at addresses of the host, and known by their tokens alone"
+    );
+    readiness.remark(format!("without eBPF, on the node path only: {error}"));
 }
 
 /// Brings the stages together for one connection: what the kernel saw, under the node's policy, to

@@ -19,14 +19,12 @@ pub enum DatapathError {
         /// What is wrong with it.
         reason: String,
     },
-    /// An address of `--bind-hosts` cannot be listened on.
-    #[error("--bind-hosts {address}: {source}")]
-    Bind {
-        /// The address and port.
-        address: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    /// No address of `--bind-hosts` can be listened on. These are the reasons.
+    #[error(
+        "cannot listen on {0}: name addresses of this host with --bind-hosts (`podcreds initialize` \
+         makes the usual ones), and a free port with --port"
+    )]
+    Bind(String),
     /// Anything else: the machine is out of something.
     #[error("{what}: {source}")]
     Io {
@@ -38,6 +36,11 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    /// Whether it is eBPF that cannot be had, and not something that keeps everything from running.
+    pub fn is_about_ebpf(&self) -> bool {
+        matches!(self, Self::Unsupported(_) | Self::NotPermitted(_))
+    }
+
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }

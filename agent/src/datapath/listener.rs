@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::sockopt;
 
 /// Connections that wait to be accepted. A pod that floods fills only the queue of its own listener.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 const PORTS: RangeInclusive<u16> = LISTENER_PORT_MIN..=u16::MAX;
 

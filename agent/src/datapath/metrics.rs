@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use podcreds_common::Counter;
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -18,6 +18,10 @@ pub struct Metrics {
     pub(super) namespaces: IntGauge,
     pub(super) listeners: IntGauge,
     pub(super) errors: IntCounter,
+    /// Whether pods are redirected: 1 or 0.
+    pub(super) ebpf: IntGauge,
+    /// How many of the host's addresses are listened on.
+    pub(super) node_path: IntGauge,
 }
 
 impl Metrics {
@@ -27,7 +31,18 @@ impl Metrics {
     ///
     /// When a metric of the same name is registered already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let paths = IntGaugeVec::new(
+            Opts::new(
+                "podcreds_paths",
+                "How pods reach podcreds: ebpf is 1 while they are redirected, node is the number of \
+                 the host's addresses that are served.",
+            ),
+            &["path"],
+        )?;
+        registry.register(Box::new(paths.clone()))?;
         let metrics = Self {
+            ebpf: paths.with_label_values(&["ebpf"]),
+            node_path: paths.with_label_values(&["node"]),
             pods: IntGauge::new("podcreds_pods", "Pods whose cgroup is known.")?,
             namespaces: IntGauge::new(
                 "podcreds_network_namespaces",

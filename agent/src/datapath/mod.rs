@@ -38,7 +38,7 @@ use tokio::{
 pub use accept::{Accepted, OnAccept};
 pub use error::DatapathError;
 pub use metrics::Metrics;
-pub use node::NodePath;
+pub use node::{Need, NodePath};
 pub use pods::OnPod;
 
 /// What the datapath needs to know from the command line.

@@ -49,8 +49,7 @@ pub(crate) fn check(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathE
     let missing = missing_capabilities(&status);
     if !missing.is_empty() {
         return Err(DatapathError::NotPermitted(format!(
-            "podcreds lacks {}; run it as root, or give it these capabilities, \
-             or use --datapath node, which needs none of them",
+            "podcreds lacks {}; run it as root, or give it these capabilities",
             missing.join(", ")
         )));
     }
@@ -64,8 +63,7 @@ pub(crate) fn check(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathE
 
 fn no_cgroup2() -> DatapathError {
     DatapathError::Unsupported(
-        "no cgroup2 hierarchy is mounted; mount it (in a container: as a hostPath volume), or use \
-         --datapath node"
+        "no cgroup2 hierarchy is mounted; mount it (in a container: as a hostPath volume)"
             .to_owned(),
     )
 }
@@ -121,7 +119,7 @@ fn check_kernel() -> Result<(), DatapathError> {
 fn too_old(major: u8, minor: u8) -> DatapathError {
     DatapathError::Unsupported(format!(
         "this kernel is older than {major}.{minor}, the first that lets podcreds tell network \
-         namespaces apart; update it, or use --datapath node"
+         namespaces apart; update it"
     ))
 }
 

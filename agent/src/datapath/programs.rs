@@ -181,11 +181,11 @@ fn load_error(error: EbpfError) -> DatapathError {
     if is_permission(&error) {
         return DatapathError::NotPermitted(format!(
             "the kernel refused the eBPF programs for lack of privileges: give podcreds CAP_BPF \
-             and CAP_NET_ADMIN, or use --datapath node ({error})"
+             and CAP_NET_ADMIN ({error})"
         ));
     }
     DatapathError::Unsupported(format!(
-        "the kernel did not accept the eBPF programs; use --datapath node ({error:#})"
+        "the kernel did not accept the eBPF programs ({error:#})"
     ))
 }
 

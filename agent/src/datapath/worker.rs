@@ -38,6 +38,7 @@ struct Worker {
     pods: Pods,
     addresses: mpsc::UnboundedReceiver<Place>,
     links: Links,
+    metrics: Metrics,
 }
 
 /// The thread's main function.
@@ -106,7 +107,7 @@ impl Worker {
             known,
             hooks.on_pod_started,
             hooks.on_pod_gone,
-            metrics,
+            metrics.clone(),
         )
         .map_err(DatapathError::io(
             "listening in the host's network namespace",
@@ -116,11 +117,13 @@ impl Worker {
         pods.apply(discovery.scan());
         pods.look();
         let links = pods.programs().attach(&hierarchy.mount)?;
+        metrics.ebpf.set(1);
         Ok(Self {
             discovery,
             pods,
             addresses,
             links,
+            metrics,
         })
     }
 
@@ -156,6 +159,7 @@ impl Worker {
     /// Detaches first, closes last: no connect meets a closed listener.
     async fn wind_down(&mut self) {
         self.links.connect.clear();
+        self.metrics.ebpf.set(0);
         sleep(BACKLOG_PAUSE).await;
         self.pods.drain().await;
         self.links.peer.clear();

@@ -24,6 +24,8 @@ pub struct Readiness(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     awaited: Vec<&'static str>,
+    /// What whoever asks should know, though it is no reason not to be ready.
+    remarks: Vec<String>,
     draining: bool,
 }
 
@@ -49,17 +51,22 @@ impl Readiness {
         }
     }
 
+    /// Has something said to whoever asks, as long as the agent is ready.
+    pub fn remark(&self, remark: impl Into<String>) {
+        self.lock().remarks.push(remark.into());
+    }
+
     /// Not ready any more: the agent is about to end.
     pub fn drain(&self) {
         self.lock().draining = true;
     }
 
-    /// Whether the agent is ready.
+    /// Whether the agent is ready, and what is to be said about it.
     ///
     /// # Errors
     ///
     /// Why it is not.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<Vec<String>, String> {
         let state = self.lock();
         if state.draining {
             return Err("draining".to_owned());
@@ -67,7 +74,7 @@ impl Readiness {
         if !state.awaited.is_empty() {
             return Err(format!("waiting for {}", state.awaited.join(", ")));
         }
-        Ok(())
+        Ok(state.remarks.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -102,7 +109,7 @@ pub async fn serve_probes(
         let (readiness, serving) = (readiness.clone(), serving.clone());
         async move {
             match path.as_str() {
-                "/healthz" => verdict(responds(&serving).await),
+                "/healthz" => verdict(responds(&serving).await.map(|()| Vec::new())),
                 "/readyz" => verdict(readiness.check()),
                 _ => not_found("/healthz and /readyz"),
             }
@@ -121,9 +128,15 @@ async fn responds(serving: &Handle) -> Result<(), String> {
     }
 }
 
-fn verdict(check: Result<(), String>) -> Response<Full<Bytes>> {
+fn verdict(check: Result<Vec<String>, String>) -> Response<Full<Bytes>> {
     match check {
-        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Ok(remarks) => {
+            let lines = ["ok".to_owned()].into_iter().chain(remarks);
+            text(
+                StatusCode::OK,
+                lines.map(|line| line + "\n").collect::<String>(),
+            )
+        }
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }
@@ -166,6 +179,10 @@ mod tests {
         upstream.open();
         let answer = fetch(address, "GET", "/readyz").await;
         assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        readiness.remark("but slow");
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.ends_with("\r\n\r\nok\nbut slow\n"), "{answer}");
         readiness.drain();
         let answer = fetch(address, "GET", "/readyz").await;
         assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");

@@ -23,7 +23,7 @@ pub struct AgentBuilder {
 impl AgentBuilder {
     pub(super) fn on_node(node: &Node, eks_auth: &EksAuth) -> Self {
         let root = node.cgroup().display().to_string();
-        let mut builder = Self::new(eks_auth).args(["--cgroup-root", &root]);
+        let mut builder = Self::new(eks_auth).args(["--cgroup-root", &root, "--datapath", "ebpf"]);
         // So that it ends with the node, even when the test is killed before it can clean up.
         builder.cgroup = Some(node.cgroup().join("agent"));
         builder
