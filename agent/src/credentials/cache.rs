@@ -81,7 +81,8 @@ pub(super) struct Upkeep {
 
 /// The map of all entries.
 pub(super) struct Cache {
-    entries: DashMap<Subject, Entry>,
+    /// Boxed, since half of a map's slots are empty.
+    entries: DashMap<Subject, Box<Entry>>,
     capacity: usize,
     retention: Duration,
     hits: AtomicU64,
@@ -170,7 +171,7 @@ impl Cache {
         entry.accepted.add(fetched.token, fetched.digest);
         self.metrics.entries.inc();
         self.metrics.bytes.add(entry.bytes());
-        self.entries.insert(subject, entry);
+        self.entries.insert(subject, Box::new(entry));
         self.make_room();
     }
 
@@ -303,7 +304,7 @@ impl Cache {
         }
     }
 
-    fn remove(&self, subject: &Subject) -> Option<Entry> {
+    fn remove(&self, subject: &Subject) -> Option<Box<Entry>> {
         let (_, entry) = self.entries.remove(subject)?;
         self.uncount(&entry);
         Some(entry)

@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::unistd::geteuid;
@@ -34,7 +35,8 @@ pub(super) struct PodCgroup {
     /// The cgroup's id, which is its inode number.
     pub(super) id: u64,
     pub(super) uid: PodUid,
-    pub(super) path: PathBuf,
+    /// Shared by all who remember it: it is long, and there are many.
+    pub(super) path: Arc<Path>,
 }
 
 /// The tree below one cgroup directory, and what is known of it.
@@ -44,7 +46,7 @@ pub(super) struct Discovery {
     depth: i32,
     watches: Watches<Kind>,
     /// The known pods' cgroup ids, by path.
-    pods: HashMap<PathBuf, u64>,
+    pods: HashMap<Arc<Path>, u64>,
 }
 
 /// What a watched directory is.
@@ -59,7 +61,7 @@ enum Kind {
 #[derive(Default)]
 struct Seen {
     pods: Vec<PodCgroup>,
-    above: HashSet<PathBuf>,
+    above: HashSet<Arc<Path>>,
 }
 
 impl Discovery {
@@ -105,8 +107,9 @@ impl Discovery {
     /// Watches a directory above pods, then lists it: nothing that is made in between is missed.
     fn walk(&mut self, path: &Path, level: Level, depth: i32, seen: &mut Seen) -> io::Result<()> {
         if path == self.root || level == Level::Kubelet {
-            self.watches.add(path, Kind::Above(level));
-            seen.above.insert(path.to_owned());
+            let path: Arc<Path> = path.into();
+            self.watches.add(&path, Kind::Above(level));
+            seen.above.insert(path);
         }
         if depth >= MAX_POD_LEVEL {
             return Ok(());
@@ -123,7 +126,7 @@ impl Discovery {
             }
             let path = entry.path();
             match classify(level, &entry.file_name().to_string_lossy()) {
-                Level::Pod(uid) => seen.pods.extend(pod_at(path, uid)?),
+                Level::Pod(uid) => seen.pods.extend(pod_at(&path, uid)?),
                 below => self.walk(&path, below, depth + 1, seen)?,
             }
         }
@@ -133,11 +136,11 @@ impl Discovery {
     /// Forgets what a walk of the whole tree has not seen.
     fn forget_all_but(&mut self, seen: &Seen) -> Vec<Change> {
         let there: HashSet<u64> = seen.pods.iter().map(|pod| pod.id).collect();
-        let gone: Vec<PathBuf> = self
+        let gone: Vec<Arc<Path>> = self
             .pods
             .iter()
             .filter(|(_, id)| !there.contains(id))
-            .map(|(path, _)| path.clone())
+            .map(|(path, _)| Arc::clone(path))
             .collect();
         self.watches.retain(|path, kind| match kind {
             Kind::Above(_) => seen.above.contains(path),
@@ -156,7 +159,7 @@ impl Discovery {
             return None;
         }
         self.watches.add(&pod.path, Kind::Pod(pod.id));
-        self.pods.insert(pod.path.clone(), pod.id);
+        self.pods.insert(Arc::clone(&pod.path), pod.id);
         Some(Change::Appeared(pod))
     }
 
@@ -170,7 +173,7 @@ impl Discovery {
         let mut seen = Seen::default();
         let mut changes = Vec::new();
         let read = match level {
-            Level::Pod(uid) => pod_at(path.clone(), uid).map(|pod| seen.pods.extend(pod)),
+            Level::Pod(uid) => pod_at(&path, uid).map(|pod| seen.pods.extend(pod)),
             level => {
                 let depth = self.depth + depth_below(&self.root, &path);
                 self.walk(&path, level, depth, &mut seen)
@@ -201,8 +204,8 @@ impl Discovery {
 ///
 /// Kubelet is root. Who has been given a part of the tree, such as a user's systemd, can name cgroups
 /// like a pod's there, but cannot make root their owner.
-fn pod_at(path: PathBuf, uid: PodUid) -> io::Result<Option<PodCgroup>> {
-    let Some(metadata) = if_there(fs::metadata(&path))? else {
+fn pod_at(path: &Path, uid: PodUid) -> io::Result<Option<PodCgroup>> {
+    let Some(metadata) = if_there(fs::metadata(path))? else {
         return Ok(None);
     };
     if !is_trusted(&metadata) {
@@ -210,6 +213,7 @@ fn pod_at(path: PathBuf, uid: PodUid) -> io::Result<Option<PodCgroup>> {
         return Ok(None);
     }
     let id = metadata.ino();
+    let path = path.into();
     Ok(Some(PodCgroup { id, uid, path }))
 }
 

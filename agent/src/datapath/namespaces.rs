@@ -33,7 +33,8 @@ pub(super) struct Place {
 
 /// The places that have listeners of ours.
 pub(super) struct Namespaces {
-    open: HashMap<Place, Namespace>,
+    /// Boxed, since half of a map's slots are empty.
+    open: HashMap<Place, Box<Namespace>>,
     acceptor: Arc<Acceptor>,
     /// Runs the accept loops.
     serving: Handle,
@@ -90,7 +91,7 @@ impl Namespaces {
     ) -> io::Result<Endpoint> {
         if !self.open.contains_key(&place) {
             let namespace = self.listen(programs, place, netns)?;
-            self.open.insert(place, namespace);
+            self.open.insert(place, Box::new(namespace));
             self.count();
         }
         let namespace = self.open.get_mut(&place).ok_or(io::ErrorKind::NotFound)?;

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -46,7 +46,8 @@ pub(super) struct Pods {
     host_endpoint: Endpoint,
     host_published: bool,
     registry: Arc<Registry>,
-    known: HashMap<u64, Pod>,
+    /// Boxed, since half of a map's slots are empty.
+    known: HashMap<u64, Box<Pod>>,
     on_started: OnPod,
     on_gone: OnPod,
     metrics: Metrics,
@@ -55,7 +56,7 @@ pub(super) struct Pods {
 /// A pod whose cgroup is there.
 struct Pod {
     uid: PodUid,
-    path: PathBuf,
+    path: Arc<Path>,
     /// Where it has listeners of its own. A pod whose first process is to come has none.
     place: Option<Place>,
     /// Who says so.
@@ -200,7 +201,7 @@ impl Pods {
             delay: FIRST_LOOK,
             failing: false,
         };
-        self.known.insert(id, pod);
+        self.known.insert(id, Box::new(pod));
         // Were it to fail, the first look would try again, and tell.
         let _published = self.publish(id);
     }

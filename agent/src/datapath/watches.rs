@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use futures_util::StreamExt;
@@ -16,7 +17,7 @@ pub(super) enum Event {
     /// A directory was made.
     Made {
         /// The watched directory.
-        parent: PathBuf,
+        parent: Arc<Path>,
         /// The new one's name.
         name: String,
     },
@@ -33,8 +34,8 @@ pub(super) enum Event {
 pub(super) struct Watches<T> {
     /// `None` where the kernel gives no inotify instance: then nothing is heard.
     events: Option<EventStream<Vec<u8>>>,
-    paths: HashMap<WatchDescriptor, PathBuf>,
-    watched: HashMap<PathBuf, (WatchDescriptor, T)>,
+    paths: HashMap<WatchDescriptor, Arc<Path>>,
+    watched: HashMap<Arc<Path>, (WatchDescriptor, T)>,
     /// Whether a watch that could not be had was told of.
     complained: bool,
 }
@@ -61,16 +62,16 @@ impl<T> Watches<T> {
     }
 
     /// Watches a directory, or learns something else about one that is watched.
-    pub(super) fn add(&mut self, path: &Path, known: T) {
+    pub(super) fn add(&mut self, path: &Arc<Path>, known: T) {
         let Some(events) = &self.events else {
             return;
         };
         let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
-        match events.watches().add(path, mask) {
+        match events.watches().add(&**path, mask) {
             Ok(descriptor) => {
-                self.paths.insert(descriptor.clone(), path.to_owned());
+                self.paths.insert(descriptor.clone(), Arc::clone(path));
                 let entry = (descriptor, known);
-                self.watched.insert(path.to_owned(), entry);
+                self.watched.insert(Arc::clone(path), entry);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) if !self.complained => {
@@ -91,11 +92,11 @@ impl<T> Watches<T> {
 
     /// Ends the watches that `keep` does not want.
     pub(super) fn retain(&mut self, keep: impl Fn(&Path, &T) -> bool) {
-        let ended: Vec<PathBuf> = self
+        let ended: Vec<Arc<Path>> = self
             .watched
             .iter()
             .filter(|(path, (_, known))| !keep(path, known))
-            .map(|(path, _)| path.clone())
+            .map(|(path, _)| Arc::clone(path))
             .collect();
         for path in ended {
             self.remove(&path);
@@ -143,7 +144,7 @@ impl<T> Watches<T> {
             None
         } else if event.mask.contains(EventMask::CREATE) {
             Some(Event::Made {
-                parent: parent.clone(),
+                parent: Arc::clone(parent),
                 name: name.into_owned(),
             })
         } else {
