@@ -4,7 +4,7 @@ use std::{cell::RefCell, convert::Infallible, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::Service};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,9 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
     /// Answers at once what is at hand; only a wait for EKS Auth is worth a boxed future.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let since = self.since();
+        if is_last(&request) {
+            self.progress.end();
+        }
         match self.find(&request) {
             Ok(Found::Here(body)) => {
                 let answer = self.shared.finish(since, Ok(body));
@@ -132,6 +135,15 @@ impl<I: Identify> Endpoint<I> {
         }
         Ok(Found::Upstream(subject, token))
     }
+}
+
+/// Whether the client wants no more than this one answer on its connection.
+fn is_last<B>(request: &Request<B>) -> bool {
+    let says = |what: &str| {
+        let said = request.headers().get(header::CONNECTION);
+        said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(what.as_bytes()))
+    };
+    says("close") || (request.version() == Version::HTTP_10 && !says("keep-alive"))
 }
 
 fn authorization<B>(request: &Request<B>) -> Result<&str, Denial> {

@@ -18,6 +18,7 @@ use crate::{credentials::Subject, types::Token};
 pub use config::Config;
 pub use metrics::Metrics;
 pub use serve::{Server, Times};
+pub use stream::Transport;
 
 /// What the stage before knows of the process at the other end of a connection.
 pub trait Identify: Send + Sync + 'static {

@@ -10,10 +10,7 @@ use std::{
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
@@ -22,7 +19,7 @@ use super::{
     endpoint::{Endpoint, Shared},
     limits::Limits,
     metrics::Reason,
-    stream::{Progress, Stream},
+    stream::{Progress, Stream, Transport},
 };
 use crate::credentials::Store;
 
@@ -82,7 +79,7 @@ impl Server {
     /// Serves a connection in a task of its own on the current runtime. One too many is closed.
     pub fn serve<S, I>(self: &Arc<Self>, stream: S, caller: I, times: Times)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Transport,
         I: Identify,
     {
         let Some(slot) = self.limits.admit(caller.quota()) else {
@@ -110,7 +107,7 @@ impl Server {
 
     async fn run<S, I>(&self, stream: S, caller: I, times: Times)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Transport,
         I: Identify,
     {
         let progress = Arc::new(Progress::default());
@@ -139,7 +136,7 @@ async fn see_off<S, I>(
     progress: &Progress,
 ) -> hyper::Result<()>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Transport,
     I: Identify,
 {
     if progress.is_new()

@@ -14,7 +14,7 @@ fn pod_of(root: &TempDir, path: &str) -> PodCgroup {
     PodCgroup {
         id: fs::metadata(&path).unwrap().ino(),
         uid: UID.parse().unwrap(),
-        path,
+        path: path.into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     task::{Context, Poll},
 };
 
@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::server::Transport;
 
 #[tokio::test(start_paused = true)]
 async fn connections_are_kept_or_not_as_the_client_likes() {
@@ -110,28 +111,67 @@ async fn real_sockets_are_served_too() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_leaves_in_one_write() {
     let fixture = Fixture::new(Config::default());
-    let (ours, theirs) = duplex(64 * 1024);
-    let writes = Arc::new(AtomicUsize::new(0));
-    let stream = Counted {
-        inner: theirs,
-        writes: Arc::clone(&writes),
-    };
-    let times = Times {
-        accepted: Instant::now(),
-        connected: None,
-    };
-    fixture.server.serve(stream, Caller(1), times);
-    let mut client = Client(ours);
+    let (mut client, calls) = Counted::serve(&fixture);
     for asked in 1..=3 {
         assert_eq!(client.ask(get("good")).await.body, BODY);
-        assert_eq!(writes.load(Ordering::Relaxed), asked);
+        assert_eq!(calls.writes.load(Ordering::Relaxed), asked);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_last_answer_waits_for_the_end_of_its_connection() {
+    let fixture = Fixture::new(Config::default());
+    let (mut client, calls) = Counted::serve(&fixture);
+    client.ask(get("good")).await;
+    assert!(!calls.corked.load(Ordering::Relaxed));
+    let last = get("good").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.ask(last).await.body, BODY);
+    assert!(calls.corked.load(Ordering::Relaxed));
+    assert!(client.is_closed().await);
+    assert_eq!(calls.writes.load(Ordering::Relaxed), 2);
+
+    let (mut client, calls) = Counted::serve(&fixture);
+    client
+        .ask(get("good").replace("HTTP/1.1", "HTTP/1.0"))
+        .await;
+    assert!(calls.corked.load(Ordering::Relaxed));
+    assert!(client.is_closed().await);
 }
 
 /// Counts what would be system calls.
 struct Counted {
     inner: DuplexStream,
-    writes: Arc<AtomicUsize>,
+    calls: Arc<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    writes: AtomicUsize,
+    corked: AtomicBool,
+}
+
+impl Counted {
+    /// Serves one, and returns its other end.
+    fn serve(fixture: &Fixture) -> (Client, Arc<Calls>) {
+        let (ours, theirs) = duplex(64 * 1024);
+        let calls = Arc::<Calls>::default();
+        let stream = Self {
+            inner: theirs,
+            calls: Arc::clone(&calls),
+        };
+        let times = Times {
+            accepted: Instant::now(),
+            connected: None,
+        };
+        fixture.server.serve(stream, Caller(1), times);
+        (Client(ours), calls)
+    }
+}
+
+impl Transport for Counted {
+    fn cork(&self) {
+        self.calls.corked.store(true, Ordering::Relaxed);
+    }
 }
 
 impl AsyncRead for Counted {
@@ -150,7 +190,7 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.calls.writes.fetch_add(1, Ordering::Relaxed);
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
@@ -159,7 +199,7 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.calls.writes.fetch_add(1, Ordering::Relaxed);
         Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
     }
 
