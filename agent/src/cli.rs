@@ -21,6 +21,27 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+
+    /// How much to log
+    #[arg(
+        short,
+        long,
+        value_enum,
+        global = true,
+        default_value_t,
+        value_name = "LEVEL"
+    )]
+    pub verbosity: Verbosity,
+
+    /// How log lines look; auto is text on a terminal and JSON elsewhere
+    #[arg(
+        long,
+        value_enum,
+        global = true,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
 }
 
 const VERSION: &str = concat!(
@@ -41,7 +62,17 @@ pub enum Command {
     /// Exit codes: 0 after SIGTERM or SIGINT, 1 when connections had to be cut off in the end (a second
     /// signal, or the end of the grace period), 64 for a wrong command line, 69 when the kernel or the
     /// machine lacks something, 77 for missing privileges.
-    Server(ServerArgs),
+    Server(Box<ServerArgs>),
+
+    /// Make the link pod-id-link0 with the addresses that pods without eBPF ask.
+    ///
+    /// Run it once on each node before the server, in the host's network namespace, with CAP_NET_ADMIN.
+    /// It makes what is missing of the link, of 169.254.170.23/32 and fd00:ec2::23/128 on it, and of the
+    /// routes to them, and leaves the rest as it is. Without IPv6 it warns and goes on.
+    ///
+    /// Exit codes: 0 when the IPv4 address is ready, 69 when the kernel has no dummy links or refuses
+    /// something else, 77 without CAP_NET_ADMIN.
+    Initialize,
 }
 
 /// `podcreds server`
@@ -151,14 +182,6 @@ pub struct ServerArgs {
     /// How long to finish what is in flight after SIGTERM
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_grace_period: Duration,
-
-    /// How much to log
-    #[arg(short, long, value_enum, default_value_t, value_name = "LEVEL")]
-    pub verbosity: Verbosity,
-
-    /// How log lines look; auto is text on a terminal and JSON elsewhere
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub log_format: LogFormat,
 }
 
 /// How pods reach the agent.

@@ -195,8 +195,10 @@ mod tests {
     fn config(arguments: &[&str]) -> Result<Config, String> {
         let all = ["podcreds", "server"].iter().chain(arguments);
         let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
-        let Command::Server(args) = cli.command;
-        Config::try_from(args).map_err(|error| error.to_string())
+        let Command::Server(args) = cli.command else {
+            return Err("not the server".to_owned());
+        };
+        Config::try_from(*args).map_err(|error| error.to_string())
     }
 
     #[test]

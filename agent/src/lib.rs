@@ -13,6 +13,7 @@ pub mod config;
 pub mod credentials;
 pub mod datapath;
 pub mod identity;
+pub mod initialize;
 pub mod ops;
 pub mod server;
 pub mod types;

@@ -8,7 +8,11 @@ use podcreds::{
     cli::{Cli, Command, ServerArgs},
     config::Config,
     datapath::DatapathError,
-    ops::{hardening, telemetry},
+    initialize::{self, InitializeError},
+    ops::{
+        hardening,
+        telemetry::{self, LogFormat, Verbosity},
+    },
     upstream::SetupError,
 };
 
@@ -31,13 +35,25 @@ fn main() -> ExitCode {
             };
         }
     };
+    let (format, verbosity) = (cli.log_format, cli.verbosity);
     match cli.command {
-        Command::Server(args) => server(args),
+        Command::Server(args) => server(*args, format, verbosity),
+        Command::Initialize => initialize(format, verbosity),
     }
 }
 
-fn server(args: ServerArgs) -> ExitCode {
-    let (format, verbosity) = (args.log_format, args.verbosity);
+fn initialize(format: LogFormat, verbosity: Verbosity) -> ExitCode {
+    if let Err(error) = telemetry::init(format, verbosity) {
+        return fail(&error, UNAVAILABLE);
+    }
+    match initialize::initialize() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ InitializeError::NotPermitted) => fail(&error, NO_PERMISSION),
+        Err(error) => fail(&error, UNAVAILABLE),
+    }
+}
+
+fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode {
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => return fail(&error, USAGE),
