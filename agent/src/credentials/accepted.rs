@@ -11,7 +11,7 @@ use crate::types::{Token, TokenDigest};
 const OLDER: usize = 3;
 
 /// Tokens that EKS Auth has accepted, or that somebody has verified.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Accepted {
     /// The last one, in place: it is the one that nearly every request shows.
     latest: Option<TokenDigest>,
@@ -22,11 +22,19 @@ pub(super) struct Accepted {
 }
 
 /// The token that is good for longest: a process may still show one that is about to expire.
+#[derive(Clone)]
 struct Renewing {
     token: Token,
     digest: TokenDigest,
     /// Seconds since 1970, as the token has it.
     expires_at: Option<u64>,
+}
+
+/// What another agent must know to accept the same tokens.
+pub(super) struct Parts<'a> {
+    pub(super) latest: Option<TokenDigest>,
+    pub(super) older: &'a [TokenDigest],
+    pub(super) renewing: Option<&'a Token>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +43,34 @@ struct Claims {
 }
 
 impl Accepted {
+    /// What they are made of.
+    pub(super) fn parts(&self) -> Parts<'_> {
+        Parts {
+            latest: self.latest,
+            older: &self.older,
+            renewing: self.token(),
+        }
+    }
+
+    /// Puts together what [`Self::parts`] has taken apart.
+    pub(super) fn from_parts(
+        latest: Option<TokenDigest>,
+        mut older: Vec<TokenDigest>,
+        renewing: Option<Token>,
+    ) -> Self {
+        older.truncate(OLDER);
+        let renewing = renewing.map(|token| Renewing {
+            digest: token.digest(),
+            expires_at: expiry(&token),
+            token,
+        });
+        Self {
+            latest,
+            older,
+            renewing,
+        }
+    }
+
     /// Whether a token is one of them.
     pub(super) fn contains(&self, digest: &TokenDigest) -> bool {
         self.latest.as_ref() == Some(digest) || self.older.contains(digest) || self.renews(digest)

@@ -1,5 +1,7 @@
 //! The credentials at hand, by pod.
 
+mod copies;
+
 use std::{
     mem,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -13,6 +15,7 @@ use super::{
     Config, Metrics, RefusalKind, Subject,
     accepted::Accepted,
     freshness::{Freshness, MIN_LEFT},
+    succession::Watchers,
 };
 use crate::types::{Token, TokenDigest};
 
@@ -47,6 +50,8 @@ struct Entry {
     last_used: AtomicU64,
     /// Refreshes in a row that failed.
     failures: u32,
+    /// Whether they came from the agent before this one.
+    inherited: bool,
 }
 
 impl Entry {
@@ -86,6 +91,9 @@ pub(super) struct Cache {
     capacity: usize,
     retention: Duration,
     hits: AtomicU64,
+    /// Whether somebody else refreshes what was inherited.
+    following: AtomicBool,
+    watchers: Watchers,
     metrics: Metrics,
 }
 
@@ -96,6 +104,8 @@ impl Cache {
             capacity: config.capacity,
             retention: config.retention,
             hits: AtomicU64::new(0),
+            following: AtomicBool::new(false),
+            watchers: Watchers::default(),
             metrics,
         }
     }
@@ -116,7 +126,10 @@ impl Cache {
         if !entry.accepted.contains(digest) || entry.freshness.expiration <= now {
             return Lookup::Nothing;
         }
-        entry.asked.store(true, Relaxed);
+        if !entry.asked.load(Relaxed) {
+            entry.asked.store(true, Relaxed);
+            self.watchers.note(subject);
+        }
         let hit = self.hits.fetch_add(1, Relaxed);
         entry.last_used.store(hit, Relaxed);
         if entry.freshness.stale_at <= now {
@@ -167,11 +180,12 @@ impl Cache {
             asked: AtomicBool::new(fetched.asked),
             last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
             failures: 0,
+            inherited: false,
         };
         entry.accepted.add(fetched.token, fetched.digest);
-        self.metrics.entries.inc();
-        self.metrics.bytes.add(entry.bytes());
+        self.count(&entry);
         self.entries.insert(subject, Box::new(entry));
+        self.watchers.note(&subject);
         self.make_room();
     }
 
@@ -186,6 +200,7 @@ impl Cache {
                 let before = entry.bytes();
                 entry.accepted.add(token, digest);
                 self.metrics.bytes.add(entry.bytes() - before);
+                self.watchers.note(subject);
             }
         }
         self.get(subject, &digest, now)
@@ -209,6 +224,7 @@ impl Cache {
         let before = entry.bytes();
         entry.accepted.revoke(digest);
         self.metrics.bytes.add(entry.bytes() - before);
+        self.watchers.note(subject);
     }
 
     /// Puts off the next refresh after one that failed.
@@ -217,6 +233,7 @@ impl Cache {
             let failures = entry.failures;
             entry.failures += 1;
             entry.freshness.postpone(now, failures);
+            self.watchers.note(subject);
         }
     }
 
@@ -243,7 +260,9 @@ impl Cache {
             }
             let nearest = upkeep.nearest_expiry.get_or_insert(expiration);
             *nearest = expiration.min(*nearest);
-            if entry.freshness.refresh_at <= now
+            let is_due = entry.freshness.refresh_at <= now;
+            if is_due
+                && !(entry.inherited && self.following.load(Relaxed))
                 && let Some(token) = entry.accepted.token()
             {
                 upkeep.due.push((*entry.key(), token.clone(), expiration));
@@ -256,6 +275,7 @@ impl Cache {
                 .remove_if(&subject, |_, entry| self.is_over(entry, now));
             if let Some((_, entry)) = removed {
                 self.uncount(&entry);
+                self.watchers.note(&subject);
             }
         }
         upkeep.due.sort_by_key(|(_, _, expiration)| *expiration);
@@ -307,7 +327,13 @@ impl Cache {
     fn remove(&self, subject: &Subject) -> Option<Box<Entry>> {
         let (_, entry) = self.entries.remove(subject)?;
         self.uncount(&entry);
+        self.watchers.note(subject);
         Some(entry)
+    }
+
+    fn count(&self, entry: &Entry) {
+        self.metrics.entries.inc();
+        self.metrics.bytes.add(entry.bytes());
     }
 
     fn uncount(&self, entry: &Entry) {

@@ -5,6 +5,8 @@
 //! wait to be exchanged, and one task that takes them one by one, so however many requests wait,
 //! one call goes out. The task belongs to the agent, not to a client: clients may hang up.
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{PodUid, TokenDigest};
 
 mod accepted;
@@ -25,6 +27,7 @@ mod metrics;
 mod refusals;
 mod steady;
 mod store;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -36,10 +39,12 @@ pub use error::{CredentialError, RefusalKind};
 pub use jwks::{Bearer, ClusterKeys};
 pub use metrics::Metrics;
 pub use store::Store;
+pub use succession::{Change, Changes};
 pub use verify::{Verdict, VerifyToken};
 
 /// Whose credentials are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// A pod that the kernel has identified.
     Pod(PodUid),

@@ -24,6 +24,7 @@ use super::{
     limiter::Limiter,
     line::{Line, Outcome, Place, Progress},
     refusals::Refusals,
+    succession::Census,
     upkeep,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) health: Health,
     pub(super) upstream: Arc<dyn AssumeRole>,
     pub(super) verifier: OnceLock<Arc<dyn VerifyToken>>,
+    pub(super) census: OnceLock<Census>,
     pub(super) runtime: Handle,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -80,6 +82,7 @@ impl Store {
             health: Health::new(metrics.clone()),
             upstream,
             verifier: OnceLock::new(),
+            census: OnceLock::new(),
             runtime,
             clock,
             metrics,

@@ -2,11 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// A pod's `metadata.uid`.
 ///
 /// Kubelet writes it in three ways: with dashes in tokens, with underscores in systemd's slices,
 /// and without either for static pods. All three are the same 128 bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodUid(u128);
 
 /// A string that is not 32 hexadecimal digits, however they are grouped.

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// A projected service-account token as the pod sent it: unverified, and secret.
@@ -38,7 +39,7 @@ impl fmt::Debug for Token {
 }
 
 /// The SHA-256 of a [`Token`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TokenDigest([u8; 32]);
 
 impl fmt::Debug for TokenDigest {

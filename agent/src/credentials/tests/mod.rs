@@ -21,6 +21,7 @@ mod lookup;
 mod model;
 mod refusals;
 mod rotation;
+mod succession;
 mod threads;
 
 const MINUTE: Duration = Duration::from_secs(60);

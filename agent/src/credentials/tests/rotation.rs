@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::*;
 
 /// Says of tokens "genuine-N-..." that they are pod N's, and of "forged..." that they are nobody's.
-struct Keys;
+pub(super) struct Keys;
 
 impl VerifyToken for Keys {
     fn verify_at_hand(&self, token: &Token) -> Verdict {

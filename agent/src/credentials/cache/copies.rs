@@ -1,0 +1,116 @@
+//! Copies of entries: what leaves for the next agent, and what comes from the one before.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use dashmap::Entry as Slot;
+
+use super::{Cache, Entry};
+use crate::credentials::{
+    Subject,
+    succession::{Kept, Pending},
+};
+
+impl Entry {
+    /// Whether it is this agent's own, and newer than what another one says.
+    fn is_own_and_newer(&self, kept: &Kept) -> bool {
+        !self.inherited && self.freshness.fetched > kept.freshness.fetched
+    }
+}
+
+impl Cache {
+    /// Whose entries there are, what was used last at the end, and from now on whose have changed.
+    pub(in crate::credentials) fn watch(&self) -> Arc<Pending> {
+        // First the watch, so that nothing is missed in between.
+        let pending = self.watchers.add();
+        let mut subjects: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.last_used.load(Relaxed), *entry.key()))
+            .collect();
+        subjects.sort_unstable_by_key(|(last_used, _)| *last_used);
+        pending.add(subjects.into_iter().map(|(_, subject)| subject));
+        pending
+    }
+
+    /// A copy of an entry. Where the cache is off there are none to speak of.
+    pub(in crate::credentials) fn kept(&self, subject: &Subject) -> Option<Kept> {
+        let entry = self.entries.get(subject).filter(|_| !self.is_off())?;
+        Some(Kept {
+            body: entry.body.clone(),
+            freshness: entry.freshness,
+            accepted: entry.accepted.clone(),
+            asked: entry.asked.load(Relaxed),
+            failures: entry.failures,
+        })
+    }
+
+    /// Takes a copy in, unless it has expired or there is something newer. Whether there is an entry of the
+    /// agent before this one now.
+    pub(in crate::credentials) fn inherit(
+        &self,
+        subject: Subject,
+        kept: Kept,
+        now: SystemTime,
+    ) -> bool {
+        if self.is_off() || kept.freshness.expiration <= now {
+            self.disown(&subject);
+            return false;
+        }
+        let mut freshness = kept.freshness;
+        // This agent may have been told to keep them for less long.
+        freshness.refresh_at = freshness.refresh_at.min(freshness.fetched + self.retention);
+        let slot = self.entries.entry(subject);
+        if let Slot::Occupied(own) = &slot
+            && own.get().is_own_and_newer(&kept)
+        {
+            return false;
+        }
+        let entry = Box::new(Entry {
+            body: kept.body,
+            freshness,
+            accepted: kept.accepted,
+            asked: AtomicBool::new(kept.asked),
+            last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
+            failures: kept.failures,
+            inherited: true,
+        });
+        self.count(&entry);
+        // In one step: whoever asks meanwhile finds one or the other.
+        match slot {
+            Slot::Occupied(mut slot) => self.uncount(&mem::replace(slot.get_mut(), entry)),
+            Slot::Vacant(slot) => drop(slot.insert(entry)),
+        }
+        self.watchers.note(&subject);
+        self.make_room();
+        true
+    }
+
+    /// Drops a subject's entry if it came from the agent before this one.
+    pub(in crate::credentials) fn disown(&self, subject: &Subject) {
+        let taken = (self.entries).remove_if(subject, |_, entry| entry.inherited);
+        if let Some((_, entry)) = taken {
+            self.uncount(&entry);
+            self.watchers.note(subject);
+        }
+    }
+
+    /// The same for all whose subjects `condition` picks.
+    pub(in crate::credentials) fn disown_if(&self, condition: impl Fn(&Subject) -> bool) {
+        let subjects: Vec<_> = self.entries.iter().map(|entry| *entry.key()).collect();
+        for subject in subjects.iter().filter(|subject| condition(subject)) {
+            self.disown(subject);
+        }
+    }
+
+    /// Has somebody else refresh what was inherited, or nobody but this agent.
+    pub(in crate::credentials) fn set_following(&self, following: bool) {
+        self.following.store(following, Relaxed);
+    }
+}
