@@ -179,6 +179,14 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 2703, value_name = "PORT")]
     pub probe_port: u16,
 
+    /// Folder in which an agent hands its credentials over to the one that replaces it, through a socket that
+    /// only root can reach; none: every agent starts without any [default: /run/podcreds]
+    ///
+    /// It is made if need be, and must be the same for both: in a container, a hostPath volume. It must
+    /// belong to root, and nobody else may write to it.
+    #[arg(long, value_name = "DIR")]
+    pub handover_dir: Option<PathBuf>,
+
     /// How long to finish what is in flight after SIGTERM
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_grace_period: Duration,

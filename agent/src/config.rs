@@ -3,6 +3,7 @@
 use std::{
     env,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -10,9 +11,12 @@ use http::Uri;
 
 use crate::{
     cli::{self, ServerArgs},
-    credentials, datapath, identity, server,
+    credentials, datapath, handover, identity, server,
     upstream::{self, KeyServer},
 };
+
+/// Where agents meet if nothing else is said. It goes with the node's reboot, as they do.
+const HANDOVER_DIR: &str = "/run/podcreds";
 
 /// Everything that the agent can be told.
 #[derive(Clone, Debug)]
@@ -35,6 +39,8 @@ pub struct Config {
     pub metrics_port: u16,
     /// Where kubelet's probes are answered, on localhost.
     pub probe_port: u16,
+    /// Where agents hand over to each other, if they do.
+    pub handover: Option<handover::Config>,
     /// How long to finish what is in flight.
     pub grace_period: Duration,
 }
@@ -95,6 +101,7 @@ impl TryFrom<ServerArgs> for Config {
             metrics_address: args.metrics_address,
             metrics_port: args.metrics_port,
             probe_port: args.probe_port,
+            handover: handover(args.handover_dir),
             grace_period: args.shutdown_grace_period,
         })
     }
@@ -112,6 +119,14 @@ fn paths(args: &ServerArgs) -> Paths {
         ebpf: (args.datapath != cli::Datapath::Node).then_some(ebpf),
         node: (args.datapath != cli::Datapath::Ebpf).then_some(node),
     }
+}
+
+/// The default folder, the one that was named, or none.
+fn handover(dir: Option<PathBuf>) -> Option<handover::Config> {
+    let is_named = dir.is_some();
+    let dir = dir.unwrap_or_else(|| HANDOVER_DIR.into());
+    let is_off = dir.as_os_str().is_empty() || dir.as_os_str() == "none";
+    (!is_off).then_some(handover::Config { dir, is_named })
 }
 
 /// EKS's own rule for the names of clusters.
@@ -241,6 +256,20 @@ mod tests {
             assert!(error.contains(flag), "{argument}: {error}");
         }
         assert!(config(&[]).unwrap_err().contains("--cluster-name"));
+    }
+
+    #[test]
+    fn agents_meet_in_one_folder_unless_told_otherwise() {
+        let handover = |arguments: &[&str]| config(arguments).unwrap().handover;
+        let folder = |dir: &str, is_named| {
+            let dir = dir.into();
+            Some(handover::Config { dir, is_named })
+        };
+        assert_eq!(handover(&["-c", "x"]), folder("/run/podcreds", false));
+        let named = handover(&["-c", "x", "--handover-dir", "/run/other"]);
+        assert_eq!(named, folder("/run/other", true));
+        assert_eq!(handover(&["-c", "x", "--handover-dir", "none"]), None);
+        assert_eq!(handover(&["-c", "x", "--handover-dir="]), None);
     }
 
     #[test]

@@ -75,7 +75,9 @@ fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode
 
 fn exit_code(error: &AppError) -> u8 {
     match error {
-        AppError::Bind(_) | AppError::Upstream(SetupError::NoRegion) => USAGE,
+        AppError::Bind(_) | AppError::Handover(_) | AppError::Upstream(SetupError::NoRegion) => {
+            USAGE
+        }
         AppError::Datapath(error)
         | AppError::Ebpf(error)
         | AppError::NoPath { ebpf: error, .. } => match error {

@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     credentials::{self, Clock, ClusterKeys, Store},
     datapath::DatapathError,
+    handover::{self, Handover, HandoverError, Seat},
     identity::{self, Identity},
     ops::{
         http::BindError,
@@ -53,6 +54,9 @@ pub enum AppError {
     /// What the agent needs to call EKS Auth.
     #[error(transparent)]
     Upstream(#[from] SetupError),
+    /// The place where agents hand over to each other.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// Two metrics of one name.
     #[error("registering metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -88,8 +92,10 @@ pub fn run(config: Config) -> Result<(), AppError> {
         .enable_all()
         .build()?;
     let serving = Builder::new_current_thread().enable_all().build()?;
-    let result = App::start(&config, &control, &serving)
-        .and_then(|app| serving.block_on(app.until_told_to_end(config.grace_period)));
+    let result = App::start(&config, &control, &serving).and_then(|app| match app {
+        Some(app) => serving.block_on(app.until_told_to_end(config.grace_period)),
+        None => Ok(()),
+    });
     control.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -98,12 +104,19 @@ pub fn run(config: Config) -> Result<(), AppError> {
 struct App {
     paths: Paths,
     server: Arc<Server>,
+    /// Its place among the agents of this node.
+    seat: Seat,
     readiness: Readiness,
     signals: Signals,
 }
 
 impl App {
-    fn start(config: &Config, control: &Runtime, serving: &Runtime) -> Result<Self, AppError> {
+    /// Starts the agent. `None` if it is told to end before its turn has come.
+    fn start(
+        config: &Config,
+        control: &Runtime,
+        serving: &Runtime,
+    ) -> Result<Option<Self>, AppError> {
         let registry = Registry::new();
         register_process(
             &registry,
@@ -111,10 +124,27 @@ impl App {
             env!("PODCREDS_REVISION"),
         )?;
         let readiness = Readiness::new();
+        let turn = readiness.gate("its turn: another agent is about to take over");
         let started = readiness.gate("the datapath");
-        let signals = serving.block_on(async { Signals::install() })?;
+        let mut signals = serving.block_on(async { Signals::install() })?;
         ops::serve(config, control, serving, &registry, &readiness)?;
+        let handover = Handover::open(
+            config.handover.as_ref(),
+            handover::Metrics::register(&registry)?,
+        )?;
         let stages = stages(config, control, &registry)?;
+        let Some(seat) = serving.block_on(async {
+            let join = handover.join(stages.store.clone(), control.handle());
+            tokio::select! {
+                seat = join => seat.map(Some),
+                _ = signals.next() => Ok(None),
+            }
+        })?
+        else {
+            tracing::info!("ended");
+            return Ok(None);
+        };
+        turn.open();
         let paths = Paths::start(
             &config.paths,
             &stages,
@@ -128,12 +158,13 @@ impl App {
             revision = env!("PODCREDS_REVISION"),
             "ready"
         );
-        Ok(Self {
+        Ok(Some(Self {
             paths,
             server: stages.server,
+            seat,
             readiness,
             signals,
-        })
+        }))
     }
 
     /// Serves until a signal, then ends in order: no connect is lost, nothing in flight is cut off.
@@ -144,6 +175,7 @@ impl App {
         let work = async {
             self.paths.stop().await;
             self.server.drain().await;
+            self.seat.leave().await;
         };
         let ending = within(grace, work, self.signals.next()).await;
         if ending == Ending::Complete {

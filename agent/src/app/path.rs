@@ -101,7 +101,10 @@ fn start_ebpf(
             gone.forget(pod);
         }),
     };
-    Datapath::start(config, hooks, serving.clone(), metrics.clone(), registry)
+    let (serving, metrics) = (serving.clone(), metrics.clone());
+    let datapath = Datapath::start(config, hooks, serving, metrics, registry)?;
+    stages.store.count_pods(datapath.census());
+    Ok(datapath)
 }
 
 /// There is no way for pods to come.

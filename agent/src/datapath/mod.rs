@@ -27,7 +27,7 @@ mod sockopt;
 mod watches;
 mod worker;
 
-use std::{path::PathBuf, thread};
+use std::{path::PathBuf, sync::Arc, thread};
 
 use prometheus::Registry as MetricsRegistry;
 use tokio::{
@@ -40,6 +40,8 @@ pub use error::DatapathError;
 pub use metrics::Metrics;
 pub use node::{Need, NodePath};
 pub use pods::OnPod;
+
+use crate::types::PodUid;
 
 /// What the datapath needs to know from the command line.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +64,7 @@ pub struct Hooks {
 pub struct Datapath {
     stop: mpsc::Sender<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
+    pods: Arc<accept::Registry>,
 }
 
 impl Datapath {
@@ -88,13 +91,20 @@ impl Datapath {
                 worker::run(config, hooks, serving, metrics, &registry, started, stopped);
             })
             .map_err(DatapathError::io("starting the datapath's thread"))?;
-        start.recv().map_err(|_| {
+        let pods = start.recv().map_err(|_| {
             DatapathError::Unsupported("the datapath's thread panicked".to_owned())
         })??;
         Ok(Self {
             stop,
             thread: Some(thread),
+            pods,
         })
+    }
+
+    /// Tells which pods are on the node, at any time.
+    pub fn census(&self) -> impl Fn(PodUid) -> bool + Send + Sync + 'static {
+        let pods = Arc::clone(&self.pods);
+        move |uid| pods.iter().any(|pod| pod.uid == uid)
     }
 
     /// Stops redirecting, accepts what is under way, and closes the listeners.

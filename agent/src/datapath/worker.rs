@@ -36,6 +36,7 @@ type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 struct Worker {
     discovery: Discovery,
     pods: Pods,
+    known: Arc<Registry>,
     addresses: mpsc::UnboundedReceiver<Place>,
     links: Links,
     metrics: Metrics,
@@ -48,7 +49,7 @@ pub(super) fn run(
     serving: Handle,
     metrics: Metrics,
     registry: &MetricsRegistry,
-    started: Sender<Result<(), DatapathError>>,
+    started: Sender<Result<Arc<Registry>, DatapathError>>,
     stop: StopRequests,
 ) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -63,7 +64,7 @@ pub(super) fn run(
     runtime.block_on(async {
         match Worker::start(config, hooks, serving, metrics, registry) {
             Ok(worker) => {
-                let _told = started.send(Ok(()));
+                let _told = started.send(Ok(Arc::clone(&worker.known)));
                 worker.follow(stop).await;
             }
             Err(error) => {
@@ -104,7 +105,7 @@ impl Worker {
             programs,
             namespaces,
             host,
-            known,
+            Arc::clone(&known),
             hooks.on_pod_started,
             hooks.on_pod_gone,
             metrics.clone(),
@@ -121,6 +122,7 @@ impl Worker {
         Ok(Self {
             discovery,
             pods,
+            known,
             addresses,
             links,
             metrics,

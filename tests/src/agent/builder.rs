@@ -53,6 +53,9 @@ impl AgentBuilder {
             "0",
             "--probe-port",
             "0",
+            // Agents of other tests are none of its business.
+            "--handover-dir",
+            "none",
             "--log-format",
             "json",
         ];

@@ -7,6 +7,8 @@ use super::{
 
 /// The stages, in the order in which a request meets them.
 const STAGES: [&str; 5] = ["datapath", "identity", "server", "credentials", "upstream"];
+/// What stands beside the stages, and the one stage that each may know.
+const BESIDE: [(&str, &str); 1] = [("handover", "credentials")];
 /// What every module may know.
 const VALUES: &str = "types";
 /// What puts everything together, and may know everything.
@@ -30,7 +32,8 @@ pub(super) fn check(file: &Source) -> Vec<Complaint> {
 
 fn may_import(own: &str, other: &str) -> bool {
     let place = |module| STAGES.iter().position(|stage| *stage == module);
-    if own == other || other == VALUES || COMPOSITION.contains(&own) {
+    let may_know_all = COMPOSITION.contains(&own);
+    if own == other || other == VALUES || may_know_all || BESIDE.contains(&(own, other)) {
         return true;
     }
     matches!((place(own), place(other)), (Some(own), Some(other)) if own < other)
@@ -186,6 +189,22 @@ mod tests {
         assert_eq!(
             complaints("agent/src/types/pod.rs", "use crate::identity::Caller;"),
             ["`types` must not know `identity`"]
+        );
+    }
+
+    #[test]
+    fn what_stands_beside_the_stages_knows_one_and_is_known_by_none() {
+        let text = "use crate::{credentials::Store, upstream::EksAuth};";
+        assert_eq!(
+            complaints("agent/src/handover/leader.rs", text),
+            ["`handover` must not know `upstream`"]
+        );
+        assert_eq!(
+            complaints(
+                "agent/src/credentials/store.rs",
+                "use crate::handover::Seat;"
+            ),
+            ["`credentials` must not know `handover`"]
         );
     }
 

@@ -1,7 +1,6 @@
 //! Copies of entries: what leaves for the next agent, and what comes from the one before.
 
 use std::{
-    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -84,7 +83,7 @@ impl Cache {
         self.count(&entry);
         // In one step: whoever asks meanwhile finds one or the other.
         match slot {
-            Slot::Occupied(mut slot) => self.uncount(&mem::replace(slot.get_mut(), entry)),
+            Slot::Occupied(mut slot) => self.uncount(&slot.insert(entry)),
             Slot::Vacant(slot) => drop(slot.insert(entry)),
         }
         self.watchers.note(&subject);

@@ -1,0 +1,170 @@
+//! The folder in which agents meet: two locks and a socket, all of them root's.
+//!
+//! Its descriptor is kept, and all that is in it is reached through that: whatever becomes of the path, the
+//! folder stays the one that was looked at.
+
+use std::{
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+            net::UnixListener,
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK},
+    sys::stat::{Mode, fchmod},
+    unistd::geteuid,
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::UnixStream;
+
+use super::HandoverError;
+
+/// Held by the agent that has the say.
+pub(super) const LEADER: &str = "leader.lock";
+/// Held by the agent that comes next.
+pub(super) const HEIR: &str = "heir.lock";
+/// Where the leader tells the heir what it has.
+const SOCKET: &str = "leader.sock";
+/// Heirs that wait to be heard. There is only one at a time.
+const BACKLOG: i32 = 4;
+
+/// A folder that only root can have prepared.
+pub(super) struct Folder {
+    path: PathBuf,
+    handle: File,
+}
+
+/// A lock that ends with its holder, however that ends.
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Folder {
+    /// Opens the folder, and makes it if need be.
+    pub(super) fn open(path: &Path) -> Result<Self, HandoverError> {
+        if !geteuid().is_root() {
+            let reason = "only root hands credentials over; run as root, or name none";
+            return Err(HandoverError::unavailable(path, reason));
+        }
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let reason = format!("cannot be made ({error}); name another folder, or none");
+                return Err(HandoverError::unavailable(path, reason));
+            }
+        }
+        let handle = OpenOptions::new()
+            .read(true)
+            .custom_flags(O_DIRECTORY | O_NOFOLLOW)
+            .open(path)
+            .map_err(|_| {
+                let reason = "is no folder; a symbolic link to one will not do";
+                HandoverError::unsafe_place(path, reason)
+            })?;
+        let folder = Self {
+            path: path.to_owned(),
+            handle,
+        };
+        folder.check_owner(path, &folder.io(folder.handle.metadata())?)?;
+        Ok(folder)
+    }
+
+    /// Takes a lock, unless another agent holds it.
+    pub(super) fn try_lock(&self, name: &str) -> Result<Option<Lock>, HandoverError> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+            .open(self.inside(name))
+            .map_err(|error| HandoverError::unsafe_place(&path, error.to_string()))?;
+        let metadata = self.io(file.metadata())?;
+        self.check_owner(&path, &metadata)?;
+        // Who can read a file can lock it.
+        if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
+            let reason = "is not a file of root's alone; remove it";
+            return Err(HandoverError::unsafe_place(&path, reason));
+        }
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => self.io(Err(error)),
+        }
+    }
+
+    /// Listens for the heir. Only the holder of [`LEADER`] does that, so a socket that is there is a dead one's.
+    pub(super) fn listen(&self) -> Result<UnixListener, HandoverError> {
+        let place = self.inside(SOCKET);
+        if self.has_socket()? {
+            self.io(fs::remove_file(&place))?;
+        }
+        self.io(bind(&place))
+    }
+
+    /// Connects to the leader. `None` if it does not listen.
+    pub(super) async fn connect(&self) -> Result<Option<UnixStream>, HandoverError> {
+        if !self.has_socket()? {
+            return Ok(None);
+        }
+        Ok(UnixStream::connect(self.inside(SOCKET)).await.ok())
+    }
+
+    /// Whether the socket is there, and one that root has made.
+    fn has_socket(&self) -> Result<bool, HandoverError> {
+        let path = self.path.join(SOCKET);
+        let metadata = match fs::symlink_metadata(self.inside(SOCKET)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            metadata => self.io(metadata)?,
+        };
+        if !metadata.file_type().is_socket() {
+            let reason = "is no socket (a symbolic link will not do); remove it";
+            return Err(HandoverError::unsafe_place(&path, reason));
+        }
+        self.check_owner(&path, &metadata)?;
+        Ok(true)
+    }
+
+    /// Refuses what is another user's, or what others can write to. That they may look at the folder does no harm:
+    /// kubelet makes it so when a pod mounts it.
+    fn check_owner(&self, path: &Path, metadata: &Metadata) -> Result<(), HandoverError> {
+        let wrong = |reason: String| Err(HandoverError::unsafe_place(path, reason));
+        if metadata.uid() != 0 {
+            let uid = metadata.uid();
+            return wrong(format!("belongs to user {uid}, not to root; remove it"));
+        }
+        if metadata.mode() & 0o022 != 0 {
+            let mode = metadata.mode() & 0o7777;
+            return wrong(format!(
+                "others than root can write to it (mode {mode:04o}); make that 0700"
+            ));
+        }
+        Ok(())
+    }
+
+    fn inside(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{name}", self.handle.as_raw_fd()).into()
+    }
+
+    fn io<T>(&self, result: io::Result<T>) -> Result<T, HandoverError> {
+        result.map_err(|error| HandoverError::unavailable(&self.path, error.to_string()))
+    }
+}
+
+fn bind(place: &Path) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    // What it is given now is what its file has from the first moment.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(place)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,149 @@
+//! What two agents say to each other, in bytes.
+//!
+//! Each begins with a greeting that names its version of all that follows, and says nothing more to one that speaks
+//! another. Then the leader sends frames, and the heir listens.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::Zeroizing;
+
+/// What every greeting begins with.
+const NAME: &[u8; 8] = b"podcreds";
+/// The version of the frames and of what is in them. Whoever changes either counts it up.
+pub(super) const VERSION: u16 = 1;
+/// The longest frame: a token and a body are a few KiB each.
+const LONGEST: u32 = 256 * 1024;
+
+const CHANGE: u8 = 1;
+const COMPLETE: u8 = 2;
+const LEAVING: u8 = 3;
+
+/// One frame.
+pub(super) enum Frame {
+    /// A change, in bytes.
+    Change(Zeroizing<Vec<u8>>),
+    /// The heir knows all there is. From here on it hears of what changes.
+    Complete,
+    /// The leader no longer serves, and this is its last word.
+    Leaving,
+}
+
+/// Says which version this agent speaks.
+pub(super) async fn greet(stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    let mut greeting = [0; 10];
+    greeting[..8].copy_from_slice(NAME);
+    greeting[8..].copy_from_slice(&VERSION.to_be_bytes());
+    stream.write_all(&greeting).await
+}
+
+/// Hears which version the other one speaks.
+pub(super) async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u16> {
+    let mut name = [0; 8];
+    stream.read_exact(&mut name).await?;
+    if name != *NAME {
+        return Err(nonsense("not an agent's greeting"));
+    }
+    stream.read_u16().await
+}
+
+/// Sends one frame.
+pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+    let (kind, payload) = match frame {
+        Frame::Change(bytes) => (CHANGE, bytes.as_slice()),
+        Frame::Complete => (COMPLETE, [].as_slice()),
+        Frame::Leaving => (LEAVING, [].as_slice()),
+    };
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    if length > LONGEST {
+        return Err(nonsense("a frame that is too long to send"));
+    }
+    stream.write_u8(kind).await?;
+    stream.write_u32(length).await?;
+    // Straight from the buffer that will be wiped: one in between would keep a copy.
+    stream.write_all(payload).await
+}
+
+/// Receives one frame. Not to be given up half-way.
+pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
+    let kind = stream.read_u8().await?;
+    let length = stream.read_u32().await?;
+    if length > LONGEST {
+        return Err(nonsense("a frame that is too long"));
+    }
+    let mut payload = Zeroizing::new(vec![0; length as usize]);
+    stream.read_exact(&mut payload).await?;
+    match kind {
+        CHANGE => Ok(Frame::Change(payload)),
+        COMPLETE if payload.is_empty() => Ok(Frame::Complete),
+        LEAVING if payload.is_empty() => Ok(Frame::Leaving),
+        _ => Err(nonsense("a frame of an unknown kind")),
+    }
+}
+
+/// The other one does not keep to what is agreed.
+pub(super) fn nonsense(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    #[test]
+    fn frames_arrive_as_they_were_sent() {
+        let payload = b"some bytes".to_vec();
+        let mut wire = Vec::new();
+        run(async {
+            greet(&mut wire).await.unwrap();
+            let change = Frame::Change(Zeroizing::new(payload.clone()));
+            for frame in [change, Frame::Complete, Frame::Leaving] {
+                send(&mut wire, &frame).await.unwrap();
+            }
+            let mut wire = wire.as_slice();
+            assert_eq!(hear(&mut wire).await.unwrap(), VERSION);
+            let Frame::Change(received) = receive(&mut wire).await.unwrap() else {
+                panic!("not a change");
+            };
+            assert_eq!(*received, payload);
+            assert!(matches!(receive(&mut wire).await, Ok(Frame::Complete)));
+            assert!(matches!(receive(&mut wire).await, Ok(Frame::Leaving)));
+            let end = receive(&mut wire).await.err().map(|error| error.kind());
+            assert_eq!(end, Some(io::ErrorKind::UnexpectedEof));
+        });
+    }
+
+    #[test]
+    fn too_much_is_neither_sent_nor_received() {
+        run(async {
+            let long = Frame::Change(Zeroizing::new(vec![0; LONGEST as usize + 1]));
+            assert!(send(&mut Vec::new(), &long).await.is_err());
+            let mut header = &[CHANGE, 0xff, 0xff, 0xff, 0xff][..];
+            let error = receive(&mut header).await.err().map(|error| error.kind());
+            assert_eq!(error, Some(io::ErrorKind::InvalidData));
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_told_from_frames(bytes: Vec<u8>) {
+            run(async {
+                let mut wire = bytes.as_slice();
+                while receive(&mut wire).await.is_ok() {}
+                let heard = hear(&mut bytes.as_slice()).await;
+                prop_assert!(heard.is_err() || bytes.starts_with(NAME));
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The heir's side: it takes in what the leader tells.
+
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::UnixStream,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    folder::Folder,
+    frame::{self, Frame},
+    metrics::Metrics,
+    peer,
+};
+use crate::credentials::{Change, Store};
+
+/// How long the leader may take to greet.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// After a connection that failed or broke.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the heir may expect of its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It has not told everything yet.
+    Learning,
+    /// It has, or it never will.
+    Settled,
+}
+
+/// How a conversation with the leader ended.
+enum End {
+    /// It has said its last word.
+    Left,
+    /// It does not speak this agent's version.
+    Foreign(u16),
+}
+
+/// Takes in what the leader tells, over as many connections as it takes, until `last` turns true and the leader says
+/// nothing any more.
+pub(super) async fn follow(
+    folder: Arc<Folder>,
+    store: Store,
+    metrics: Metrics,
+    progress: watch::Sender<Progress>,
+    mut last: watch::Receiver<bool>,
+) {
+    let mut complaint = None;
+    loop {
+        let heard = match folder.connect().await {
+            Ok(Some(stream)) => listen(stream, &store, &metrics, &progress).await,
+            Ok(None) => Err(io::ErrorKind::NotConnected.into()),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        match heard {
+            Ok(End::Left) => tracing::info!("the agent before this one has left"),
+            Ok(End::Foreign(theirs)) => {
+                tracing::warn!(
+                    ours = frame::VERSION,
+                    theirs,
+                    "the agent before this one hands over in another version: its credentials are not used"
+                );
+                progress.send_replace(Progress::Settled);
+                return;
+            }
+            // Said once: it is tried again and again.
+            Err(error) if complaint != Some(error.kind()) => {
+                tracing::info!(%error, "the agent before this one cannot be heard");
+                complaint = Some(error.kind());
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            biased;
+            _ = last.wait_for(|last| *last) => return,
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// Takes in what the leader tells on one connection.
+async fn listen(
+    mut stream: UnixStream,
+    store: &Store,
+    metrics: &Metrics,
+    progress: &watch::Sender<Progress>,
+) -> io::Result<End> {
+    peer::check(&stream)?;
+    let greeted = timeout(PATIENCE, async {
+        frame::greet(&mut stream).await?;
+        frame::hear(&mut stream).await
+    });
+    let theirs = greeted
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    if theirs != frame::VERSION {
+        return Ok(End::Foreign(theirs));
+    }
+    let started = Instant::now();
+    let (mut told, mut kept) = (HashSet::new(), 0);
+    let mut is_complete = false;
+    loop {
+        match frame::receive(&mut stream).await? {
+            Frame::Change(bytes) => {
+                let change = Change::decode(&bytes)
+                    .ok_or_else(|| frame::nonsense("a change that cannot be read"))?;
+                metrics.received.inc();
+                if !is_complete {
+                    told.insert(change.subject());
+                }
+                kept += usize::from(store.inherit(change));
+            }
+            Frame::Complete => {
+                is_complete = true;
+                // What an earlier connection has told may not be true any more.
+                store.disown_all_but(&std::mem::take(&mut told));
+                progress.send_replace(Progress::Settled);
+                let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(
+                    entries = kept,
+                    ms,
+                    "took in the credentials of the agent before this one"
+                );
+            }
+            Frame::Leaving => return Ok(End::Left),
+        }
+    }
+}
