@@ -81,11 +81,17 @@ impl AgentBuilder {
 
     /// Gives a flag a value, in place of the one that it may have.
     #[must_use]
-    pub fn set(mut self, flag: &str, value: &str) -> Self {
+    pub fn set(self, flag: &str, value: &str) -> Self {
+        self.unset(flag).args([flag, value])
+    }
+
+    /// Takes a flag and its value away, so that the default holds.
+    #[must_use]
+    pub fn unset(mut self, flag: &str) -> Self {
         if let Some(at) = self.arguments.iter().position(|held| held == flag) {
             self.arguments.drain(at..(at + 2).min(self.arguments.len()));
         }
-        self.args([flag, value])
+        self
     }
 
     /// Has another command start it, which must become the agent in the end: `setpriv`, for one.

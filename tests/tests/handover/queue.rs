@@ -1,0 +1,159 @@
+//! The queue in which agents stand: one leads, one is next, the others wait.
+
+use std::{fs, time::Duration};
+
+use nix::sys::signal::Signal;
+use podcreds_tests::{
+    agent::Agent,
+    http::client,
+    needs_privileges,
+    scenario::{assert_owned, wait_served},
+    wait::until,
+};
+
+use crate::scene::{Scene, wait_role};
+
+const ROLES: [&str; 3] = ["leader", "heir", "waiting"];
+
+/// The agents by their roles, once each of the three has another one.
+fn sorted(mut agents: [Agent; 3]) -> [Agent; 3] {
+    let place = |agent: &Agent| {
+        let metrics = agent.metrics();
+        let has = |role: &&str| metrics.sum("podcreds_handover_role", &[("role", *role)]) == 1.0;
+        ROLES.iter().position(has)
+    };
+    until("each of three agents has a role of its own", || {
+        let mut places: Vec<_> = agents.iter().map(place).collect();
+        places.sort_unstable();
+        places == [Some(0), Some(1), Some(2)]
+    });
+    agents.sort_by_key(place);
+    agents
+}
+
+#[test]
+fn three_agents_that_start_at_once_settle_on_an_order() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let pod = scene.node.pod("web").account("shop", "reader").start();
+    let start = || {
+        let agent = scene.agent().spawn();
+        agent.metrics_address();
+        agent
+    };
+    let [mut leader, mut heir, waiting] = sorted([start(), start(), start()]);
+    heir.wait_ready();
+    let why = client::get(waiting.probe_address(), "/readyz").unwrap();
+    assert_eq!(why.status, 503);
+    assert!(
+        why.body.contains("another agent is about to take over"),
+        "{why:?}"
+    );
+    assert_eq!(waiting.probe("/healthz"), 200);
+    assert_eq!(waiting.metrics().sum("podcreds_listeners", &[]), 0.0);
+    wait_served(&pod, []);
+
+    // Each moves up when one before it is gone, however it went.
+    leader.signal(Signal::SIGKILL);
+    leader.wait_exit();
+    wait_role(&heir, "leader");
+    wait_role(&waiting, "heir");
+    waiting.wait_ready();
+    assert!(heir.terminate().success());
+    wait_role(&waiting, "leader");
+    assert_owned(&pod.run(["get"]), &pod);
+    assert_eq!(scene.eks_auth.call_count(), 1);
+}
+
+#[test]
+fn whoever_is_told_to_end_leaves_the_queue_at_once() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let leader = scene.agent().start();
+    wait_role(&leader, "leader");
+    let mut heir = scene.agent().start();
+    let mut waiting = scene.agent().spawn();
+    wait_role(&waiting, "waiting");
+    assert!(waiting.terminate().success());
+    wait_role(&heir, "heir");
+    assert!(heir.terminate().success());
+    let next = scene.agent().start();
+    wait_role(&next, "heir");
+    wait_role(&leader, "leader");
+}
+
+#[test]
+fn a_leader_that_stands_still_delays_nobody_and_may_speak_later() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let leader = scene.agent().start();
+    let (stays, goes) = (scene.served_pod("stays"), scene.served_pod("goes"));
+    leader.signal(Signal::SIGSTOP);
+    drop(goes);
+    let mut heir = scene.agent().start();
+    let silent = "the agent before this one does not tell what it has: starting without";
+    assert_eq!(heir.logs().with_message(silent).len(), 1);
+    leader.signal(Signal::SIGCONT);
+    let heard = "took in the credentials of the agent before this one";
+    heir.logs()
+        .wait_for("the leader speaks", |line| line.message == heard);
+    // What it told of the pod that is gone was either not told or not kept.
+    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
+    drop(leader);
+    wait_role(&heir, "leader");
+    assert_owned(&stays.run(["get"]), &stays);
+    assert_eq!(scene.eks_auth.call_count(), 2);
+    assert!(heir.terminate().success());
+}
+
+#[test]
+fn credentials_outlive_an_agent_that_is_killed_beside_its_heir() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut leader = scene.agent().start();
+    let early = scene.served_pod("early");
+    let heir = scene.agent().start();
+    // Its credentials are told as a change.
+    let late = scene.served_pod("late");
+    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 2.0);
+    drop(early);
+    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
+    leader.signal(Signal::SIGKILL);
+    leader.wait_exit();
+    wait_role(&heir, "leader");
+    assert_owned(&late.run(["get"]), &late);
+    assert_eq!(scene.eks_auth.call_count(), 2);
+    let received = [("direction", "received")];
+    let metrics = heir.metrics();
+    assert!(metrics.sum("podcreds_handover_entries_total", &received) >= 2.0);
+}
+
+#[test]
+fn a_token_that_was_rotated_before_the_update_is_good_after_it() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut agent = scene.agent().args(["--verbosity", "trace"]).start();
+    let pod = scene.served_pod("web");
+    let old = pod.token();
+    let longer = pod.claims().clone().expires_in(Duration::from_secs(7200));
+    let new = scene.eks_auth.issuer().sign(&longer);
+    assert_ne!(old, new);
+    pod.write_token(&new);
+    assert_owned(&pod.run(["get"]), &pod);
+    let before = scene.eks_auth.call_count();
+
+    let next = scene.agent().args(["--verbosity", "trace"]).start();
+    assert!(agent.terminate().success());
+    wait_role(&next, "leader");
+    for token in [&old, &new] {
+        assert_owned(&pod.run(["get", "--token", token]), &pod);
+    }
+    assert_eq!(scene.eks_auth.call_count(), before);
+    let secret = pod.run(["get"])["body"]["SecretAccessKey"].to_string();
+    for line in [agent.logs().to_the_end(), next.logs().all()].concat() {
+        for secret in [&old, &new, secret.trim_matches('"')] {
+            assert!(!line.raw.contains(secret), "{}", line.raw);
+        }
+    }
+    assert!(fs::read_dir(scene.folder()).unwrap().count() >= 3);
+}

@@ -1,0 +1,144 @@
+//! A node on which agents hand over to each other, and a load that notices when they do it badly.
+
+use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+
+use podcreds_tests::{
+    agent::{Agent, AgentBuilder},
+    eks_auth::EksAuth,
+    node::Node,
+    pod::{Client, Pod},
+    scenario::{ACCOUNT, ROLE, wait_served},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Pods that ask.
+const PODS: usize = 20;
+/// New connections a second, of all of them.
+const RATE: usize = 500;
+/// Pods that are started at once.
+const STARTERS: usize = 4;
+
+/// A node, EKS Auth, and a folder in which the node's agents meet.
+pub(crate) struct Scene {
+    pub(crate) node: Node,
+    pub(crate) eks_auth: EksAuth,
+    folder: TempDir,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let eks_auth = EksAuth::start();
+        eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
+        Self {
+            node: Node::new(),
+            eks_auth,
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// The folder in which agents meet.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// An agent that meets the others there.
+    pub(crate) fn agent(&self) -> AgentBuilder {
+        self.with_folder(Agent::on(&self.node, &self.eks_auth))
+    }
+
+    /// Has an agent meet the others there.
+    pub(crate) fn with_folder(&self, agent: AgentBuilder) -> AgentBuilder {
+        agent.set("--handover-dir", self.folder().to_str().unwrap())
+    }
+
+    /// A pod that has its credentials.
+    pub(crate) fn served_pod(&self, name: &str) -> Pod {
+        let pod = self.node.pod(name).account(ACCOUNT.0, ACCOUNT.1).start();
+        wait_served(&pod, []);
+        pod
+    }
+
+    /// Many pods that have theirs.
+    pub(crate) fn served_pods(&self) -> Vec<Pod> {
+        thread::scope(|scope| {
+            let starters: Vec<_> = (0..STARTERS)
+                .map(|first| {
+                    scope.spawn(move || {
+                        let numbers = (first..PODS).step_by(STARTERS);
+                        numbers
+                            .map(|number| self.served_pod(&format!("pod-{number}")))
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            let pods = starters.into_iter().map(|starter| starter.join().unwrap());
+            pods.flatten().collect()
+        })
+    }
+}
+
+/// New connections at a steady rate, over both families, from all pods at once.
+pub(crate) struct Load(Vec<(String, Client)>);
+
+/// What came of them.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) requests: u64,
+    /// By status, or by the error's name.
+    pub(crate) outcomes: BTreeMap<String, u64>,
+    pub(crate) worst: Duration,
+}
+
+impl Load {
+    pub(crate) fn start(pods: &[Pod]) -> Self {
+        Self::to(pods, &["169.254.170.23:80", "[fd00:ec2::23]:80"])
+    }
+
+    /// The same, to other addresses.
+    pub(crate) fn to(pods: &[Pod], destinations: &[&str]) -> Self {
+        let rate = (RATE / pods.len()).to_string();
+        let mut command = vec!["storm", "--threads", "4", "--rate", &rate];
+        command.extend(["--until-end-of-input", "--timeout-ms", "20000"]);
+        command.extend(destinations.iter().flat_map(|address| ["--dst", *address]));
+        let start = |pod: &Pod| (pod.uid().to_owned(), pod.spawn(command.iter().copied()));
+        Self(pods.iter().map(start).collect())
+    }
+
+    /// Ends it. All that was given out must have been each pod's own.
+    pub(crate) fn finish(self) -> Report {
+        let mut report = Report::default();
+        for (uid, client) in self.0 {
+            let tally = client.finish().pop().unwrap();
+            let number = |value: &Value| value.as_u64().unwrap_or_default();
+            report.requests += number(&tally["requests"]);
+            let worst = Duration::from_micros(number(&tally["max_us"]));
+            report.worst = report.worst.max(worst);
+            for (outcome, count) in tally["outcomes"].as_object().unwrap() {
+                *report.outcomes.entry(outcome.clone()).or_default() += number(count);
+            }
+            let owners = tally["owners"].as_object().unwrap();
+            assert!(owners.keys().all(|owner| *owner == uid), "{uid}: {tally}");
+        }
+        report
+    }
+}
+
+impl Report {
+    /// Requests that did not bring credentials.
+    pub(crate) fn failed(&self) -> u64 {
+        self.requests - self.outcomes.get("200").copied().unwrap_or_default()
+    }
+}
+
+/// Waits until an agent has given out credentials `count` times more.
+pub(crate) fn wait_answers(agent: &Agent, count: f64) {
+    let (name, labels) = ("podcreds_request_duration_seconds_count", [("code", "200")]);
+    let before = agent.metrics().sum(name, &labels);
+    agent.wait_metric(name, &labels, |answers| answers >= before + count);
+}
+
+/// Waits until an agent has a role among the agents of its node.
+pub(crate) fn wait_role(agent: &Agent, role: &str) {
+    agent.wait_metric("podcreds_handover_role", &[("role", role)], |it| it == 1.0);
+}
