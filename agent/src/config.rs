@@ -125,8 +125,7 @@ fn paths(args: &ServerArgs) -> Paths {
 fn handover(dir: Option<PathBuf>) -> Option<handover::Config> {
     let is_named = dir.is_some();
     let dir = dir.unwrap_or_else(|| HANDOVER_DIR.into());
-    let is_off = dir.as_os_str().is_empty() || dir.as_os_str() == "none";
-    (!is_off).then_some(handover::Config { dir, is_named })
+    (dir.as_os_str() != "none").then_some(handover::Config { dir, is_named })
 }
 
 /// EKS's own rule for the names of clusters.
@@ -269,7 +268,6 @@ mod tests {
         let named = handover(&["-c", "x", "--handover-dir", "/run/other"]);
         assert_eq!(named, folder("/run/other", true));
         assert_eq!(handover(&["-c", "x", "--handover-dir", "none"]), None);
-        assert_eq!(handover(&["-c", "x", "--handover-dir="]), None);
     }
 
     #[test]
