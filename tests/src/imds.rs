@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -41,12 +42,17 @@ struct Service {
 impl Imds {
     /// Starts one in [`REGION`], on a node whose role has these credentials.
     pub fn start(credentials: NodeCredentials) -> Self {
+        Self::serve((Ipv4Addr::LOCALHOST, 0).into(), credentials)
+    }
+
+    /// The same at an address.
+    pub fn serve(address: SocketAddr, credentials: NodeCredentials) -> Self {
         let service = Arc::new(Service {
             credentials,
             tokens: Mutex::default(),
             paths: Mutex::default(),
         });
-        let server = Server::start("imds", Arc::clone(&service) as Arc<dyn Handler>);
+        let server = Server::start_at(address, "imds", Arc::clone(&service) as Arc<dyn Handler>);
         Self { server, service }
     }
 

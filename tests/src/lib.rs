@@ -1,6 +1,7 @@
 //! What the integration tests, `cargo xtask demo` and `cargo xtask load` stand on: stand-ins for AWS
 //! and simulated pods, on the real kernel. Nothing here knows the agent's code: it runs the binary.
 //!
+//! - [`cluster`]: a real Kubernetes node on this machine.
 //! - [`token`]: an issuer that signs service-account tokens as the API server does.
 //! - [`aws`]: the node's own AWS credentials, and how issued credentials tell whose they are.
 //! - [`eks_auth`]: EKS Auth, which checks everything it is sent and fails on demand.
@@ -32,6 +33,7 @@
 pub mod agent;
 pub mod aws;
 pub mod binary;
+pub mod cluster;
 pub mod eks_auth;
 pub mod http;
 pub mod imds;

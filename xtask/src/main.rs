@@ -1,5 +1,6 @@
 //! Developer commands. Each first sets up what it needs, so any of them works on a fresh machine.
 
+mod cluster;
 mod run;
 mod setup;
 mod tasks;
@@ -45,6 +46,25 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// A Kubernetes node on this machine, with podcreds on it and nothing simulated but AWS.
+    #[command(subcommand)]
+    Cluster(Cluster),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Cluster {
+    /// Start it, and wait until podcreds serves its pods.
+    Up,
+    /// Start it, run the tests on it, and take it down.
+    Test {
+        /// What is passed on to the tests, such as the name of one.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Open a shell in it, with kubectl.
+    Shell,
+    /// End it. Nothing is left on the machine.
+    Down,
 }
 
 #[derive(Args)]
@@ -65,6 +85,7 @@ fn main() -> ExitCode {
         Command::Lint => tasks::lint(),
         Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),
         Command::Load { args } => tasks::load(&args),
+        Command::Cluster(command) => cluster::run_command(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The eBPF crate builds for another machine; `agent/build.rs` builds it from within.
-const EVERYTHING_FOR_THE_HOST: [&str; 4] =
+pub(crate) const EVERYTHING_FOR_THE_HOST: [&str; 4] =
     ["--locked", "--workspace", "--exclude", "podcreds-ebpf"];
 
 /// How many tests run at once. Most of them wait, so that is more than there are processors.
@@ -34,13 +34,7 @@ pub(crate) fn build(release: bool) -> Result<()> {
 
 pub(crate) fn test(args: &[String]) -> Result<()> {
     setup::for_test()?;
-    // One command builds programs and tests alike, so that both share one build of each dependency.
-    step("Building the agent and all tests", || {
-        run(cargo()
-            .arg("build")
-            .args(EVERYTHING_FOR_THE_HOST)
-            .args(["--bins", "--tests"]))
-    })?;
+    build_tests()?;
     step("Testing", || {
         let mut cargo = cargo();
         cargo.args(["test", "--no-fail-fast"]);
@@ -51,6 +45,16 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
             cargo.args(EVERYTHING_FOR_THE_HOST);
         }
         run(cargo.args(args))
+    })
+}
+
+/// One command builds programs and tests alike, so that both share one build of each dependency.
+pub(crate) fn build_tests() -> Result<()> {
+    step("Building the agent and all tests", || {
+        run(cargo()
+            .arg("build")
+            .args(EVERYTHING_FOR_THE_HOST)
+            .args(["--bins", "--tests"]))
     })
 }
 

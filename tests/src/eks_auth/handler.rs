@@ -9,11 +9,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{Method, Request};
-use jsonwebtoken::errors::ErrorKind;
 use serde_json::Value;
 
 use super::{
-    CLUSTER, answer,
+    Authority, CLUSTER, Rejected, answer,
     faults::Fault,
     lock, signature,
     state::{Call, Outcome, Role, State},
@@ -21,13 +20,13 @@ use super::{
 use crate::{
     aws::Owner,
     http::server::{Action, Handler, truncated},
-    token::{Claims, Issuer},
+    token::Claims,
 };
 
 /// What serves the calls.
 pub(super) struct Service {
     pub(super) state: Arc<Mutex<State>>,
-    pub(super) issuer: Issuer,
+    pub(super) authority: Arc<dyn Authority>,
 }
 
 impl Handler for Service {
@@ -106,19 +105,25 @@ impl Service {
             let reason = "the request has no token".to_owned();
             return Err((400, "InvalidParameterException", reason));
         }
-        let claims = self.issuer.verify(token).map_err(|why| match why.kind() {
-            ErrorKind::ExpiredSignature => (400, "ExpiredTokenException", why.to_string()),
-            _ => (400, "InvalidTokenException", why.to_string()),
-        })?;
-        let namespace = claims.kubernetes.namespace.clone();
-        let account = claims.kubernetes.serviceaccount.name.clone();
-        match state.associations.get(&(namespace, account)) {
-            Some(role) => Ok((claims, role.clone())),
+        let claims = self.authority.verify(token).map_err(Rejected::refusal)?;
+        let role = self.role(state, &claims)?;
+        match role {
+            Some(role) => Ok((claims, role)),
             None => {
                 let reason = format!("no pod identity association for {}", claims.sub);
                 Err((404, "ResourceNotFoundException", reason))
             }
         }
+    }
+
+    fn role(&self, state: &State, claims: &Claims) -> Result<Option<Role>, Refusal> {
+        let namespace = claims.kubernetes.namespace.clone();
+        let account = claims.kubernetes.serviceaccount.name.clone();
+        let name = self.authority.role(&namespace, &account);
+        Ok(match name.map_err(Rejected::refusal)? {
+            Some(name) => Some(Role::ordinary(name)),
+            None => state.associations.get(&(namespace, account)).cloned(),
+        })
     }
 }
 

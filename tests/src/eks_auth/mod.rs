@@ -7,6 +7,7 @@
 //! Faults hit only calls that would have succeeded otherwise.
 
 mod answer;
+mod authority;
 mod faults;
 mod handler;
 mod quota;
@@ -14,11 +15,13 @@ mod signature;
 mod state;
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+pub use authority::{Authority, Rejected};
 pub use faults::Fault;
 pub use state::{Call, Outcome};
 
@@ -55,7 +58,7 @@ impl EksAuth {
         let state = Arc::new(Mutex::new(State::default()));
         let service = Service {
             state: Arc::clone(&state),
-            issuer: issuer.clone(),
+            authority: Arc::new(issuer.clone()),
         };
         let server = Server::start("eks-auth", Arc::new(service));
         let eks_auth = Self {
@@ -199,6 +202,21 @@ impl EksAuth {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
+}
+
+/// Serves the cluster named [`CLUSTER`] at an address, on the word of `authority`, until the server is
+/// dropped. Calls are to be signed with the default [`NodeCredentials`].
+pub fn serve(address: SocketAddr, authority: Arc<dyn Authority>) -> Server {
+    let signer = NodeCredentials::default();
+    let state = State {
+        signers: HashMap::from([(signer.access_key_id.clone(), signer)]),
+        ..State::default()
+    };
+    let service = Service {
+        state: Arc::new(Mutex::new(state)),
+        authority,
+    };
+    Server::start_at(address, "eks-auth", Arc::new(service))
 }
 
 /// A test that panicked while it held the lock must not hide its reason behind a second panic.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    ROLE_LIFETIME,
     faults::{Fault, Faults},
     quota::Quota,
 };
@@ -16,6 +17,16 @@ use crate::aws::{NodeCredentials, Owner};
 pub(super) struct Role {
     pub(super) name: String,
     pub(super) lifetime: Duration,
+}
+
+impl Role {
+    /// One whose credentials live as long as most do.
+    pub(super) fn ordinary(name: String) -> Self {
+        Self {
+            name,
+            lifetime: ROLE_LIFETIME,
+        }
+    }
 }
 
 /// Everything behind the stand-in's lock.

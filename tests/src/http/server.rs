@@ -49,8 +49,17 @@ impl Server {
     ///
     /// When the machine gives no port, thread or runtime.
     pub fn start(name: &str, handler: Arc<dyn Handler>) -> Self {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on 127.0.0.1");
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), name, handler)
+    }
+
+    /// Serves at an address.
+    ///
+    /// # Panics
+    ///
+    /// When it is taken, or the machine gives no thread or runtime.
+    pub fn start_at(address: SocketAddr, name: &str, handler: Arc<dyn Handler>) -> Self {
+        let listener = TcpListener::bind(address)
+            .unwrap_or_else(|why| panic!("cannot listen at {address}: {why}"));
         listener
             .set_nonblocking(true)
             .expect("a non-blocking listener");

@@ -96,7 +96,8 @@ impl Sdk {
         self.read(&output)
     }
 
-    fn program(self) -> (PathBuf, Vec<&'static str>) {
+    /// The program, and its arguments. The SDK for JavaScript is found by way of [`node_modules`].
+    pub fn program(self) -> (PathBuf, Vec<&'static str>) {
         match self {
             Self::Boto3 => (venv().join("bin/python"), vec!["-c", PYTHON]),
             // Signs without a network, and shows with which session token.
@@ -109,7 +110,12 @@ impl Sdk {
         }
     }
 
-    fn read(self, output: &Output) -> Result<Got> {
+    /// Reads what the program has printed.
+    ///
+    /// # Errors
+    ///
+    /// When it makes no sense.
+    pub fn read(self, output: &Output) -> Result<Got> {
         let printed = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
         let token = match self {
@@ -148,11 +154,18 @@ pub fn without_aws_settings(program: PathBuf) -> Command {
 
 /// The Python environment with boto3 and the AWS CLI.
 fn venv() -> PathBuf {
-    Path::new(TOOLS).join("venv")
+    tools().join("venv")
 }
 
-fn node_modules() -> PathBuf {
-    Path::new(TOOLS).join("js/node_modules")
+/// Where Node.js finds the SDK: its `NODE_PATH`.
+pub fn node_modules() -> PathBuf {
+    tools().join("js/node_modules")
+}
+
+fn tools() -> PathBuf {
+    // In a container it is mounted under its real path.
+    let tools = Path::new(TOOLS);
+    tools.canonicalize().unwrap_or_else(|_| tools.to_owned())
 }
 
 fn last_line(text: &str) -> &str {

@@ -3,11 +3,11 @@
 use std::{
     env, fs,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::run::{output, run, step};
 
@@ -73,6 +73,28 @@ pub(super) fn install(purpose: &str, wanted: &[Wanted<'_>]) -> Result<()> {
             // Hundreds of lines about unpacking. What goes wrong is on stderr.
             .stdout(Stdio::null()))
     })
+}
+
+/// Unpacks a package into a folder, as it comes: none of its scripts run, and no service starts.
+///
+/// # Errors
+///
+/// When apt-get does not have it.
+pub(super) fn unpack(package: &str, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    run(Command::new("apt-get")
+        .current_dir(folder)
+        // Only apt's own user would need a folder that it can write to.
+        .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+        .stdout(Stdio::null()))?;
+    let prefix = format!("{package}_");
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            run(Command::new("dpkg").arg("-x").arg(entry.path()).arg(folder))?;
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The program's full path, also where only root's path has it.

@@ -6,6 +6,7 @@
 
 mod apt;
 mod js;
+mod kubernetes;
 mod nginx;
 mod python;
 mod rust;
@@ -56,6 +57,11 @@ pub(crate) fn for_demo() -> Result<()> {
     for_test()?;
     // Without boto3 and the AWS CLI it would show nothing.
     python::install()
+}
+
+pub(crate) fn for_cluster() -> Result<()> {
+    for_demo()?;
+    kubernetes::install()
 }
 
 pub(crate) fn for_load() -> Result<()> {

@@ -3,13 +3,13 @@
 //! Installed in the ordinary way it would start a web server on port 80, so its package is unpacked
 //! into the checkout instead.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::apt::find_program;
+use super::apt::{self, find_program};
 use crate::{
-    run::{output, run, step},
+    run::{output, step},
     workspace::tools,
 };
 
@@ -34,9 +34,8 @@ pub(super) fn install() -> Result<()> {
         return Ok(());
     }
     step("Unpacking nginx into target/tools", || {
-        fs::create_dir_all(folder()).context("cannot create target/tools")?;
         for package in PACKAGES {
-            if unpack(package).is_ok() && nginx().is_ok() {
+            if apt::unpack(package, &folder()).is_ok() && nginx().is_ok() {
                 break;
             }
         }
@@ -46,21 +45,4 @@ pub(super) fn install() -> Result<()> {
 
 fn folder() -> PathBuf {
     tools().join("nginx")
-}
-
-fn unpack(package: &str) -> Result<()> {
-    run(Command::new("apt-get")
-        .current_dir(folder())
-        // Only apt's own user would need a folder that it can write to.
-        .args(["-q", "-o", "APT::Sandbox::User=root", "download", package]))?;
-    let prefix = format!("{package}_");
-    for entry in fs::read_dir(folder())?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            run(Command::new("dpkg")
-                .arg("-x")
-                .arg(entry.path())
-                .arg(folder()))?;
-        }
-    }
-    Ok(())
 }

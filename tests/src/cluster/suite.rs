@@ -1,0 +1,247 @@
+//! A cluster as tests see it, from inside of the node.
+
+use std::{
+    process::{Command, Output},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    api::{Api, ApiError},
+    associations::Associations,
+    layout::Layout,
+    machine::Machine,
+    workload::{Pod, PodSpec},
+};
+use crate::wait::until;
+
+/// The cluster that this process is in.
+pub struct Cluster {
+    layout: Layout,
+    api: Api,
+    machine: Machine,
+}
+
+impl Cluster {
+    /// The one that `cargo xtask cluster test` has started, and runs the tests in.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn here() -> &'static Self {
+        static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+            let layout = Layout::of_checkout().expect("the checkout");
+            let api = Api::of(&layout);
+            assert!(
+                api.is_ready(),
+                "there is no cluster here: run `cargo xtask cluster test`"
+            );
+            Cluster {
+                machine: Machine::of(&layout),
+                layout,
+                api,
+            }
+        });
+        &CLUSTER
+    }
+
+    /// The API server.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Where the cluster's files are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What pods take from the machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Which service account has which role.
+    pub fn associations(&self) -> Associations {
+        Associations::of(&self.api)
+    }
+
+    /// kubectl, with all rights.
+    pub fn kubectl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut kubectl = Command::new("kubectl");
+        kubectl
+            .arg("--kubeconfig")
+            .arg(self.layout.kubeconfig("admin"))
+            .args(arguments);
+        kubectl
+    }
+
+    /// Runs kubectl, and returns what it prints.
+    ///
+    /// # Panics
+    ///
+    /// When it fails, with its complaint.
+    pub fn run_kubectl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> String {
+        let output = self.kubectl(arguments).output().expect("kubectl");
+        let Output {
+            status,
+            stderr,
+            stdout,
+        } = output;
+        let complaint = String::from_utf8_lossy(&stderr);
+        assert!(status.success(), "kubectl failed ({status}): {complaint}");
+        String::from_utf8_lossy(&stdout).into_owned()
+    }
+
+    /// A new namespace, which goes when it is dropped, with all that is in it.
+    ///
+    /// # Panics
+    ///
+    /// When the API server does not make it.
+    pub fn namespace(&'static self, purpose: &str) -> Namespace {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{purpose}-{}-{number}", std::process::id());
+        let object = json!({ "metadata": { "name": name } });
+        let made = self.api.create("/api/v1/namespaces", &object);
+        made.unwrap_or_else(|why| panic!("namespace {name}: {why}"));
+        let namespace = Namespace {
+            cluster: self,
+            name,
+        };
+        // Pods of a namespace whose default account is not there yet are refused.
+        until("the default service account", || {
+            self.api
+                .get(&namespace.path("serviceaccounts/default"))
+                .is_ok()
+        });
+        namespace
+    }
+}
+
+/// A namespace of a test's own.
+pub struct Namespace {
+    cluster: &'static Cluster,
+    name: String,
+}
+
+impl Namespace {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The cluster that it is in.
+    pub fn cluster(&self) -> &'static Cluster {
+        self.cluster
+    }
+
+    /// The path of an object of the core group, such as `pods/name`.
+    pub fn path(&self, object: &str) -> String {
+        format!("/api/v1/namespaces/{}/{object}", self.name)
+    }
+
+    /// The path of an object of another group, such as `apps/v1` and `deployments/name`.
+    pub fn path_in(&self, group: &str, object: &str) -> String {
+        format!("/apis/{group}/namespaces/{}/{object}", self.name)
+    }
+
+    /// Makes a service account without a role.
+    ///
+    /// # Panics
+    ///
+    /// When the API server does not make it.
+    pub fn account(&self, name: &str) {
+        self.create(
+            &self.path("serviceaccounts"),
+            &json!({ "metadata": { "name": name } }),
+        );
+    }
+
+    /// Makes a service account with a role, and waits until its pods are told where to ask.
+    ///
+    /// # Panics
+    ///
+    /// When that does not happen.
+    pub fn associated(&self, name: &str, role: &str) {
+        self.account(name);
+        self.associate(name, role);
+    }
+
+    /// Gives a service account a role, and waits until its pods are told where to ask.
+    ///
+    /// # Panics
+    ///
+    /// When that does not happen.
+    pub fn associate(&self, name: &str, role: &str) {
+        let associations = self.cluster.associations();
+        associations
+            .associate(&self.name, name, role)
+            .expect("an association");
+        until("the webhook knows of the association", || {
+            let probe = PodSpec::new("probe").account(name).object(self);
+            let path = self.path("pods?dryRun=All");
+            let made = self.cluster.api.create(&path, &probe);
+            made.is_ok_and(|pod| {
+                pod.to_string()
+                    .contains("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+            })
+        });
+    }
+
+    /// Takes a service account's role away.
+    ///
+    /// # Panics
+    ///
+    /// When the API server does not take it.
+    pub fn dissociate(&self, name: &str) {
+        let associations = self.cluster.associations();
+        associations
+            .dissociate(&self.name, name)
+            .expect("no association");
+    }
+
+    /// Makes an object.
+    ///
+    /// # Panics
+    ///
+    /// When the API server does not make it.
+    pub fn create(&self, path: &str, object: &Value) -> Value {
+        let made: Result<Value, ApiError> = self.cluster.api.create(path, object);
+        made.unwrap_or_else(|why| panic!("{path}: {why}"))
+    }
+
+    /// Makes a pod, and does not wait for it.
+    ///
+    /// # Panics
+    ///
+    /// When the API server does not make it.
+    pub fn start(&self, spec: &PodSpec) -> Pod {
+        let made = self.create(&self.path("pods"), &spec.object(self));
+        Pod::of(self.cluster, &made)
+    }
+
+    /// All pods that are in it.
+    ///
+    /// # Panics
+    ///
+    /// When the API server does not list them.
+    pub fn pods(&self) -> Vec<Pod> {
+        let list = self.cluster.api.get(&self.path("pods")).expect("the pods");
+        let pods = list["items"].as_array().cloned().unwrap_or_default();
+        pods.iter().map(|pod| Pod::of(self.cluster, pod)).collect()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // What cannot be deleted goes with the cluster.
+        let _ = self
+            .cluster
+            .api
+            .delete(&format!("/api/v1/namespaces/{}", self.name));
+    }
+}

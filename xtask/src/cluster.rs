@@ -1,0 +1,50 @@
+//! `cargo xtask cluster`: builds what a node is made of, and lets the program `cluster` do the work.
+
+use std::env;
+
+use anyhow::Result;
+
+use crate::{
+    Cluster,
+    run::run,
+    setup,
+    tasks::{EVERYTHING_FOR_THE_HOST, build_tests},
+    workspace::{built, cargo},
+};
+
+/// The tests that run in a node. Elsewhere cargo skips them.
+const TESTS: [&str; 4] = ["--test", "kubernetes", "--", "--ignored"];
+
+pub(crate) fn run_command(command: &Cluster) -> Result<()> {
+    match command {
+        Cluster::Up => {
+            prepare()?;
+            run(built("cluster", false)?.arg("up"))
+        }
+        Cluster::Test { args } => test(args),
+        Cluster::Shell => {
+            let shell = env::var("SHELL").unwrap_or_else(|_| "sh".to_owned());
+            run(built("cluster", false)?.args(["run", &shell]))
+        }
+        Cluster::Down => run(built("cluster", false)?.arg("down")),
+    }
+}
+
+fn test(args: &[String]) -> Result<()> {
+    prepare()?;
+    let mut cluster = built("cluster", false)?;
+    // Inside of the node cargo finds everything built, and only starts the tests.
+    cluster
+        .arg("test")
+        .arg(cargo().get_program())
+        .arg("test")
+        .args(EVERYTHING_FOR_THE_HOST)
+        .args(TESTS)
+        .args(args);
+    run(&mut cluster)
+}
+
+fn prepare() -> Result<()> {
+    setup::for_cluster()?;
+    build_tests()
+}
