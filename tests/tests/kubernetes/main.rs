@@ -1,5 +1,9 @@
 //! podcreds on a real Kubernetes node: real kubelet, real containerd, real tokens. Only AWS is a stand-in.
 //!
 //! `cargo xtask cluster test` starts the node, and these tests in it.
+#![expect(
+    clippy::panic,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 mod clients;
