@@ -173,7 +173,7 @@ impl App {
         self.readiness.drain();
         tracing::info!(signal, "draining");
         let work = async {
-            self.paths.stop().await;
+            self.paths.stop(self.seat.is_heir()).await;
             self.server.drain().await;
             self.seat.leave().await;
         };

@@ -72,13 +72,16 @@ impl Paths {
     }
 
     /// Closes the roads in such an order that no connect meets a closed listener. What has been
-    /// accepted is not touched.
-    pub(super) async fn stop(self) {
+    /// accepted is not touched. `is_newer` of the agent that came second, when it ends first.
+    pub(super) async fn stop(self, is_newer: bool) {
         if let Some(ebpf) = &self.ebpf {
             ebpf.stop().await;
         }
         // Last, since who is not redirected any more comes here.
         if let Some(node) = self.node {
+            if is_newer {
+                node.give_back().await;
+            }
             node.stop().await;
         }
     }

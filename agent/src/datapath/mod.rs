@@ -27,7 +27,7 @@ mod sockopt;
 mod watches;
 mod worker;
 
-use std::{path::PathBuf, sync::Arc, thread};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use prometheus::Registry as MetricsRegistry;
 use tokio::{
@@ -42,6 +42,9 @@ pub use node::{Need, NodePath};
 pub use pods::OnPod;
 
 use crate::types::PodUid;
+
+/// How long connects that were under way when the road was moved may take to reach a backlog.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the datapath needs to know from the command line.
 #[derive(Clone, Debug, Default)]

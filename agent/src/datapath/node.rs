@@ -1,6 +1,7 @@
 //! The node path: ordinary listeners on the host, for callers that no program redirects.
 
 use std::{
+    future::pending,
     io,
     net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
@@ -9,7 +10,10 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpStream, runtime::Handle, sync::watch, task::JoinHandle, time::sleep};
 
-use super::{Accepted, DatapathError, Metrics, OnAccept, accept::accept_until, listener::BACKLOG};
+use super::{
+    Accepted, BACKLOG_PAUSE, DatapathError, Metrics, OnAccept, accept::accept_until,
+    listener::BACKLOG, sockopt,
+};
 use crate::identity::Evidence;
 
 /// How soon an address that cannot be listened on is tried again; doubled each time.
@@ -17,8 +21,17 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Of two agents that listen on one address, the one that came first.
+const OLDER: u32 = 0;
+/// And the other one. Where there is only one, it is the one that came first.
+const NEWER: u32 = 1;
+
 /// Listeners on addresses of the host. Only the token says who calls there.
+///
+/// In an update two agents listen on each address. What is new goes to the newer one from the moment that it listens,
+/// so that nothing is in the older one's queue when that closes: the kernel would reset it.
 pub struct NodePath {
+    give_back: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -50,12 +63,13 @@ impl NodePath {
         if need == Need::Now && tried.iter().all(|(_, listener)| listener.is_err()) {
             return Err(nowhere(tried));
         }
-        let stop = watch::Sender::new(false);
+        let (give_back, stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let place = |(address, listener)| {
             let mut place = Place {
                 address,
                 on_accept: on_accept.clone(),
                 metrics: metrics.clone(),
+                give_back: give_back.subscribe(),
                 stop: stop.subscribe(),
                 last_error: None,
             };
@@ -63,7 +77,18 @@ impl NodePath {
             serving.spawn(place.serve(listener))
         };
         let tasks = tried.into_iter().map(place).collect();
-        Ok(Self { stop, tasks })
+        Ok(Self {
+            give_back,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Lets an agent that was there before this one have what is new again. For the newer of two that ends first.
+    pub async fn give_back(&self) {
+        self.give_back.send_replace(true);
+        // Whoever is about to be queued here is queued by then.
+        sleep(BACKLOG_PAUSE).await;
     }
 
     /// Accepts what waits in the backlogs, then closes the listeners.
@@ -81,6 +106,7 @@ struct Place {
     address: SocketAddr,
     on_accept: OnAccept,
     metrics: Metrics,
+    give_back: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
     last_error: Option<io::ErrorKind>,
 }
@@ -139,9 +165,25 @@ impl Place {
                 connected: None,
             });
         };
-        accept_until(listener, self.stop.clone(), &self.metrics, accept).await;
+        let give_back = self.give_back(listener.try_clone());
+        tokio::select! {
+            () = accept_until(listener, self.stop.clone(), &self.metrics, accept) => {}
+            () = give_back => {}
+        }
         self.metrics.node_path.dec();
         self.metrics.listeners.dec();
+    }
+
+    /// Has an older listener get what is new once that is asked for. Never ends.
+    async fn give_back(&self, listener: io::Result<TcpListener>) {
+        let mut asked = self.give_back.clone();
+        if let Ok(listener) = listener
+            && asked.wait_for(|asked| *asked).await.is_ok()
+            && let Err(error) = sockopt::prefer_listener(&listener, OLDER)
+        {
+            tracing::debug!(%error, "new connections come here to the end");
+        }
+        pending().await
     }
 }
 
@@ -157,6 +199,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    sockopt::prefer_listener(&socket, NEWER)?;
     Ok(socket.into())
 }
 
@@ -181,10 +224,13 @@ fn nowhere(tried: Vec<(SocketAddr, io::Result<TcpListener>)>) -> DatapathError {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, sync::Arc};
+    use std::{
+        net::{IpAddr, Ipv4Addr, Ipv6Addr},
+        sync::Arc,
+    };
 
     use prometheus::Registry;
-    use tokio::sync::mpsc;
+    use tokio::{sync::mpsc, time::timeout};
 
     use super::*;
 
@@ -228,16 +274,41 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err());
     }
 
+    /// As many connections as it takes for chance not to do the same.
+    const CONNECTIONS: usize = 64;
+
+    async fn connect_to(address: SocketAddr, accepted: &mut mpsc::UnboundedReceiver<Accepted>) {
+        for _ in 0..CONNECTIONS {
+            let client = TcpStream::connect(address).await.unwrap();
+            let local = client.local_addr().unwrap();
+            let accepted = timeout(Duration::from_secs(60), accepted.recv()).await;
+            let accepted = accepted.expect("it went elsewhere").unwrap();
+            assert_eq!(accepted.stream.peer_addr().unwrap(), local);
+        }
+    }
+
     #[tokio::test]
-    async fn two_agents_may_listen_at_once() {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let (old, _accepted) = start(address, Need::Now);
-        let (new, mut accepted) = start(address, Need::Now);
-        old.unwrap().stop().await;
-        let _client = TcpStream::connect(address).await.unwrap();
-        accepted.recv().await.unwrap();
-        new.unwrap().stop().await;
+    async fn of_two_agents_the_newer_one_gets_what_is_new() {
+        for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let free = TcpListener::bind((loopback, 0)).unwrap();
+            let address = free.local_addr().unwrap();
+            drop(free);
+            let (old, mut to_old) = start(address, Need::Now);
+            connect_to(address, &mut to_old).await;
+            let (new, mut to_new) = start(address, Need::Now);
+            connect_to(address, &mut to_new).await;
+            // It is told to end before the older one.
+            let new = new.unwrap();
+            new.give_back().await;
+            connect_to(address, &mut to_old).await;
+            new.stop().await;
+            connect_to(address, &mut to_old).await;
+
+            let (next, mut to_next) = start(address, Need::Now);
+            connect_to(address, &mut to_next).await;
+            old.unwrap().stop().await;
+            connect_to(address, &mut to_next).await;
+            next.unwrap().stop().await;
+        }
     }
 }

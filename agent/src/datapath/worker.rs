@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Config, DatapathError, Hooks, Metrics,
+    BACKLOG_PAUSE, Config, DatapathError, Hooks, Metrics,
     accept::{Acceptor, Registry},
     discovery::Discovery,
     metrics::KernelCollector,
@@ -26,9 +26,6 @@ use super::{
 
 /// How often the whole tree is compared with what is known.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long connects that have passed the programs may take to reach a backlog.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(50);
 
 type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 

@@ -15,7 +15,7 @@ mod leader;
 mod metrics;
 mod peer;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
@@ -50,17 +50,20 @@ pub struct Config {
 }
 
 /// The place where agents meet, found to be safe; or none, and then each keeps to itself.
-pub struct Handover(Option<Meeting>);
+pub struct Handover(Option<(Arc<Folder>, Metrics)>);
 
-#[derive(Clone)]
+/// One agent's part in a meeting.
 struct Meeting {
     folder: Arc<Folder>,
     metrics: Metrics,
+    role: watch::Sender<Role>,
+    left: watch::Receiver<bool>,
 }
 
 /// An agent's place in the queue. Dropped, it is given up at once.
 pub struct Seat {
     leaving: watch::Sender<bool>,
+    role: watch::Receiver<Role>,
     /// What goes on meanwhile; nothing if the agent keeps to itself.
     task: Option<AbortOnDropHandle<()>>,
 }
@@ -76,10 +79,7 @@ impl Handover {
             return Ok(Self(None));
         };
         match Folder::open(&config.dir) {
-            Ok(folder) => Ok(Self(Some(Meeting {
-                folder: Arc::new(folder),
-                metrics,
-            }))),
+            Ok(folder) => Ok(Self(Some((Arc::new(folder), metrics)))),
             Err(error) if error.is_harmless() && !config.is_named => {
                 tracing::warn!(%error, "credentials will not outlive this agent");
                 Ok(Self(None))
@@ -96,11 +96,25 @@ impl Handover {
     /// When something in the folder could be another user's.
     pub async fn join(self, store: Store, runtime: &Handle) -> Result<Seat, HandoverError> {
         let (leaving, left) = watch::channel(false);
+        // Nobody is before one that keeps to itself.
+        let (role, roles) = watch::channel(Role::Leader);
         let task = match self.0 {
-            Some(meeting) => Some(meeting.join(store, runtime, left).await?),
+            Some((folder, metrics)) => {
+                let meeting = Meeting {
+                    folder,
+                    metrics,
+                    role,
+                    left,
+                };
+                Some(meeting.join(store, runtime).await?)
+            }
             None => None,
         };
-        Ok(Seat { leaving, task })
+        Ok(Seat {
+            leaving,
+            role: roles,
+            task,
+        })
     }
 }
 
@@ -109,12 +123,11 @@ impl Meeting {
         self,
         store: Store,
         runtime: &Handle,
-        left: watch::Receiver<bool>,
     ) -> Result<AbortOnDropHandle<()>, HandoverError> {
         let heir = match self.folder.try_lock(HEIR)? {
             Some(lock) => lock,
             None => {
-                self.metrics.set_role(Role::Waiting);
+                self.set_role(Role::Waiting);
                 tracing::info!(
                     "another agent is about to take over: this one waits until that has happened"
                 );
@@ -125,13 +138,13 @@ impl Meeting {
             Some(lock) => {
                 let listener = self.folder.listen()?;
                 drop(heir);
-                runtime.spawn(self.lead(lock, Some(listener), store, left))
+                runtime.spawn(self.lead(lock, Some(listener), store))
             }
             None => {
-                self.metrics.set_role(Role::Heir);
+                self.set_role(Role::Heir);
                 store.set_following(true);
                 let (progress, mut learns) = watch::channel(Progress::Learning);
-                let task = runtime.spawn(self.succeed(heir, store, progress, left));
+                let task = runtime.spawn(self.succeed(heir, store, progress));
                 let settled = learns.wait_for(|progress| *progress == Progress::Settled);
                 if timeout(PATIENCE, settled).await.is_err() {
                     tracing::warn!(
@@ -145,13 +158,8 @@ impl Meeting {
     }
 
     /// Follows the leader until it is gone, then leads.
-    async fn succeed(
-        self,
-        heir: Lock,
-        store: Store,
-        progress: watch::Sender<Progress>,
-        mut leaving: watch::Receiver<bool>,
-    ) {
+    async fn succeed(self, heir: Lock, store: Store, progress: watch::Sender<Progress>) {
+        let mut left = self.left.clone();
         let (last, is_last) = watch::channel(false);
         let follow = heir::follow(
             Arc::clone(&self.folder),
@@ -163,7 +171,7 @@ impl Meeting {
         let follow = AbortOnDropHandle::new(tokio::spawn(follow));
         let lock = tokio::select! {
             lock = self.turn(LEADER) => lock,
-            _ = leaving.wait_for(|leaving| *leaving) => return,
+            _ = left.wait_for(|left| *left) => return,
         };
         // What it said last may still be on its way.
         last.send_replace(true);
@@ -175,27 +183,26 @@ impl Meeting {
             tracing::error!(%error, "credentials will not outlive this agent");
         });
         drop(heir);
-        self.lead(lock, listener.ok(), store, leaving).await;
+        self.lead(lock, listener.ok(), store).await;
     }
 
     /// Holds the lead, and tells heirs what there is, until told to leave.
-    async fn lead(
-        self,
-        _lock: Lock,
-        listener: Option<std::os::unix::net::UnixListener>,
-        store: Store,
-        mut leaving: watch::Receiver<bool>,
-    ) {
-        self.metrics.set_role(Role::Leader);
+    async fn lead(mut self, _lock: Lock, listener: Option<UnixListener>, store: Store) {
+        self.set_role(Role::Leader);
         tracing::info!("leading this node's agents");
         if let Some(listener) = listener {
-            let told = leader::lead(listener, store, self.metrics, leaving.clone()).await;
+            let told = leader::lead(listener, store, self.metrics.clone(), self.left.clone()).await;
             if let Err(error) = told {
                 tracing::error!(%error, "credentials will not outlive this agent");
             }
         }
         // An error means that whoever would say so is gone.
-        let _left = leaving.wait_for(|leaving| *leaving).await;
+        let _left = self.left.wait_for(|left| *left).await;
+    }
+
+    fn set_role(&self, role: Role) {
+        self.metrics.set_role(role);
+        self.role.send_replace(role);
     }
 
     /// Waits for a lock.
@@ -212,6 +219,11 @@ impl Meeting {
 }
 
 impl Seat {
+    /// Whether an agent is there that has come before this one.
+    pub fn is_heir(&self) -> bool {
+        *self.role.borrow() == Role::Heir
+    }
+
     /// Tells the heir the last of what there is to tell, and leaves the lead to it.
     pub async fn leave(self) {
         self.leaving.send_replace(true);

@@ -15,6 +15,7 @@ use crate::{
 /// Collects the agent's arguments and environment.
 pub struct AgentBuilder {
     wrapper: Vec<String>,
+    binary: Option<PathBuf>,
     arguments: Vec<String>,
     environment: HashMap<String, String>,
     cgroup: Option<PathBuf>,
@@ -61,6 +62,7 @@ impl AgentBuilder {
         ];
         let builder = Self {
             wrapper: Vec::new(),
+            binary: None,
             arguments: arguments.map(str::to_owned).to_vec(),
             environment: HashMap::new(),
             cgroup: None,
@@ -91,6 +93,13 @@ impl AgentBuilder {
         if let Some(at) = self.arguments.iter().position(|held| held == flag) {
             self.arguments.drain(at..(at + 2).min(self.arguments.len()));
         }
+        self
+    }
+
+    /// Runs another build of it.
+    #[must_use]
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
         self
     }
 
@@ -153,7 +162,7 @@ impl AgentBuilder {
             fs::create_dir_all(cgroup).expect("a cgroup for the agent");
             join = join.cgroup(cgroup);
         }
-        let agent = binary::podcreds();
+        let agent = self.binary.unwrap_or_else(binary::podcreds);
         let wrapper = self.wrapper.iter().map(OsStr::new);
         let mut words = wrapper.chain([agent.as_os_str()]);
         let mut command = join.command(words.next().unwrap_or_default());

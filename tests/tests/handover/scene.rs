@@ -1,6 +1,12 @@
 //! A node on which agents hand over to each other, and a load that notices when they do it badly.
 
-use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use podcreds_tests::{
     agent::{Agent, AgentBuilder},
@@ -10,12 +16,15 @@ use podcreds_tests::{
     scenario::{ACCOUNT, ROLE, wait_served},
 };
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// Pods that ask.
 const PODS: usize = 20;
 /// New connections a second, of all of them.
 const RATE: usize = 500;
+/// Pods in the host's network, where those ask.
+const HOST_PODS: usize = 5;
 /// Pods that are started at once.
 const STARTERS: usize = 4;
 
@@ -75,6 +84,63 @@ impl Scene {
             let pods = starters.into_iter().map(|starter| starter.join().unwrap());
             pods.flatten().collect()
         })
+    }
+}
+
+impl Scene {
+    /// A few pods in the host's network that ask at addresses of the host, and have their credentials.
+    pub(crate) fn host_pods(&self, port: &HostPort) -> Vec<Pod> {
+        let pods = (0..HOST_PODS).map(|number| {
+            let name = format!("host-{number}");
+            let pod = self
+                .node
+                .pod(&name)
+                .account(ACCOUNT.0, ACCOUNT.1)
+                .host_network()
+                .start();
+            // Each address may be another agent's for a moment, but the cache is one.
+            for address in port.destinations() {
+                wait_served(&pod, ["--dst", address]);
+            }
+            pod
+        });
+        pods.collect()
+    }
+}
+
+/// A port of the host that nobody else gets as long as this lives.
+pub(crate) struct HostPort {
+    addresses: [String; 2],
+    port: u16,
+    _reserved: Socket,
+}
+
+impl HostPort {
+    /// A port that other sockets of root may share, which do not listen on it unless they are told to.
+    pub(crate) fn reserve() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            addresses: ["127.0.0.1", "[::1]"].map(|host| format!("{host}:{}", address.port())),
+            port: address.port(),
+            _reserved: socket,
+        }
+    }
+
+    /// Has an agent serve it, on a datapath that does so.
+    pub(crate) fn serve(&self, agent: AgentBuilder, datapath: &str) -> AgentBuilder {
+        let agent = agent
+            .set("--datapath", datapath)
+            .set("--bind-hosts", "127.0.0.1,::1");
+        agent.set("--port", &self.port.to_string())
+    }
+
+    /// Where it is, over both families.
+    pub(crate) fn destinations(&self) -> [&str; 2] {
+        self.addresses.each_ref().map(String::as_str)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Updates under load: nobody notices.
 
+use std::{fs, path::Path, process::Command};
+
 use podcreds_tests::{
     agent::{Agent, AgentBuilder},
-    needs_privileges,
+    binary, needs_privileges,
     scenario::assert_owned,
 };
 
-use crate::scene::{Load, Report, Scene, wait_answers, wait_role};
+use crate::scene::{HostPort, Load, Report, Scene, wait_answers, wait_role};
 
 /// What each agent answers before the next one comes.
 const ANSWERS: f64 = 500.0;
@@ -21,50 +23,126 @@ fn replace(agent: &mut Agent, next: AgentBuilder) {
     wait_role(agent, "leader");
 }
 
-/// Updates so many times, and says what the pods saw of it.
-fn update(times: usize) -> (Scene, Report) {
-    let scene = Scene::new();
-    let mut agent = scene.agent().start();
-    let pods = scene.served_pods();
-    scene.eks_auth.forget_calls();
-    let load = Load::start(&pods);
-    for _ in 0..times {
-        replace(&mut agent, scene.agent());
-    }
-    wait_answers(&agent, ANSWERS);
-    let report = load.finish();
+/// Says what the pods saw, and checks that they saw nothing.
+#[track_caller]
+fn assert_unnoticed(what: &str, scene: &Scene, report: &Report) {
     println!(
-        "{times} updates, {} pods: {} requests, {} failed {:?}, {} calls to EKS Auth, worst latency {:?}",
-        pods.len(),
+        "{what}: {} requests, {} failed {:?}, {} calls to EKS Auth, worst latency {:?}",
         report.requests,
         report.failed(),
         report.outcomes,
         scene.eks_auth.call_count(),
         report.worst,
     );
+    assert_eq!(report.failed(), 0, "{report:?}");
+    assert_eq!(scene.eks_auth.call_count(), 0);
+}
+
+/// Updates under the load of pods that are redirected, so many times.
+fn update(times: usize, agent: impl Fn(&Scene, usize) -> AgentBuilder) {
+    let scene = Scene::new();
+    let mut current = agent(&scene, 0).start();
+    let pods = scene.served_pods();
+    scene.eks_auth.forget_calls();
+    let load = Load::start(&pods);
+    for number in 1..=times {
+        replace(&mut current, agent(&scene, number));
+    }
+    wait_answers(&current, ANSWERS);
+    assert_unnoticed(&format!("{times} updates"), &scene, &load.finish());
     for pod in &pods {
         assert_owned(&pod.run(["get"]), pod);
     }
-    (scene, report)
-}
-
-#[track_caller]
-fn assert_unnoticed(scene: &Scene, report: &Report) {
-    assert_eq!(report.failed(), 0, "{report:?}");
-    assert_eq!(scene.eks_auth.call_count(), 0);
 }
 
 #[test]
 fn an_update_under_load_is_noticed_by_nobody() {
     needs_privileges!();
-    let (scene, report) = update(2);
-    assert_unnoticed(&scene, &report);
+    update(2, |scene, _| scene.agent());
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test -p podcreds-tests --test handover ten_updates -- --ignored --nocapture"]
+#[ignore = "takes a while: cargo test -p podcreds-tests --test handover ten_updates -- --ignored --nocapture"]
 fn ten_updates_in_a_row_are_noticed_by_nobody() {
     needs_privileges!();
-    let (scene, report) = update(10);
-    assert_unnoticed(&scene, &report);
+    update(10, |scene, _| scene.agent());
+}
+
+/// Another build, as far as it can be told from this one: its revision.
+fn other_build(folder: &Path) -> String {
+    let version = |program: &Path| {
+        let output = Command::new(program).arg("--version").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let this = binary::podcreds();
+    let revision = version(&this);
+    let revision = revision.split(['(', ')']).nth(1).unwrap();
+    let (old, new) = (
+        format!("({revision})"),
+        format!("({})", "0".repeat(revision.len())),
+    );
+    let mut bytes = fs::read(&this).unwrap();
+    let at = bytes
+        .windows(old.len())
+        .position(|part| part == old.as_bytes());
+    let at = at.unwrap();
+    bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+    let other = folder.join("podcreds-other");
+    fs::copy(&this, &other).unwrap();
+    fs::write(&other, bytes).unwrap();
+    assert!(version(&other).contains(&new));
+    other.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn to_another_build_and_back_is_noticed_by_nobody() {
+    needs_privileges!();
+    let folder = tempfile::tempdir().unwrap();
+    let other = other_build(folder.path());
+    update(2, |scene, number| match number {
+        1 => scene.agent().binary(&other),
+        _ => scene.agent(),
+    });
+}
+
+/// The node path, whose listeners all agents open at the same addresses. The one that comes last gets all that is new;
+/// also when it is told to end before the one that it stands beside.
+#[test]
+fn an_update_on_the_node_path_is_noticed_by_nobody() {
+    needs_privileges!();
+    let (scene, port) = (Scene::new(), HostPort::reserve());
+    let start = || scene.with_folder(port.serve(Agent::on(&scene.node, &scene.eks_auth), "node"));
+    let mut agent = start().start();
+    let pods = scene.host_pods(&port);
+    scene.eks_auth.forget_calls();
+    let load = Load::to(&pods, &port.destinations());
+    replace(&mut agent, start());
+    wait_answers(&agent, ANSWERS);
+    let mut retracted = start().start();
+    wait_answers(&retracted, ANSWERS);
+    assert!(retracted.terminate().success());
+    replace(&mut agent, start());
+    wait_answers(&agent, ANSWERS);
+    assert_unnoticed("updates on the node path", &scene, &load.finish());
+}
+
+#[test]
+fn an_update_of_both_paths_at_once_is_noticed_by_nobody() {
+    needs_privileges!();
+    let (scene, port) = (Scene::new(), HostPort::reserve());
+    let start = || scene.with_folder(port.serve(Agent::on(&scene.node, &scene.eks_auth), "auto"));
+    let mut agent = start().start();
+    let (redirected, direct) = (scene.served_pods(), scene.host_pods(&port));
+    scene.eks_auth.forget_calls();
+    let loads = [
+        Load::start(&redirected),
+        Load::to(&direct, &port.destinations()),
+    ];
+    for _ in 0..2 {
+        replace(&mut agent, start());
+    }
+    wait_answers(&agent, ANSWERS);
+    for (what, load) in ["redirected pods", "direct callers"].into_iter().zip(loads) {
+        assert_unnoticed(what, &scene, &load.finish());
+    }
 }
