@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Subject, Verdict, cache::Lookup, store::Shared};
+use super::{CredentialError, RefusalKind, Subject, Verdict, cache::Lookup, store::Shared};
 use crate::types::{Token, TokenDigest};
 
 /// Tokens of one pod that are looked at at once.
@@ -71,8 +71,28 @@ impl Shared {
                 }
                 self.cache.adopt(subject, token, now)
             }
-            Verdict::Genuine { .. } | Verdict::Forged | Verdict::Unknown => Lookup::Nothing,
+            Verdict::Genuine { .. }
+            | Verdict::Forged
+            | Verdict::OtherAudience
+            | Verdict::Unknown => Lookup::Nothing,
         }
+    }
+
+    /// What a token is told that EKS Auth need not be asked about.
+    pub(super) fn refuse_locally(&self, verdict: &Verdict) -> Option<CredentialError> {
+        let message = match verdict {
+            Verdict::Genuine { .. } | Verdict::Unknown => return None,
+            Verdict::Forged => {
+                self.metrics.forged.inc();
+                "the cluster has not signed this token"
+            }
+            Verdict::OtherAudience => "this token is for another audience",
+        };
+        Some(CredentialError::Refused {
+            kind: RefusalKind::BadToken,
+            code: "InvalidTokenException".to_owned(),
+            message: message.to_owned(),
+        })
     }
 }
 

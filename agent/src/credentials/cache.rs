@@ -138,6 +138,12 @@ impl Cache {
         Lookup::Fresh(entry.body.clone(), entry.freshness.age(now))
     }
 
+    /// Whether a token was accepted for what there is of a subject.
+    pub(super) fn accepts(&self, subject: &Subject, digest: &TokenDigest) -> bool {
+        let entry = self.entries.get(subject);
+        entry.is_some_and(|entry| entry.accepted.contains(digest))
+    }
+
     /// Whether there are valid credentials of a pod for other tokens than this one.
     pub(super) fn has_for_others(
         &self,

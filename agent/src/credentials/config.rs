@@ -12,9 +12,11 @@ pub struct Config {
     pub patience: Duration,
     /// How many different tokens of one pod may wait to be exchanged (4).
     pub tokens_per_pod: usize,
-    /// How many tokens may wait whose bearers the kernel has not identified (256). Anyone on the
-    /// node path can make up such tokens.
+    /// How many tokens may wait whose bearers nobody has identified (256). Anyone on the node path can
+    /// make up such tokens.
     pub unidentified: usize,
+    /// How many of these may come from one place (64).
+    pub unidentified_each: usize,
     /// The oldest that credentials get before they are refreshed, if somebody has asked for them since
     /// the last refresh (3 h). Zero turns the cache off: `--max-credential-retention-before-renewal`.
     pub retention: Duration,
@@ -32,6 +34,7 @@ impl Default for Config {
             patience: Duration::from_secs(30),
             tokens_per_pod: 4,
             unidentified: 256,
+            unidentified_each: 64,
             retention: Duration::from_secs(3 * 60 * 60),
             capacity: 2000,
             max_calls_per_second: 3.0,

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    CredentialError, RefusalKind, Subject, Verdict,
+    CredentialError, Subject, Verdict,
     body::body,
     cache::{Fetched, Lookup},
     limiter::Turn,
@@ -84,7 +84,7 @@ impl Shared {
         let next = line.get().next(Instant::now());
         if matches!(next, Next::Nothing) {
             line.remove();
-            self.line_closed(subject);
+            self.metrics.flights.dec();
         }
         next
     }
@@ -130,13 +130,8 @@ impl Shared {
         digest: &TokenDigest,
         verdict: Option<&Verdict>,
     ) -> Option<Outcome> {
-        if verdict == Some(&Verdict::Forged) {
-            self.metrics.forged.inc();
-            return Some(Err(CredentialError::Refused {
-                kind: RefusalKind::BadToken,
-                code: "InvalidTokenException".to_owned(),
-                message: "the cluster has not signed this token".to_owned(),
-            }));
+        if let Some(refused) = verdict.and_then(|verdict| self.refuse_locally(verdict)) {
+            return Some(Err(refused));
         }
         if self.cache.is_off() {
             return None;
@@ -326,9 +321,7 @@ fn turn(subject: &Subject, verdict: Option<Verdict>) -> Turn {
     match (verdict, subject) {
         (Some(Verdict::Genuine { namespace, .. }), _) => Turn::Namespace(namespace),
         (None, Subject::Pod(pod)) => Turn::Pod(*pod),
-        (Some(Verdict::Forged | Verdict::Unknown), _) | (None, Subject::Bearer(_)) => {
-            Turn::Unverified
-        }
+        (Some(_), _) | (None, Subject::Bearer(_)) => Turn::Unverified,
     }
 }
 
@@ -346,7 +339,7 @@ impl Drop for End {
         if left.is_none() {
             return;
         }
-        self.shared.line_closed(&self.subject);
+        self.shared.metrics.flights.dec();
         if thread::panicking() {
             let subject = self.subject;
             tracing::error!(

@@ -155,7 +155,8 @@ impl Shared {
             Some(Err(error)) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
                 Verdict::Forged
             }
-            // Genuine perhaps, but expired, of another audience, or not a pod's.
+            Some(Err(error)) if is_about_audience(error.kind()) => Verdict::OtherAudience,
+            // Genuine perhaps, but expired, or not a pod's.
             Some(Err(_)) | None => Verdict::Unknown,
         }
     }
@@ -251,6 +252,14 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+fn is_about_audience(error: &ErrorKind) -> bool {
+    match error {
+        ErrorKind::InvalidAudience => true,
+        ErrorKind::MissingRequiredClaim(claim) => claim == "aud",
+        _ => false,
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{CredentialError, jitter, limiter::Urgency};
+use super::{CredentialError, jitter, limiter::Urgency, seats::Seat};
 use crate::types::{Token, TokenDigest};
 
 /// The first pause after a failed exchange; it doubles each time.
@@ -88,6 +88,8 @@ pub(super) struct Line {
     pub(super) wake: Arc<Notify>,
     task: AbortHandle,
     tickets: Vec<Ticket>,
+    /// Kept for as long as it is there, where nobody knows whose line it is.
+    _seat: Option<Seat>,
 }
 
 impl Drop for Line {
@@ -108,12 +110,13 @@ pub(super) enum Place {
 
 impl Line {
     /// An empty line that `task` works on.
-    pub(super) fn new(id: u64, wake: Arc<Notify>, task: AbortHandle) -> Self {
+    pub(super) fn new(id: u64, wake: Arc<Notify>, task: AbortHandle, seat: Option<Seat>) -> Self {
         Self {
             id,
             wake,
             task,
             tickets: Vec::new(),
+            _seat: seat,
         }
     }
 

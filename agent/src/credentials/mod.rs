@@ -13,6 +13,7 @@ mod accepted;
 mod adopt;
 mod body;
 mod cache;
+mod claimant;
 mod clock;
 mod config;
 mod error;
@@ -25,6 +26,7 @@ mod limiter;
 mod line;
 mod metrics;
 mod refusals;
+mod seats;
 mod steady;
 mod store;
 mod succession;
@@ -33,6 +35,7 @@ mod tests;
 mod upkeep;
 mod verify;
 
+pub use claimant::Claimant;
 pub use clock::Clock;
 pub use config::Config;
 pub use error::{CredentialError, RefusalKind};
@@ -42,13 +45,13 @@ pub use store::Store;
 pub use succession::{Change, Changes};
 pub use verify::{Verdict, VerifyToken};
 
-/// Whose credentials are asked for.
+/// Whose credentials they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
-    /// A pod that the kernel has identified.
+    /// A pod's that the kernel has identified, or one of the cluster's keys.
     Pod(PodUid),
-    /// Whoever holds this token: on the node path nothing else says who is asking, and claims that
-    /// nobody has verified must not choose somebody else's entry.
+    /// Whoever's who holds this token: claims that nobody has verified must not choose somebody
+    /// else's entry.
     Bearer(TokenDigest),
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,17 +18,19 @@ use tokio::{
 };
 
 use super::{
-    Clock, Config, CredentialError, Metrics, Subject, VerifyToken,
+    Claimant, Clock, Config, CredentialError, Metrics, Subject, VerifyToken,
     cache::{Cache, Lookup},
+    claimant::{Look, too_many},
     health::Health,
     limiter::Limiter,
     line::{Line, Outcome, Place, Progress},
     refusals::Refusals,
+    seats::{Seat, Seats},
     succession::Census,
     upkeep,
 };
 use crate::{
-    types::{PodUid, Token, TokenDigest},
+    types::{Origin, PodUid, Token, TokenDigest},
     upstream::AssumeRole,
 };
 
@@ -45,8 +47,12 @@ pub(super) struct Shared {
     /// while what an exchange brought goes into the cache, so that nobody finds neither.
     pub(super) lines: DashMap<Subject, Line>,
     next_line: AtomicU64,
-    /// Lines of subjects that the kernel has not identified.
-    unidentified: AtomicUsize,
+    /// For lines of subjects that nobody has identified.
+    waiting: Seats,
+    /// For looks at their tokens.
+    pub(super) looking: Seats,
+    /// The tokens of unidentified callers that are being looked at.
+    pub(super) bearers: DashMap<TokenDigest, Look>,
     /// Pods that have gone, and when.
     pub(super) gone: DashMap<Subject, Instant>,
     /// How many of a subject's tokens are being verified.
@@ -75,7 +81,9 @@ impl Store {
             refusals: Refusals::new(metrics.clone()),
             lines: DashMap::new(),
             next_line: AtomicU64::new(0),
-            unidentified: AtomicUsize::new(0),
+            waiting: Seats::new(config.unidentified_each, config.unidentified),
+            looking: Seats::new(config.unidentified_each, config.unidentified),
+            bearers: DashMap::new(),
             gone: DashMap::new(),
             looks: DashMap::new(),
             limiter: Limiter::new(config.max_calls_per_second, &runtime, metrics.clone()),
@@ -99,8 +107,20 @@ impl Store {
         let _ = self.0.verifier.set(verifier);
     }
 
-    /// The response's body, if it is at hand for this subject and this token. Cheap.
-    pub fn cached(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
+    /// The response's body, if it is at hand for this claimant and this token. Cheap.
+    pub fn cached(&self, claimant: &Claimant, digest: &TokenDigest) -> Option<Bytes> {
+        match claimant {
+            Claimant::Pod(pod) => self.fresh(&Subject::Pod(*pod), digest),
+            // Claims may choose where to look, since nothing is found but by a token that was accepted
+            // there: the very same one, claims and all.
+            Claimant::Bearer { claims, .. } => {
+                let pods = claims.and_then(|pod| self.fresh(&Subject::Pod(pod), digest));
+                pods.or_else(|| self.fresh(&Subject::Bearer(*digest), digest))
+            }
+        }
+    }
+
+    fn fresh(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
         match self.0.cache.get(subject, digest, self.0.clock.now()) {
             Lookup::Fresh(body, age) => {
                 self.0.metrics.hit(age);
@@ -119,12 +139,22 @@ impl Store {
     /// [`CredentialError::Refused`] when EKS Auth will have none of it,
     /// [`CredentialError::NotReady`] when there is no answer within [`Config::client_wait`] and
     /// nothing valid in memory.
-    pub async fn fetch(&self, subject: Subject, token: Token) -> Result<Bytes, CredentialError> {
+    pub async fn fetch(&self, claimant: Claimant, token: Token) -> Result<Bytes, CredentialError> {
         let digest = token.digest();
         let deadline = Instant::now() + self.0.config.client_wait;
         let patience = self.0.config.client_wait / 3;
-        self.0.vouch(subject, &token, digest, patience).await;
-        let joined = self.0.join(subject, token, digest);
+        let (subject, origin) = match claimant {
+            Claimant::Pod(pod) => {
+                let subject = Subject::Pod(pod);
+                self.0.vouch(subject, &token, digest, patience).await;
+                (subject, None)
+            }
+            Claimant::Bearer { claims, origin } => {
+                let subject = (self.0).resolve(claims, origin, &token, digest, patience);
+                (subject.await?, Some(origin))
+            }
+        };
+        let joined = self.0.join(subject, origin, token, digest);
         let mut counted = Counted(self.0.metrics.of(&joined));
         let outcome = match joined {
             Ok(Joined::AtHand(body, age)) => {
@@ -156,7 +186,7 @@ impl Store {
         let subject = Subject::Pod(pod);
         self.0.gone.insert(subject, Instant::now());
         if self.0.lines.remove(&subject).is_some() {
-            self.0.line_closed(&subject);
+            self.0.metrics.flights.dec();
         }
         self.0.cache.forget(&subject);
         self.0.refusals.forget(&subject);
@@ -253,6 +283,7 @@ impl Shared {
     fn join(
         self: &Arc<Self>,
         subject: Subject,
+        origin: Option<Origin>,
         token: Token,
         digest: TokenDigest,
     ) -> Result<Joined, CredentialError> {
@@ -268,7 +299,15 @@ impl Shared {
         }
         let mut line = match slot {
             Slot::Occupied(line) => line.into_ref(),
-            Slot::Vacant(slot) => slot.insert(self.open_line(subject)?),
+            Slot::Vacant(slot) => {
+                let seat = match (subject, origin) {
+                    (Subject::Bearer(_), Some(origin)) => {
+                        Some(self.waiting.take(origin).ok_or_else(too_many)?)
+                    }
+                    _ => None,
+                };
+                slot.insert(self.open_line(subject, seat))
+            }
         };
         let not_before = now + self.refusals.pause(&subject);
         let doubtful = self.refusals.is_known(&subject, &digest);
@@ -299,40 +338,18 @@ impl Shared {
     ) {
         let mut line = match self.lines.entry(subject) {
             Slot::Occupied(line) => line.into_ref(),
-            Slot::Vacant(slot) => match self.open_line(subject) {
-                Ok(line) => slot.insert(line),
-                Err(_) => return,
-            },
+            // There are no more of these than entries in the cache.
+            Slot::Vacant(slot) => slot.insert(self.open_line(subject, None)),
         };
         line.refresh(token, expiration, Instant::now());
     }
 
     /// A line for `subject`, with its task.
-    fn open_line(self: &Arc<Self>, subject: Subject) -> Result<Line, CredentialError> {
-        if let Subject::Bearer(_) = subject {
-            if self.unidentified.load(Ordering::Relaxed) >= self.config.unidentified {
-                return Err(CredentialError::not_ready(
-                    "too many tokens of unidentified callers are waiting to be exchanged",
-                ));
-            }
-            self.unidentified.fetch_add(1, Ordering::Relaxed);
-        }
+    fn open_line(self: &Arc<Self>, subject: Subject, seat: Option<Seat>) -> Line {
         let id = self.next_line.fetch_add(1, Ordering::Relaxed);
         let wake = Arc::new(Notify::new());
         let flights = Arc::clone(self).fly(subject, id, Arc::clone(&wake));
         self.metrics.flights.inc();
-        Ok(Line::new(
-            id,
-            wake,
-            self.runtime.spawn(flights).abort_handle(),
-        ))
-    }
-
-    /// Notes that a subject's line is no more.
-    pub(super) fn line_closed(&self, subject: &Subject) {
-        self.metrics.flights.dec();
-        if let Subject::Bearer(_) = subject {
-            self.unidentified.fetch_sub(1, Ordering::Relaxed);
-        }
+        Line::new(id, wake, self.runtime.spawn(flights).abort_handle(), seat)
     }
 }

@@ -16,6 +16,8 @@ pub enum Verdict {
     },
     /// It names one of the cluster's keys, and that key has not signed it.
     Forged,
+    /// The cluster has signed it, for somebody else than us.
+    OtherAudience,
     /// Nothing can be said: let EKS Auth decide.
     Unknown,
 }

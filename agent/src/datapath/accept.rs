@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,7 +69,7 @@ impl Acceptor {
         netns: u64,
         stop: watch::Receiver<bool>,
     ) {
-        accept_until(listener, stop, &self.metrics, |stream, accepted| {
+        accept_until(listener, stop, &self.metrics, |stream, _, accepted| {
             let caller = self.callers.of(&stream);
             (self.on_accept)(Accepted {
                 evidence: self.evidence(caller.as_ref(), netns),
@@ -108,7 +109,7 @@ pub(super) async fn accept_until(
     listener: std::net::TcpListener,
     mut stop: watch::Receiver<bool>,
     metrics: &Metrics,
-    mut accept: impl FnMut(TcpStream, Instant),
+    mut accept: impl FnMut(TcpStream, SocketAddr, Instant),
 ) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -125,7 +126,7 @@ pub(super) async fn accept_until(
             _ = stop.changed() => return,
         };
         match result {
-            Ok((stream, _)) => accept(stream, Instant::now()),
+            Ok((stream, peer)) => accept(stream, peer, Instant::now()),
             Err(error) => match Trouble::of(&error) {
                 Trouble::Connection => {}
                 Trouble::Machine => {

@@ -157,10 +157,12 @@ impl Place {
 
     /// Accepts until told to stop, or until the listener is dead.
     async fn accept(&self, listener: TcpListener) {
-        let accept = |stream: TcpStream, accepted: Instant| {
+        let accept = |stream: TcpStream, peer: SocketAddr, accepted: Instant| {
             (self.on_accept)(Accepted {
                 stream,
-                evidence: Evidence::NodePath,
+                evidence: Evidence::NodePath {
+                    peer: peer.ip().to_canonical(),
+                },
                 accepted,
                 connected: None,
             });

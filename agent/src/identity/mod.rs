@@ -10,6 +10,7 @@ mod delegates;
 mod metrics;
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -21,9 +22,9 @@ use tokio::runtime::Handle;
 pub use metrics::Metrics;
 
 use crate::{
-    credentials::{ClusterKeys, Subject},
+    credentials::{Claimant, ClusterKeys},
     server::{Identify, Refusal},
-    types::{PodUid, ServiceAccount, Token},
+    types::{Origin, PodUid, ServiceAccount, Token},
 };
 use claims::Claims;
 use delegates::Delegates;
@@ -49,7 +50,21 @@ pub enum Evidence {
     /// The client was gone before the kernel could tell who it was.
     Unrecorded,
     /// The connection came over the node path, where nobody asks the kernel.
-    NodePath,
+    NodePath {
+        /// The address that it came from.
+        peer: IpAddr,
+    },
+}
+
+impl Evidence {
+    /// Who is one caller where limits are concerned.
+    fn origin(self) -> Origin {
+        match self {
+            Self::Pod { cgroup, .. } => Origin::Pod(cgroup),
+            Self::NodePath { peer } => Origin::Address(peer),
+            Self::Stranger { .. } | Self::Unrecorded => Origin::Unknown,
+        }
+    }
 }
 
 /// What is done when the witnesses disagree (`--identity`).
@@ -124,19 +139,17 @@ impl Identity {
         self.delegates.forget(pod);
     }
 
-    fn decide(
-        &self,
-        evidence: Evidence,
-        claims: &Claims,
-        token: &Token,
-    ) -> Result<Subject, Refusal> {
-        let bearer = || Subject::Bearer(token.digest());
+    fn decide(&self, evidence: Evidence, claims: &Claims) -> Result<Claimant, Refusal> {
+        let bearer = || Claimant::Bearer {
+            claims: claims.pod,
+            origin: evidence.origin(),
+        };
         let refusal = match evidence {
             Evidence::Pod { uid, .. } if claims.pod == Some(uid) => {
                 self.metrics.matched.inc();
-                return Ok(Subject::Pod(uid));
+                return Ok(Claimant::Pod(uid));
             }
-            Evidence::NodePath => {
+            Evidence::NodePath { .. } => {
                 self.metrics.node_path.inc();
                 return Ok(bearer());
             }
@@ -179,26 +192,23 @@ impl Identity {
 }
 
 impl Identify for Caller {
-    fn identify(&self, token: &Token) -> Result<Subject, Refusal> {
+    fn identify(&self, token: &Token) -> Result<Claimant, Refusal> {
         let claims = Claims::read(token)?;
         if claims.expires_at <= SystemTime::now() - CLOCK_SKEW {
             return Err(Refusal::Expired);
         }
-        self.identity.decide(self.evidence, &claims, token)
+        self.identity.decide(self.evidence, &claims)
     }
 
-    fn subject(&self) -> Option<Subject> {
+    fn pod(&self) -> Option<PodUid> {
         match self.evidence {
-            Evidence::Pod { uid, .. } => Some(Subject::Pod(uid)),
+            Evidence::Pod { uid, .. } => Some(uid),
             _ => None,
         }
     }
 
-    fn quota(&self) -> u64 {
-        match self.evidence {
-            Evidence::Pod { cgroup, .. } => cgroup,
-            _ => 0,
-        }
+    fn origin(&self) -> Origin {
+        self.evidence.origin()
     }
 }
 

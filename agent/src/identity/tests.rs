@@ -51,16 +51,24 @@ fn pod(uid: &str) -> Evidence {
     }
 }
 
+/// Somebody of whom only the token says that he is this pod.
+fn bearer(uid: &str, origin: Origin) -> Claimant {
+    Claimant::Bearer {
+        claims: Some(uid.parse().unwrap()),
+        origin,
+    }
+}
+
 #[test]
 fn a_pods_own_token_is_taken() {
     for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
         let caller = identity(mode).caller(pod(POD));
         assert_eq!(
             caller.identify(&pod_token(POD, "sa")),
-            Ok(Subject::Pod(POD.parse().unwrap()))
+            Ok(Claimant::Pod(POD.parse().unwrap()))
         );
-        assert_eq!(caller.subject(), Some(Subject::Pod(POD.parse().unwrap())));
-        assert_eq!(caller.quota(), 7);
+        assert_eq!(caller.pod(), Some(POD.parse().unwrap()));
+        assert_eq!(caller.origin(), Origin::Pod(7));
     }
 }
 
@@ -69,8 +77,8 @@ fn another_pods_token_is_refused_unless_policy_says_otherwise() {
     let token = pod_token(OTHER, "sa");
     let judge = |mode| identity(mode).caller(pod(POD)).identify(&token);
     assert_eq!(judge(Mode::Enforce), Err(Refusal::OtherPod));
-    assert_eq!(judge(Mode::Audit), Ok(Subject::Bearer(token.digest())));
-    assert_eq!(judge(Mode::Off), Ok(Subject::Bearer(token.digest())));
+    assert_eq!(judge(Mode::Audit), Ok(bearer(OTHER, Origin::Pod(7))));
+    assert_eq!(judge(Mode::Off), Ok(bearer(OTHER, Origin::Pod(7))));
 }
 
 #[test]
@@ -85,18 +93,21 @@ fn without_a_pod_there_is_no_identity() {
     for evidence in [Evidence::Stranger { process: 1 }, Evidence::Unrecorded] {
         let token = pod_token(POD, "sa");
         let judge = |mode| identity(mode).caller(evidence).identify(&token);
-        assert_eq!(identity(Mode::Off).caller(evidence).subject(), None);
+        assert_eq!(identity(Mode::Off).caller(evidence).pod(), None);
         assert_eq!(judge(Mode::Enforce), Err(Refusal::UnknownCaller));
-        assert_eq!(judge(Mode::Audit), Ok(Subject::Bearer(token.digest())));
-        assert_eq!(judge(Mode::Off), Ok(Subject::Bearer(token.digest())));
+        assert_eq!(judge(Mode::Audit), Ok(bearer(POD, Origin::Unknown)));
+        assert_eq!(judge(Mode::Off), Ok(bearer(POD, Origin::Unknown)));
     }
 }
 
 #[test]
 fn on_the_node_path_the_token_speaks_for_itself_only() {
     let token = pod_token(POD, "sa");
-    let caller = identity(Mode::Enforce).caller(Evidence::NodePath);
-    assert_eq!(caller.identify(&token), Ok(Subject::Bearer(token.digest())));
+    let peer = "10.0.0.1".parse().unwrap();
+    let caller = identity(Mode::Enforce).caller(Evidence::NodePath { peer });
+    let origin = Origin::Address(peer);
+    assert_eq!((caller.pod(), caller.origin()), (None, origin));
+    assert_eq!(caller.identify(&token), Ok(bearer(POD, origin)));
 }
 
 #[test]

@@ -11,9 +11,9 @@ pub struct Config {
     pub write_timeout: Duration,
     /// The longest head (request line and headers) in bytes; less than 8 KiB counts as 8 KiB.
     pub max_head: usize,
-    /// Open connections of one pod. The callers whose pod is not known count as one.
+    /// Open connections of one pod, or of one address on the node path.
     pub max_connections_per_pod: usize,
-    /// Open connections of all pods together.
+    /// Open connections of all together. Those of unknown pods and on the node path may be half of them.
     pub max_connections: usize,
 }
 

@@ -17,7 +17,7 @@ use super::{
     stream::Progress,
 };
 use crate::{
-    credentials::{Store, Subject},
+    credentials::{Claimant, Store},
     types::{Token, TokenDigest},
 };
 
@@ -61,10 +61,10 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
                 let answer = self.shared.finish(since, Err(denial));
                 Either::Left(ready(Ok(answer)))
             }
-            Ok(Found::Upstream(subject, token)) => {
+            Ok(Found::Upstream(claimant, token)) => {
                 let shared = Arc::clone(&self.shared);
                 let fetch = async move {
-                    let fetched = shared.store.fetch(subject, token).await;
+                    let fetched = shared.store.fetch(claimant, token).await;
                     Ok(shared.finish(since, fetched.map_err(Denial::from)))
                 };
                 Either::Right(fetch.boxed())
@@ -76,7 +76,7 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
 /// Where a request's credentials are.
 enum Found {
     Here(Bytes),
-    Upstream(Subject, Token),
+    Upstream(Claimant, Token),
 }
 
 impl<I: Identify> Endpoint<I> {
@@ -123,17 +123,17 @@ impl<I: Identify> Endpoint<I> {
         }
         let (token, digest) = self.last_token.read(authorization(request)?);
         let store = &self.shared.store;
-        let known = self.caller.subject();
-        if let Some(body) = known.and_then(|subject| store.cached(&subject, &digest)) {
+        let known = self.caller.pod().map(Claimant::Pod);
+        if let Some(body) = known.and_then(|claimant| store.cached(&claimant, &digest)) {
             return Ok(Found::Here(body));
         }
-        let subject = self.caller.identify(&token)?;
-        if known != Some(subject)
-            && let Some(body) = store.cached(&subject, &digest)
+        let claimant = self.caller.identify(&token)?;
+        if known != Some(claimant)
+            && let Some(body) = store.cached(&claimant, &digest)
         {
             return Ok(Found::Here(body));
         }
-        Ok(Found::Upstream(subject, token))
+        Ok(Found::Upstream(claimant, token))
     }
 }
 

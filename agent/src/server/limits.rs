@@ -7,6 +7,8 @@ use std::{
 
 use prometheus::IntGauge;
 
+use crate::types::Origin;
+
 /// Counts open connections. Clones count together.
 #[derive(Clone)]
 pub(super) struct Limits(Arc<Inner>);
@@ -21,14 +23,16 @@ struct Inner {
 #[derive(Default)]
 struct Open {
     overall: usize,
-    /// By [`quota`](super::Identify::quota); who has no connection has no entry.
-    by_caller: HashMap<u64, usize>,
+    /// Those of callers that are no known pods.
+    strangers: usize,
+    /// Who has no connection has no entry.
+    by_caller: HashMap<Origin, usize>,
 }
 
 /// One open connection. It is given back on drop.
 pub(super) struct Slot {
     limits: Limits,
-    caller: u64,
+    caller: Origin,
 }
 
 impl Limits {
@@ -41,10 +45,12 @@ impl Limits {
         }))
     }
 
-    /// Counts one more connection of this caller, if it may have one more.
-    pub(super) fn admit(&self, caller: u64) -> Option<Slot> {
+    /// Counts one more connection of this caller, if it may have one more. Whoever is no known pod may
+    /// have several addresses: half of all is for known pods alone.
+    pub(super) fn admit(&self, caller: Origin) -> Option<Slot> {
         let mut open = self.lock();
-        if open.overall >= self.0.overall {
+        let is_stranger = !caller.is_pod();
+        if open.overall >= self.0.overall || is_stranger && open.strangers >= self.0.overall / 2 {
             return None;
         }
         let count = open.by_caller.entry(caller).or_default();
@@ -54,6 +60,7 @@ impl Limits {
         }
         *count += 1;
         open.overall += 1;
+        open.strangers += usize::from(is_stranger);
         self.0.gauge.set(gauge_value(open.overall));
         drop(open);
         Some(Slot {
@@ -71,6 +78,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.limits.lock();
         open.overall -= 1;
+        open.strangers -= usize::from(!self.caller.is_pod());
         if let Some(count) = open.by_caller.get_mut(&self.caller) {
             *count -= 1;
             if *count == 0 {
@@ -97,32 +105,47 @@ mod tests {
     #[test]
     fn one_caller_cannot_take_anothers_place() {
         let limits = limits(2, 10);
-        let _first = limits.admit(1).unwrap();
-        let second = limits.admit(1).unwrap();
-        assert!(limits.admit(1).is_none());
-        let _other = limits.admit(2).unwrap();
+        let _first = limits.admit(Origin::Pod(1)).unwrap();
+        let second = limits.admit(Origin::Pod(1)).unwrap();
+        assert!(limits.admit(Origin::Pod(1)).is_none());
+        let _other = limits.admit(Origin::Pod(2)).unwrap();
         assert_eq!(limits.0.gauge.get(), 3);
         drop(second);
-        assert!(limits.admit(1).is_some());
+        assert!(limits.admit(Origin::Pod(1)).is_some());
+    }
+
+    #[test]
+    fn strangers_leave_half_to_pods() {
+        let limits = limits(2, 6);
+        let address = |last| Origin::Address([10, 0, 0, last].into());
+        let strangers = [Origin::Unknown, address(1), address(1)];
+        let slots = strangers.map(|origin| limits.admit(origin).unwrap());
+        assert!(limits.admit(address(2)).is_none());
+        let _pods = [1, 1, 2].map(|pod| limits.admit(Origin::Pod(pod)).unwrap());
+        drop(slots);
+        assert!(limits.admit(address(2)).is_some());
     }
 
     #[test]
     fn all_together_have_a_limit() {
         let limits = limits(2, 3);
         let slots: Vec<_> = (1..=3)
-            .map(|caller| limits.admit(caller).unwrap())
+            .map(|caller| limits.admit(Origin::Pod(caller)).unwrap())
             .collect();
-        assert!(limits.admit(4).is_none());
+        assert!(limits.admit(Origin::Pod(4)).is_none());
         drop(slots);
-        assert!(limits.admit(4).is_some());
+        assert!(limits.admit(Origin::Pod(4)).is_some());
     }
 
     #[test]
     fn nothing_is_left_of_those_who_went() {
         let limits = limits(2, 10);
-        drop((limits.admit(1), limits.admit(1), limits.admit(1)));
+        for origin in [Origin::Pod(1), Origin::Unknown] {
+            drop([0; 3].map(|_| limits.admit(origin)));
+        }
         assert!(limits.lock().by_caller.is_empty());
         assert_eq!(limits.lock().overall, 0);
+        assert_eq!(limits.lock().strangers, 0);
         assert_eq!(limits.0.gauge.get(), 0);
     }
 }

@@ -13,7 +13,10 @@ mod metrics;
 mod serve;
 mod stream;
 
-use crate::{credentials::Subject, types::Token};
+use crate::{
+    credentials::Claimant,
+    types::{Origin, PodUid, Token},
+};
 
 pub use config::Config;
 pub use metrics::Metrics;
@@ -27,17 +30,16 @@ pub trait Identify: Send + Sync + 'static {
     /// # Errors
     ///
     /// A [`Refusal`] when the token cannot be read, or is not the caller's to use.
-    fn identify(&self, token: &Token) -> Result<Subject, Refusal>;
+    fn identify(&self, token: &Token) -> Result<Claimant, Refusal>;
 
     /// Whose credentials these can only be, when the caller is known without a token.
     ///
-    /// What is in memory for this subject was fetched with a token that [`Self::identify`] has accepted
+    /// What is in memory for this pod was fetched with a token that [`Self::identify`] has accepted
     /// for it. The very same token need not be taken apart again.
-    fn subject(&self) -> Option<Subject>;
+    fn pod(&self) -> Option<PodUid>;
 
-    /// What counts as one caller where connections are limited: the pod's cgroup id, or 0 for
-    /// everyone whose pod is not known.
-    fn quota(&self) -> u64;
+    /// What counts as one caller where connections are limited.
+    fn origin(&self) -> Origin;
 }
 
 /// Why a token is turned away before anything is looked up.

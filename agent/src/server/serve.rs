@@ -82,7 +82,7 @@ impl Server {
         S: Transport,
         I: Identify,
     {
-        let Some(slot) = self.limits.admit(caller.quota()) else {
+        let Some(slot) = self.limits.admit(caller.origin()) else {
             self.shared.metrics.refused(Reason::TooManyConnections);
             return;
         };

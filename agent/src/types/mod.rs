@@ -1,9 +1,11 @@
 //! Plain values that more than one stage speaks of. They know no stage.
 
 mod credentials;
+mod origin;
 mod pod;
 mod token;
 
 pub use credentials::Credentials;
+pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
 pub use token::{Token, TokenDigest};

@@ -18,10 +18,10 @@ fn resident_bytes() -> usize {
     pages * 4096
 }
 
-fn fill(store: &Store, clock: Clock, entries: usize) -> Vec<(Subject, TokenDigest)> {
+fn fill(store: &Store, clock: Clock, entries: usize) -> Vec<(Claimant, TokenDigest)> {
     (0..entries)
         .map(|n| {
-            let subject = Subject::Pod(format!("{n:032x}").parse().unwrap());
+            let pod = format!("{n:032x}").parse().unwrap();
             let token = Token::new(format!("{n:0TOKEN$}"));
             let digest = token.digest();
             let body = Bytes::from(vec![b'x'; BODY]);
@@ -34,8 +34,8 @@ fn fill(store: &Store, clock: Clock, entries: usize) -> Vec<(Subject, TokenDiges
                 digest,
                 asked: true,
             };
-            cache.insert(subject, fetched, now);
-            (subject, digest)
+            cache.insert(Subject::Pod(pod), fetched, now);
+            (Claimant::Pod(pod), digest)
         })
         .collect()
 }

@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 use self::fake::{Fake, credentials, refused};
 use super::{line::Outcome, *};
 use crate::{
-    types::{PodUid, Token},
+    types::{Origin, PodUid, Token},
     upstream::UpstreamError,
 };
 
+mod bearers;
 mod bounds;
 mod days;
 mod fake;
@@ -33,8 +34,16 @@ fn uid(number: u16) -> PodUid {
     format!("{number:032x}").parse().unwrap()
 }
 
-fn pod(number: u16) -> Subject {
-    Subject::Pod(uid(number))
+fn pod(number: u16) -> Claimant {
+    Claimant::Pod(uid(number))
+}
+
+/// Somebody at `10.0.0.HOST` whose token says that he is a pod.
+fn bearer(host: u8, claims: Option<u16>) -> Claimant {
+    Claimant::Bearer {
+        claims: claims.map(uid),
+        origin: Origin::Address([10, 0, 0, host].into()),
+    }
 }
 
 /// An EKS Auth that answers after `delay` and gives every token six hours, but calls tokens that
@@ -56,11 +65,11 @@ fn with_config(delay: Duration, config: Config) -> (Fake, Store, Clock) {
 }
 
 /// What a pod does that needs credentials.
-async fn ask(store: &Store, subject: Subject, token: &str) -> Outcome {
+async fn ask(store: &Store, claimant: Claimant, token: &str) -> Outcome {
     let token = Token::new(token);
-    match store.cached(&subject, &token.digest()) {
+    match store.cached(&claimant, &token.digest()) {
         Some(body) => Ok(body),
-        None => store.fetch(subject, token).await,
+        None => store.fetch(claimant, token).await,
     }
 }
 

@@ -6,7 +6,8 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 
-/// Says of tokens "genuine-N-..." that they are pod N's, and of "forged..." that they are nobody's.
+/// Says of tokens "genuine-N-..." that they are pod N's, of "forged..." that they are nobody's, and of
+/// "foreign..." that they are for somebody else.
 pub(super) struct Keys;
 
 impl VerifyToken for Keys {
@@ -18,6 +19,7 @@ impl VerifyToken for Keys {
                 namespace: "shop".to_owned(),
             },
             None if text.starts_with("forged") => Verdict::Forged,
+            None if text.starts_with("foreign") => Verdict::OtherAudience,
             None => Verdict::Unknown,
         }
     }
@@ -189,7 +191,10 @@ async fn garbage_is_looked_at_a_few_times_a_second_only() {
     });
     let looking = tokio::spawn(futures_util::future::join_all(garbage));
     sleep(SOON).await;
-    assert_eq!(store.0.looks.get(&pod(1)).map(|looks| *looks), Some(4));
+    assert_eq!(
+        store.0.looks.get(&Subject::Pod(uid(1))).map(|looks| *looks),
+        Some(4)
+    );
     assert!(looking.await.unwrap().iter().all(Result::is_err));
     sleep(MINUTE).await;
     assert!(store.0.looks.is_empty());

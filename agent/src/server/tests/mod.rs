@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 use super::{Config, Identify, Metrics, Refusal, Server, Times};
 use crate::{
-    credentials::{self, Clock, Store, Subject},
-    types::{Credentials, PodUid, Token},
+    credentials::{self, Claimant, Clock, Store},
+    types::{Credentials, Origin, PodUid, Token},
     upstream::{AssumeRole, RefusalKind, UpstreamError},
 };
 
@@ -86,22 +86,25 @@ const BODY: &str = concat!(
 struct Caller(u64);
 
 impl Identify for Caller {
-    fn identify(&self, token: &Token) -> Result<Subject, Refusal> {
+    fn identify(&self, token: &Token) -> Result<Claimant, Refusal> {
         match kind(token) {
             "malformed" => Err(Refusal::Malformed("it has no claims")),
             "expired" => Err(Refusal::Expired),
             "stolen" => Err(Refusal::OtherPod),
             "unknown" => Err(Refusal::UnknownCaller),
-            _ => Ok(Subject::Pod(POD.parse::<PodUid>().unwrap())),
+            _ => Ok(Claimant::Pod(POD.parse().unwrap())),
         }
     }
 
-    fn subject(&self) -> Option<Subject> {
-        (self.0 != 0).then(|| Subject::Pod(POD.parse().unwrap()))
+    fn pod(&self) -> Option<PodUid> {
+        (self.0 != 0).then(|| POD.parse().unwrap())
     }
 
-    fn quota(&self) -> u64 {
-        self.0
+    fn origin(&self) -> Origin {
+        match self.0 {
+            0 => Origin::Unknown,
+            pod => Origin::Pod(pod),
+        }
     }
 }
 
