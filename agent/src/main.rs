@@ -10,7 +10,7 @@ use podcreds::{
     datapath::DatapathError,
     initialize::{self, InitializeError},
     ops::{
-        hardening,
+        hardening, privileges, seccomp,
         telemetry::{self, LogFormat, Verbosity},
     },
     upstream::SetupError,
@@ -63,6 +63,12 @@ fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode
     }
     if let Err(error) = hardening::forbid_core_dumps() {
         return fail(&error, UNAVAILABLE);
+    }
+    if let Err(error) = privileges::forbid_new() {
+        return fail(&error, UNAVAILABLE);
+    }
+    if let Err(error) = seccomp::refuse_what_is_never_needed() {
+        tracing::warn!(%error, "without a filter of system calls");
     }
     if let Err(error) = hardening::raise_open_files() {
         tracing::warn!(%error, "cannot raise the limit of open files");

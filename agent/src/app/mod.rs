@@ -2,9 +2,11 @@
 
 mod ops;
 mod path;
+mod privileges;
 
 use std::{io, sync::Arc, time::Duration};
 
+use caps::errors::CapsError;
 use prometheus::Registry;
 use tokio::runtime::{Builder, Runtime};
 
@@ -60,6 +62,9 @@ pub enum AppError {
     /// Two metrics of one name.
     #[error("registering metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The kernel does not let the process give up what it does not need.
+    #[error("giving up capabilities: {0}")]
+    Privileges(#[from] CapsError),
     /// The machine is out of something.
     #[error("starting: {0}")]
     Io(#[from] io::Error),
@@ -85,10 +90,12 @@ pub enum AppError {
 ///
 /// When the agent cannot start, or could not end in order.
 pub fn run(config: Config) -> Result<(), AppError> {
+    crate::ops::privileges::keep(&privileges::of_process(&config))?;
     let control = Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("control")
+        .on_thread_start(privileges::keep_for_control)
         .enable_all()
         .build()?;
     let serving = Builder::new_current_thread().enable_all().build()?;
@@ -152,6 +159,8 @@ impl App {
             &registry,
             &readiness,
         )?;
+        // The thread that follows the pods has started, with all that this one had.
+        privileges::keep_for_serving();
         started.open();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
-use super::AppError;
+use super::{AppError, privileges};
 use crate::{
     config::Paths as Config,
     credentials::Store,
@@ -103,6 +103,7 @@ fn start_ebpf(
             store.forget(pod);
             gone.forget(pod);
         }),
+        on_attached: Box::new(privileges::keep_for_datapath),
     };
     let (serving, metrics) = (serving.clone(), metrics.clone());
     let datapath = Datapath::start(config, hooks, serving, metrics, registry)?;

@@ -61,6 +61,8 @@ pub struct Hooks {
     pub on_pod_started: OnPod,
     /// A pod's cgroup is gone.
     pub on_pod_gone: OnPod,
+    /// The programs are attached. Called on the thread that follows the pods from here on.
+    pub on_attached: Box<dyn FnOnce() + Send>,
 }
 
 /// The running datapath. Dropping it detaches the programs and closes the listeners at once.

@@ -1,12 +1,14 @@
 //! Looks for what the datapath needs before it is needed, so that what is missing can be named.
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use aya::util::KernelVersion;
+use caps::{CapSet, Capability};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::{DatapathError, kubepods};
@@ -17,20 +19,18 @@ const OLDEST_KERNEL: (u8, u8) = (5, 15);
 /// The inode number of the root of the hierarchy; a namespaced view of it begins at another.
 const TRUE_ROOT: u64 = 1;
 
-/// The capabilities that the datapath uses, by their numbers in linux/capability.h.
-const CAPABILITIES: [(u8, &str, &str); 4] = [
-    (12, "CAP_NET_ADMIN", "to attach the programs"),
+/// The capabilities that the datapath uses.
+const CAPABILITIES: [(Capability, &str); 4] = [
+    (Capability::CAP_NET_ADMIN, "to attach the programs"),
     (
-        19,
-        "CAP_SYS_PTRACE",
+        Capability::CAP_SYS_PTRACE,
         "to see which network namespace a pod's process is in",
     ),
     (
-        21,
-        "CAP_SYS_ADMIN",
+        Capability::CAP_SYS_ADMIN,
         "to listen inside of pods' network namespaces",
     ),
-    (39, "CAP_BPF", "to load the programs"),
+    (Capability::CAP_BPF, "to load the programs"),
 ];
 
 /// Where the cgroup hierarchy is, and where pods are looked for in it.
@@ -44,9 +44,10 @@ pub(crate) struct Hierarchy {
 /// Checks the kernel, the capabilities and the cgroup hierarchy.
 pub(crate) fn check(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathError> {
     check_kernel()?;
-    let status = fs::read_to_string("/proc/self/status")
-        .map_err(DatapathError::io("reading /proc/self/status"))?;
-    let missing = missing_capabilities(&status);
+    let held = caps::read(None, CapSet::Effective).map_err(|error| {
+        DatapathError::NotPermitted(format!("podcreds cannot see its capabilities: {error}"))
+    })?;
+    let missing = missing_capabilities(&held);
     if !missing.is_empty() {
         return Err(DatapathError::NotPermitted(format!(
             "podcreds lacks {}; run it as root, or give it these capabilities",
@@ -123,16 +124,11 @@ fn too_old(major: u8, minor: u8) -> DatapathError {
     ))
 }
 
-fn missing_capabilities(status: &str) -> Vec<String> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+fn missing_capabilities(held: &HashSet<Capability>) -> Vec<String> {
     CAPABILITIES
         .iter()
-        .filter(|(bit, _, _)| effective & 1 << bit == 0)
-        .map(|(_, name, why)| format!("{name} ({why})"))
+        .filter(|(capability, _)| !held.contains(capability))
+        .map(|(capability, why)| format!("{capability} ({why})"))
         .collect()
 }
 
@@ -142,10 +138,12 @@ mod tests {
 
     #[test]
     fn every_missing_capability_is_named() {
-        let none = missing_capabilities("Name:\tx\nCapEff:\t0000000000000000\n");
-        assert_eq!(none.len(), CAPABILITIES.len());
-        let all_but_bpf = missing_capabilities("CapEff:\t0000017fffffffff\n");
-        assert_eq!(all_but_bpf, ["CAP_BPF (to load the programs)"]);
-        assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
+        let mut held = HashSet::new();
+        assert_eq!(missing_capabilities(&held).len(), CAPABILITIES.len());
+        held.extend(caps::all());
+        assert!(missing_capabilities(&held).is_empty());
+        held.remove(&Capability::CAP_BPF);
+        let missing = missing_capabilities(&held);
+        assert_eq!(missing, ["CAP_BPF (to load the programs)"]);
     }
 }

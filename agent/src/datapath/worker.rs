@@ -116,6 +116,7 @@ impl Worker {
         pods.look();
         let links = pods.programs().attach(&hierarchy.mount)?;
         metrics.ebpf.set(1);
+        (hooks.on_attached)();
         Ok(Self {
             discovery,
             pods,

@@ -4,6 +4,8 @@
 pub mod hardening;
 pub mod http;
 pub mod metrics;
+pub mod privileges;
 pub mod probes;
+pub mod seccomp;
 pub mod shutdown;
 pub mod telemetry;

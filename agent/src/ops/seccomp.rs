@@ -1,0 +1,152 @@
+//! System calls that the agent never makes, and that whoever took it over would like to.
+
+use std::{collections::BTreeMap, env::consts::ARCH};
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule,
+};
+
+/// Refused with EPERM, whatever their arguments.
+///
+/// A list of what is allowed would be shorter to defend, but it would depend on the C library, on the
+/// kernel and on each dependency. `execve` is not here: the AWS SDK runs a profile's `credential_process`.
+const REFUSED: [libc::c_long; 53] = [
+    // Other processes.
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    // Mounts and roots.
+    libc::SYS_chroot,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_pivot_root,
+    libc::SYS_umount2,
+    // Namespaces, devices, and files without a path.
+    libc::SYS_mknodat,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_unshare,
+    // The kernel and the machine.
+    libc::SYS_acct,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_init_module,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    // The clock.
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    // What kernels were most often attacked through.
+    libc::SYS_add_key,
+    libc::SYS_fanotify_init,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_keyctl,
+    libc::SYS_move_pages,
+    libc::SYS_perf_event_open,
+    libc::SYS_personality,
+    libc::SYS_request_key,
+    libc::SYS_userfaultfd,
+    // Other users.
+    libc::SYS_setfsgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setresgid,
+    libc::SYS_setresuid,
+];
+
+/// Why the filter is not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    /// It cannot be made for this machine.
+    #[error("making the seccomp filter: {0}")]
+    Filter(#[from] BackendError),
+    /// The kernel does not take it.
+    #[error("applying the seccomp filter: {0}")]
+    Apply(#[from] seccompiler::Error),
+}
+
+/// From here on refuses those calls to this thread, to those that it starts, and to the programs that they run.
+///
+/// # Errors
+///
+/// When the kernel does not take the filter.
+pub fn refuse_what_is_never_needed() -> Result<(), SeccompError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+    rules.insert(
+        libc::SYS_setns,
+        vec![SeccompRule::new(vec![any_but_net()?])?],
+    );
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM.unsigned_abs()),
+        ARCH.try_into()?,
+    )?;
+    let program: BpfProgram = filter.try_into()?;
+    Ok(seccompiler::apply_filter(&program)?)
+}
+
+/// `setns` into a namespace that is not a network namespace.
+fn any_but_net() -> Result<SeccompCondition, BackendError> {
+    let net = u64::from(libc::CLONE_NEWNET.unsigned_abs());
+    SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, net)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, thread};
+
+    use nix::{
+        errno::Errno,
+        sched::{CloneFlags, setns, unshare},
+        unistd::geteuid,
+    };
+
+    use super::*;
+
+    #[test]
+    fn only_network_namespaces_can_be_entered() {
+        thread::spawn(|| {
+            let namespace = |name: &str| File::open(format!("/proc/self/ns/{name}")).unwrap();
+            refuse_what_is_never_needed().unwrap();
+            assert_eq!(
+                setns(namespace("uts"), CloneFlags::CLONE_NEWUTS),
+                Err(Errno::EPERM)
+            );
+            assert_eq!(
+                setns(namespace("uts"), CloneFlags::empty()),
+                Err(Errno::EPERM)
+            );
+            // Without privileges the kernel says the same, so this shows something only with them.
+            if geteuid().is_root() {
+                setns(namespace("net"), CloneFlags::CLONE_NEWNET).unwrap();
+            }
+            assert_eq!(unshare(CloneFlags::CLONE_NEWUSER), Err(Errno::EPERM));
+        })
+        .join()
+        .unwrap();
+        // This thread is as it was.
+        assert!(unshare(CloneFlags::empty()).is_ok());
+    }
+}
