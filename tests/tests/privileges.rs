@@ -1,0 +1,244 @@
+//! What the agent may do: just what `docs/security.md` says, and each of it is needed.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a helper of tests fails the test"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+};
+
+use podcreds_tests::{
+    agent::{Agent, AgentBuilder},
+    eks_auth::EksAuth,
+    jwks::Jwks,
+    needs_privileges,
+    node::Node,
+    pod::Pod,
+    scenario::wait_served,
+    token::{BoundObject, Claims, Issuer, new_uid},
+    wait::until,
+};
+use procfs::process::Process;
+
+const DOCUMENT: &str = include_str!("../../docs/security.md");
+
+const NO_PERMISSION: Option<i32> = Some(77);
+
+/// The capabilities in the table below a heading, row by row: those in the first column and those behind it.
+fn table(heading: &str) -> Vec<(String, BTreeSet<String>)> {
+    let (_, section) = DOCUMENT.split_once(heading).expect("the heading");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| {
+        let (first, rest) = row.trim_matches('|').split_once('|').expect("two columns");
+        (first.trim().to_owned(), capabilities_in(rest))
+    })
+    .collect()
+}
+
+fn capabilities_in(text: &str) -> BTreeSet<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|name| name.starts_with("CAP_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// All that the document lets it have.
+fn documented() -> Vec<String> {
+    let rows = table("## Capabilities");
+    rows.iter()
+        .flat_map(|(capability, _)| capabilities_in(capability))
+        .collect()
+}
+
+/// The agent with the documented capabilities, but for one.
+fn confined(agent: AgentBuilder, without: &str) -> AgentBuilder {
+    let names = documented()
+        .into_iter()
+        .filter(|name| name != without)
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()));
+    let set = format!("-all{}", names.collect::<String>());
+    agent.through(["setpriv", "--bounding-set", &set])
+}
+
+/// The names of the capabilities that each thread can use, by the thread's name.
+fn held_by_threads(agent: &Agent) -> BTreeMap<String, BTreeSet<String>> {
+    let tasks = format!("/proc/{}/task", agent.id());
+    fs::read_dir(tasks)
+        .unwrap()
+        .map(|task| {
+            let id = task.unwrap().file_name().into_string().unwrap();
+            let thread = Process::new(id.parse().unwrap()).unwrap();
+            let status = thread.status().unwrap();
+            assert_eq!(status.capeff, status.capprm, "{}", status.name);
+            (status.name, names(status.capeff))
+        })
+        .collect()
+}
+
+/// By their numbers in linux/capability.h.
+fn names(set: u64) -> BTreeSet<String> {
+    let known = [
+        (2, "CAP_DAC_READ_SEARCH"),
+        (10, "CAP_NET_BIND_SERVICE"),
+        (12, "CAP_NET_ADMIN"),
+        (19, "CAP_SYS_PTRACE"),
+        (21, "CAP_SYS_ADMIN"),
+        (39, "CAP_BPF"),
+    ];
+    let unknown = known.iter().fold(set, |rest, (bit, _)| rest & !(1 << bit));
+    assert_eq!(unknown, 0, "undocumented capabilities: {unknown:x}");
+    let held = known.iter().filter(|(bit, _)| set & 1 << bit != 0);
+    held.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+/// Kubelet's folder with the token of a pod of `kube-system/driver`, which belongs to the user that it runs as.
+struct Delegate {
+    kubelet: tempfile::TempDir,
+    jwks: Jwks,
+    uid: String,
+}
+
+impl Delegate {
+    /// The stand-in then gives the other pods a role.
+    fn mount(eks_auth: &EksAuth) -> Self {
+        eks_auth.associate("default", "default", "default-role");
+        let (kubelet, uid) = (tempfile::tempdir().unwrap(), new_uid());
+        let pod = BoundObject {
+            name: "driver".to_owned(),
+            uid: uid.clone(),
+        };
+        let claims = Claims::new("kube-system", "driver", pod).audience("kubernetes");
+        let volume = format!("pods/{uid}/volumes/kubernetes.io~projected/api/..data");
+        let data = kubelet.path().join(volume);
+        fs::create_dir_all(&data).unwrap();
+        let token = data.join("token");
+        fs::write(&token, Issuer::cluster().sign(&claims)).unwrap();
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&token, Some(1000), Some(1000)).unwrap();
+        let jwks = Jwks::start(&Issuer::cluster());
+        Self { kubelet, jwks, uid }
+    }
+
+    fn allow(&self, agent: AgentBuilder) -> AgentBuilder {
+        agent
+            .set("--delegate", "kube-system/driver")
+            .set("--kubelet-root", &self.kubelet.path().display().to_string())
+            .set("--jwks-url", &self.jwks.url())
+    }
+
+    fn start(&self, node: &Node) -> Pod {
+        node.pod("driver").uid(&self.uid).start()
+    }
+}
+
+#[test]
+fn the_documented_capabilities_are_enough() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let delegate = Delegate::mount(&eks_auth);
+    let agent = Agent::on(&node, &eks_auth).set("--datapath", "auto").args([
+        "--bind-hosts",
+        "127.0.0.80",
+        "--port",
+        "80",
+    ]);
+    let agent = confined(delegate.allow(agent), "none of them").start();
+    let victim = node.pod("victim").start();
+    wait_served(&victim, []);
+    let driver = delegate.start(&node);
+    until("the driver is known as a delegate", || {
+        let stolen = driver.run(["get", "--token", &victim.token()]);
+        stolen["status"] == 200
+    });
+    until("the node path listens", || {
+        agent.metrics().sum("podcreds_paths", &[("path", "node")]) == 1.0
+    });
+}
+
+#[test]
+fn each_documented_capability_is_needed() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    for name in documented() {
+        if name == "CAP_DAC_READ_SEARCH" {
+            continue;
+        }
+        let agent = match name.as_str() {
+            "CAP_NET_BIND_SERVICE" => Agent::on_loopback(&eks_auth)
+                .set("--bind-hosts", "127.0.0.81")
+                .set("--port", "80"),
+            _ => Agent::on(&node, &eks_auth),
+        };
+        let mut agent = confined(agent, &name).spawn();
+        let status = agent.wait_exit();
+        let lines = agent.logs().to_the_end();
+        let said: String = lines.into_iter().map(|line| line.raw).collect();
+        assert_eq!(status.code(), NO_PERMISSION, "without {name}: {said}");
+        assert!(said.contains(&name), "without {name}: {said}");
+    }
+}
+
+/// The token is another user's, so that being root does not help.
+#[test]
+fn without_dac_read_search_a_delegate_stays_unknown() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let delegate = Delegate::mount(&eks_auth);
+    let agent = delegate.allow(Agent::on(&node, &eks_auth));
+    let agent = confined(agent, "CAP_DAC_READ_SEARCH").start();
+    let victim = node.pod("victim").start();
+    wait_served(&victim, []);
+    let driver = delegate.start(&node);
+    wait_served(&driver, []);
+    let stolen = driver.run(["get", "--token", &victim.token()]);
+    assert_eq!(stolen["status"], 403, "{stolen}");
+    drop(agent);
+}
+
+#[test]
+fn each_thread_keeps_its_own_part() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let delegate = Delegate::mount(&eks_auth);
+    let agent = Agent::on(&node, &eks_auth).set("--datapath", "auto").args([
+        "--bind-hosts",
+        "127.0.0.82",
+        "--port",
+        "80",
+    ]);
+    let agent = delegate.allow(agent).start();
+    let mut threads = held_by_threads(&agent);
+    // The main thread has the program's name.
+    let serving = threads.remove("podcreds").expect("the main thread");
+    let rows = table("## What each thread keeps");
+    let expected = |thread: &str| {
+        let row = rows.iter().find(|(name, _)| name.contains(thread));
+        &row.expect("a row of the table").1
+    };
+    assert_eq!(&serving, expected("serving"));
+    assert!(threads.contains_key("control") && threads.contains_key("datapath"));
+    for (thread, held) in &threads {
+        assert_eq!(held, expected(thread), "{thread}");
+    }
+}
+
+#[test]
+fn it_forbids_itself_what_it_never_needs() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let agent = Agent::on(&node, &eks_auth).start();
+    let status = Process::new(agent.id().cast_signed()).and_then(|process| process.status());
+    let status = status.unwrap();
+    assert_eq!(status.nonewprivs, Some(1));
+    assert_eq!(status.seccomp, Some(2));
+    assert_eq!(
+        names(status.capinh).len() + names(status.capamb.unwrap()).len(),
+        0
+    );
+}
