@@ -1,6 +1,8 @@
 //! Developer commands. Each first sets up what it needs, so any of them works on a fresh machine.
 
+mod architecture;
 mod cluster;
+mod image;
 mod run;
 mod setup;
 mod tasks;
@@ -11,6 +13,8 @@ mod workspace;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use architecture::Architecture;
 
 /// Builds, tests and shows podcreds.
 #[derive(Parser)]
@@ -29,7 +33,12 @@ enum Command {
         /// Optimise, as for a node.
         #[arg(long)]
         release: bool,
+        /// Link it statically, for this architecture; may be given more than once.
+        #[arg(long = "arch", value_enum, value_name = "ARCH")]
+        architectures: Vec<Architecture>,
     },
+    /// Write a container image with the agent as an OCI archive, without a daemon or a registry.
+    Image(image::Options),
     /// Run all tests. As root the tests on the real kernel run too.
     Test {
         /// What is passed on to `cargo test`, such as `-p podcreds` or the name of a test.
@@ -80,7 +89,11 @@ struct Demo {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::everything(),
-        Command::Build { release } => tasks::build(release),
+        Command::Build {
+            release,
+            architectures,
+        } => tasks::build(release, &architectures),
+        Command::Image(options) => image::image(options),
         Command::Test { args } => tasks::test(&args),
         Command::Lint => tasks::lint(),
         Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),

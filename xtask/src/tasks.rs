@@ -5,9 +5,10 @@ use std::env;
 use anyhow::Result;
 
 use crate::{
+    architecture::Architecture,
     run::{run, step},
     setup, workspace,
-    workspace::{built, cargo},
+    workspace::{built, cargo, profile},
 };
 
 /// The eBPF crate builds for another machine; `agent/build.rs` builds it from within.
@@ -27,9 +28,40 @@ const EBPF_TARGET: [&str; 6] = [
     "--locked",
 ];
 
-pub(crate) fn build(release: bool) -> Result<()> {
+/// Builds the agent, for this machine or statically for others.
+pub(crate) fn build(release: bool, architectures: &[Architecture]) -> Result<()> {
+    if !architectures.is_empty() {
+        setup::for_static_build(architectures)?;
+        return build_static(architectures, release);
+    }
     setup::for_build()?;
     build_packages(&["podcreds"], release)
+}
+
+/// Builds agents that run on any Linux of these architectures, such as in an image without files.
+pub(crate) fn build_static(architectures: &[Architecture], release: bool) -> Result<()> {
+    for architecture in architectures {
+        let title = format!(
+            "Building podcreds, static for {} ({})",
+            architecture.name(),
+            profile(release)
+        );
+        step(&title, || {
+            let mut cargo = cargo();
+            setup::cross::configure(&mut cargo, *architecture);
+            cargo
+                .args(["build", "--locked", "--package", "podcreds", "--target"])
+                .arg(architecture.target());
+            if release {
+                // Nodes carry no debugger's data. The names of functions stay, for backtraces.
+                cargo
+                    .arg("--release")
+                    .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+            }
+            run(&mut cargo)
+        })?;
+    }
+    Ok(())
 }
 
 pub(crate) fn test(args: &[String]) -> Result<()> {
@@ -115,8 +147,8 @@ pub(crate) fn load(args: &[String]) -> Result<()> {
     run(&mut load)
 }
 
-fn build_packages(packages: &[&str], release: bool) -> Result<()> {
-    let kind = if release { "release" } else { "debug" };
+pub(crate) fn build_packages(packages: &[&str], release: bool) -> Result<()> {
+    let kind = profile(release);
     step(
         &format!("Building {} ({kind})", packages.join(", ")),
         || {

@@ -31,19 +31,31 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// A program that this workspace has built. xtask itself is built into the same target folder.
+/// Where cargo builds to, which is where xtask itself is.
+///
+/// # Errors
+///
+/// When the path of the running xtask is unknown.
+pub(crate) fn target() -> Result<PathBuf> {
+    let xtask = env::current_exe().context("cannot tell where xtask itself is")?;
+    let target = xtask.ancestors().nth(2);
+    Ok(target
+        .context("xtask runs outside a target folder")?
+        .to_owned())
+}
+
+/// A program that this workspace has built.
 ///
 /// # Errors
 ///
 /// When the path of the running xtask is unknown.
 pub(crate) fn built(name: &str, release: bool) -> Result<Command> {
-    let xtask = env::current_exe().context("cannot tell where xtask itself is")?;
-    let target = xtask
-        .ancestors()
-        .nth(2)
-        .context("xtask runs outside a target folder")?;
-    let profile = if release { "release" } else { "debug" };
-    let mut command = Command::new(target.join(profile).join(name));
+    let mut command = Command::new(target()?.join(profile(release)).join(name));
     command.current_dir(root());
     Ok(command)
+}
+
+/// The folder of what is built in one way or the other.
+pub(crate) fn profile(release: bool) -> &'static str {
+    if release { "release" } else { "debug" }
 }

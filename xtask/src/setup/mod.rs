@@ -5,6 +5,7 @@
 //! only compilers and their libraries come from the distribution.
 
 mod apt;
+pub(crate) mod cross;
 mod js;
 mod kubernetes;
 mod nginx;
@@ -17,6 +18,8 @@ pub(crate) use nginx::nginx;
 
 use apt::Wanted;
 
+use crate::architecture::Architecture;
+
 /// `unshare`, with which tests make namespaces that are no pod's.
 const NAMESPACES: Wanted<'_> = Wanted::command("unshare", "util-linux");
 /// `ip`, with which simulated pods bring their network up.
@@ -27,7 +30,8 @@ pub(crate) fn everything() -> Result<()> {
     for_lint()?;
     for_demo()?;
     for_load()?;
-    eprintln!("Everything is in place: cargo xtask build | test | lint | demo | load");
+    for_image(&Architecture::ALL)?;
+    eprintln!("Everything is in place: cargo xtask build | test | lint | demo | load | image");
     Ok(())
 }
 
@@ -36,11 +40,22 @@ pub(crate) fn for_build() -> Result<()> {
     rust::bpf_linker()
 }
 
+/// For static binaries of these architectures.
+pub(crate) fn for_static_build(architectures: &[Architecture]) -> Result<()> {
+    for_build()?;
+    cross::install(architectures)
+}
+
+pub(crate) fn for_image(architectures: &[Architecture]) -> Result<()> {
+    for_static_build(architectures)?;
+    rust::cargo_cyclonedx()
+}
+
 pub(crate) fn for_test() -> Result<()> {
     for_build()?;
     apt::install("simulated pods", &[NAMESPACES, IPROUTE])?;
     // The tests of SDKs that are missing are skipped and say so, or fail in CI.
-    for installed in [python::install(), js::install()] {
+    for installed in [python::CLIENTS.install(), js::install()] {
         if let Err(error) = installed {
             eprintln!("    {error:#}");
         }
@@ -56,7 +71,7 @@ pub(crate) fn for_lint() -> Result<()> {
 pub(crate) fn for_demo() -> Result<()> {
     for_test()?;
     // Without boto3 and the AWS CLI it would show nothing.
-    python::install()
+    python::CLIENTS.install()
 }
 
 pub(crate) fn for_cluster() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Unmodified AWS clients for tests and demo: boto3 and the AWS CLI, in a Python of their own.
+//! Programs and libraries from PyPI, each set in a Python of its own.
 
 use std::{
     fs,
@@ -14,39 +14,50 @@ use crate::{
     workspace::{root, tools},
 };
 
-/// Exact versions, so that tests and demo show the same everywhere.
-const REQUIREMENTS: &str = "xtask/python/requirements.txt";
-
-/// The private environment: `bin/python` has boto3, `bin/aws` is the AWS CLI.
-fn venv() -> PathBuf {
-    tools().join("venv")
+/// A private environment in `target/tools`.
+pub(super) struct Environment {
+    /// What is in it, for people.
+    pub(super) what: &'static str,
+    /// Exact versions, so that everybody has the same.
+    pub(super) requirements: &'static str,
+    /// Its folder in `target/tools`.
+    pub(super) folder: &'static str,
 }
 
-pub(super) fn install() -> Result<()> {
-    let wanted = fs::read_to_string(root().join(REQUIREMENTS))
-        .with_context(|| format!("cannot read {REQUIREMENTS}"))?;
-    // Written last, so it is there only when all the rest is.
-    let installed = venv().join("installed.txt");
-    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(());
-    }
-    if !has_venv() {
-        // Debian ships the venv module without the pip that it puts into new environments.
-        apt::install(
-            "boto3 and the AWS CLI",
-            &[
-                Wanted::command("python3", "python3"),
-                Wanted::package("python3-venv"),
-            ],
-        )?;
-    }
-    step(
-        "Installing boto3 and the AWS CLI into target/tools/venv",
-        || {
+/// Unmodified AWS clients for tests and demo: `bin/python` has boto3, `bin/aws` is the AWS CLI.
+pub(super) const CLIENTS: Environment = Environment {
+    what: "boto3 and the AWS CLI",
+    requirements: "xtask/python/requirements.txt",
+    folder: "venv",
+};
+
+impl Environment {
+    /// Installs it, unless just these versions are there.
+    pub(super) fn install(&self) -> Result<()> {
+        let requirements = self.requirements;
+        let wanted = fs::read_to_string(root().join(requirements))
+            .with_context(|| format!("cannot read {requirements}"))?;
+        // Written last, so it is there only when all the rest is.
+        let installed = self.path().join("installed.txt");
+        if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
+            return Ok(());
+        }
+        if !has_venv() {
+            // Debian ships the venv module without the pip that it puts into new environments.
+            apt::install(
+                self.what,
+                &[
+                    Wanted::command("python3", "python3"),
+                    Wanted::package("python3-venv"),
+                ],
+            )?;
+        }
+        let title = format!("Installing {} into target/tools/{}", self.what, self.folder);
+        step(&title, || {
             run(Command::new("python3")
                 .args(["-m", "venv", "--clear"])
-                .arg(venv()))?;
-            run(Command::new(venv().join("bin/python"))
+                .arg(self.path()))?;
+            run(Command::new(self.path().join("bin/python"))
                 .current_dir(root())
                 .args([
                     "-m",
@@ -55,10 +66,14 @@ pub(super) fn install() -> Result<()> {
                     "--quiet",
                     "--disable-pip-version-check",
                 ])
-                .args(["--requirement", REQUIREMENTS]))?;
+                .args(["--requirement", requirements]))?;
             record(&installed, &wanted)
-        },
-    )
+        })
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        tools().join(self.folder)
+    }
 }
 
 fn has_venv() -> bool {

@@ -18,6 +18,8 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 /// Checks licences, duplicates and sources of dependencies.
 const CARGO_DENY: &str = "0.20.2";
+/// Lists what a program is built from.
+const CARGO_CYCLONEDX: &str = "0.5.9";
 
 /// Completes the pinned toolchain: it is there, or xtask would not run, but its components may not be.
 pub(super) fn toolchain() -> Result<()> {
@@ -65,6 +67,17 @@ pub(super) fn cargo_deny() -> Result<()> {
     step(
         &format!("Building cargo-deny {CARGO_DENY} (two minutes)"),
         || run(&mut cargo_install("cargo-deny", CARGO_DENY)),
+    )
+}
+
+/// Builds cargo-cyclonedx, unless it is there.
+pub(super) fn cargo_cyclonedx() -> Result<()> {
+    if is_there("cargo-cyclonedx", CARGO_CYCLONEDX) {
+        return Ok(());
+    }
+    step(
+        &format!("Building cargo-cyclonedx {CARGO_CYCLONEDX} (a minute)"),
+        || run(&mut cargo_install("cargo-cyclonedx", CARGO_CYCLONEDX)),
     )
 }
 
@@ -154,7 +167,7 @@ fn llvm_of_the_system(llvm: u32) -> Option<PathBuf> {
     })
 }
 
-fn rustc() -> Command {
+pub(super) fn rustc() -> Command {
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.current_dir(root());
     rustc
