@@ -73,6 +73,14 @@ pub enum Command {
     /// Exit codes: 0 when the IPv4 address is ready, 69 when the kernel has no dummy links or refuses
     /// something else, 77 without CAP_NET_ADMIN.
     Initialize,
+
+    /// Ask a running agent how it is.
+    ///
+    /// For kubelet's exec probes: where two agents share the node's ports, these do not tell which of them
+    /// answers. Prints the answer.
+    ///
+    /// Exit codes: 0 for yes, 1 for no, 64 for a wrong command line.
+    Probe(ProbeArgs),
 }
 
 /// `podcreds server`
@@ -179,6 +187,13 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 2703, value_name = "PORT")]
     pub probe_port: u16,
 
+    /// Socket to serve /healthz and /readyz on as well, for `podcreds probe`
+    ///
+    /// While two agents overlap in an update, the port still is the older one's. This socket always is this
+    /// agent's own. One that a process has left behind is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub probe_socket: Option<PathBuf>,
+
     /// Folder in which an agent hands its credentials over to the one that replaces it, through a socket that
     /// only root can reach; none: every agent starts without any [default: /run/podcreds]
     ///
@@ -190,6 +205,18 @@ pub struct ServerArgs {
     /// How long to finish what is in flight after SIGTERM
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_grace_period: Duration,
+}
+
+/// `podcreds probe`
+#[derive(Args, Clone, Debug)]
+pub struct ProbeArgs {
+    /// What to ask: whether it serves pods (/readyz), or whether it is alive (/healthz)
+    #[arg(default_value = "/readyz", value_name = "PATH")]
+    pub path: String,
+
+    /// The socket that was given to the agent as --probe-socket
+    #[arg(long, value_name = "FILE")]
+    pub socket: PathBuf,
 }
 
 /// How pods reach the agent.

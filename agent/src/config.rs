@@ -39,6 +39,8 @@ pub struct Config {
     pub metrics_port: u16,
     /// Where kubelet's probes are answered, on localhost.
     pub probe_port: u16,
+    /// And the socket, if any.
+    pub probe_socket: Option<PathBuf>,
     /// Where agents hand over to each other, if they do.
     pub handover: Option<handover::Config>,
     /// How long to finish what is in flight.
@@ -101,6 +103,7 @@ impl TryFrom<ServerArgs> for Config {
             metrics_address: args.metrics_address,
             metrics_port: args.metrics_port,
             probe_port: args.probe_port,
+            probe_socket: args.probe_socket,
             handover: handover(args.handover_dir),
             grace_period: args.shutdown_grace_period,
         })

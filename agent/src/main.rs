@@ -1,15 +1,20 @@
 //! The podcreds binary: reads the command line, and turns the outcome into an exit code.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use podcreds::{
     app::{self, AppError},
-    cli::{Cli, Command, ServerArgs},
+    cli::{Cli, Command, ProbeArgs, ServerArgs},
     config::Config,
     datapath::DatapathError,
     initialize::{self, InitializeError},
     ops::{
+        ask::ask,
         hardening, privileges, seccomp,
         telemetry::{self, LogFormat, Verbosity},
     },
@@ -17,6 +22,7 @@ use podcreds::{
 };
 
 const CUT_OFF: u8 = 1;
+const REFUSED: u8 = 1;
 // From sysexits.h, which scripts and service managers know.
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
@@ -39,6 +45,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Server(args) => server(*args, format, verbosity),
         Command::Initialize => initialize(format, verbosity),
+        Command::Probe(args) => probe(&args),
     }
 }
 
@@ -79,11 +86,26 @@ fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode
     }
 }
 
+fn probe(args: &ProbeArgs) -> ExitCode {
+    match ask(&args.socket, &args.path) {
+        Ok(answer) => {
+            // Nothing can be done about a kubelet that does not listen.
+            let _printed = io::stdout().write_all(answer.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("podcreds: {why}");
+            REFUSED.into()
+        }
+    }
+}
+
 fn exit_code(error: &AppError) -> u8 {
     match error {
-        AppError::Bind(_) | AppError::Handover(_) | AppError::Upstream(SetupError::NoRegion) => {
-            USAGE
-        }
+        AppError::Bind(_)
+        | AppError::Socket(_)
+        | AppError::Handover(_)
+        | AppError::Upstream(SetupError::NoRegion) => USAGE,
         AppError::Datapath(error)
         | AppError::Ebpf(error)
         | AppError::NoPath { ebpf: error, .. } => match error {

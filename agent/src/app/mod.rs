@@ -18,10 +18,11 @@ use crate::{
     handover::{self, Handover, HandoverError, Seat},
     identity::{self, Identity},
     ops::{
-        http::BindError,
         metrics::register_process,
         probes::Readiness,
         shutdown::{Ending, Signals, within},
+        socket::SocketError,
+        turn::BindError,
     },
     server::{self, Server},
     upstream::{self, EksAuth, SetupError},
@@ -53,6 +54,9 @@ pub enum AppError {
     /// An address for metrics or probes.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The socket for probes.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// What the agent needs to call EKS Auth.
     #[error(transparent)]
     Upstream(#[from] SetupError),

@@ -3,19 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use prometheus::Registry;
-use tokio::runtime::Runtime;
+use tokio::{net::TcpListener, runtime::Runtime};
 
 use super::AppError;
 use crate::{
     config::Config,
     ops::{
-        http::{self, BindError},
         metrics::serve_metrics,
         probes::{Readiness, serve_probes},
+        socket,
+        turn::{self, Turn},
     },
 };
 
-/// Serves metrics and probes on the control runtime.
+/// Serves metrics and probes on the control runtime: at once on the socket, and on the ports when it is
+/// this agent's turn.
 pub(super) fn serve(
     config: &Config,
     control: &Runtime,
@@ -23,21 +25,46 @@ pub(super) fn serve(
     registry: &Registry,
     readiness: &Readiness,
 ) -> Result<(), AppError> {
-    let (metrics, probes) = control.block_on(async {
-        let metrics = http::bind(
-            config.metrics_address,
-            config.metrics_port,
-            "--metrics-port or --metrics-address",
-        );
-        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let probes = http::bind(localhost, config.probe_port, "--probe-port");
-        Ok::<_, BindError>((metrics.await?, probes.await?))
-    })?;
-    control.spawn(serve_metrics(metrics, registry.clone()));
-    control.spawn(serve_probes(
-        probes,
-        readiness.clone(),
-        serving.handle().clone(),
-    ));
+    let _reactor = control.enter();
+    let metrics = turn::bind(
+        config.metrics_address,
+        config.metrics_port,
+        "--metrics-port or --metrics-address",
+    )?;
+    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let probes = turn::bind(localhost, config.probe_port, "--probe-port")?;
+
+    let registry = registry.clone();
+    control.spawn(async move {
+        if let Some(listener) = listen(metrics, "metrics").await {
+            serve_metrics(listener, registry).await;
+        }
+    });
+    let (ready, handle) = (readiness.clone(), serving.handle().clone());
+    if let Some(path) = &config.probe_socket {
+        let listener = socket::bind(path, "--probe-socket")?;
+        control.spawn(serve_probes(listener, ready.clone(), handle.clone()));
+    }
+    control.spawn(async move {
+        if let Some(listener) = listen(probes, "probe").await {
+            serve_probes(listener, ready, handle).await;
+        }
+    });
     Ok(())
+}
+
+/// Listens when it is this agent's turn.
+async fn listen(turn: Turn, what: &str) -> Option<TcpListener> {
+    match turn.listen().await {
+        Ok(listener) => {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "{what} server listening");
+            }
+            Some(listener)
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot listen: there will be no {what} server");
+            None
+        }
+    }
 }

@@ -8,10 +8,9 @@ use http_body_util::Full;
 use prometheus::{
     IntGauge, Opts, Registry, TEXT_FORMAT, TextEncoder, process_collector::ProcessCollector,
 };
-use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::http::{not_found, serve, text, typed};
+use super::http::{Listen, not_found, serve, text, typed};
 
 /// Registers what is true of the process as a whole: `process_*` and `podcreds_build_info`.
 ///
@@ -33,10 +32,7 @@ pub fn register_process(
 }
 
 /// Serves `/metrics` for as long as it is polled.
-pub async fn serve_metrics(listener: TcpListener, registry: Registry) -> Infallible {
-    if let Ok(address) = listener.local_addr() {
-        info!(%address, "metrics server listening");
-    }
+pub async fn serve_metrics(listener: impl Listen, registry: Registry) -> Infallible {
     serve(listener, move |path| {
         let answer = match path.as_str() {
             "/metrics" => exposition(&registry),
@@ -61,16 +57,16 @@ fn exposition(registry: &Registry) -> Response<Full<Bytes>> {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use tokio::net::TcpListener;
+
     use super::*;
-    use crate::ops::http::{bind, tests::fetch};
+    use crate::ops::http::tests::fetch;
 
     #[tokio::test]
     async fn the_registry_is_served_as_text() {
         let registry = Registry::new();
         register_process(&registry, "1.2.3", "abcdef0").unwrap();
-        let listener = bind(Ipv4Addr::LOCALHOST.into(), 0, "--metrics-port")
-            .await
-            .unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve_metrics(listener, registry));
 

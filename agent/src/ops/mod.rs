@@ -1,6 +1,7 @@
 //! What every long-running program on a node needs, and no stage of a request does: logs, probes,
 //! metrics for Prometheus, an orderly end, and limits that the process puts on itself.
 
+pub mod ask;
 pub mod hardening;
 pub mod http;
 pub mod metrics;
@@ -8,4 +9,6 @@ pub mod privileges;
 pub mod probes;
 pub mod seccomp;
 pub mod shutdown;
+pub mod socket;
 pub mod telemetry;
+pub mod turn;

@@ -9,10 +9,9 @@ use std::{
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use tokio::{net::TcpListener, runtime::Handle, time::timeout};
-use tracing::info;
+use tokio::{runtime::Handle, time::timeout};
 
-use super::http::{not_found, serve, text};
+use super::http::{Listen, not_found, serve, text};
 
 /// How long the serving runtime may take to run an empty task. Pods' SDKs give up after 1 to 2 s.
 const STALL: Duration = Duration::from_secs(2);
@@ -98,13 +97,10 @@ impl Gate {
 /// what `/healthz` is there to notice. To the pods it is worse than a dead one, because the kernel
 /// still sends them there.
 pub async fn serve_probes(
-    listener: TcpListener,
+    listener: impl Listen,
     readiness: Readiness,
     serving: Handle,
 ) -> Infallible {
-    if let Ok(address) = listener.local_addr() {
-        info!(%address, "probe server listening");
-    }
     serve(listener, move |path| {
         let (readiness, serving) = (readiness.clone(), serving.clone());
         async move {
@@ -145,15 +141,17 @@ fn verdict(check: Result<Vec<String>, String>) -> Response<Full<Bytes>> {
 mod tests {
     use std::{net::Ipv4Addr, net::SocketAddr, sync::mpsc};
 
-    use tokio::{runtime::Builder, sync::oneshot};
+    use tokio::{
+        net::{TcpListener, UnixListener},
+        runtime::Builder,
+        sync::oneshot,
+    };
 
     use super::*;
-    use crate::ops::http::{bind, tests::fetch};
+    use crate::ops::{ask::ask, http::tests::fetch};
 
     async fn probes(readiness: Readiness, serving: Handle) -> SocketAddr {
-        let listener = bind(Ipv4Addr::LOCALHOST.into(), 0, "--probe-port")
-            .await
-            .unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve_probes(listener, readiness, serving));
         address
@@ -219,5 +217,29 @@ mod tests {
         thread.join().unwrap().unwrap();
         let answer = fetch(address, "GET", "/healthz").await;
         assert!(answer.contains("the serving runtime has ended"), "{answer}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_asks_through_the_socket_gets_a_yes_or_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let refused = ask(&socket, "/readyz").unwrap_err();
+        assert!(refused.contains("agent.sock"), "{refused}");
+
+        let readiness = Readiness::new();
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(serve_probes(listener, readiness.clone(), Handle::current()));
+        let ask = |path: &'static str| {
+            let socket = socket.clone();
+            tokio::task::spawn_blocking(move || ask(&socket, path))
+        };
+        readiness.remark("half of it");
+        assert_eq!(ask("/readyz").await.unwrap().unwrap(), "ok\nhalf of it\n");
+        let gate = readiness.gate("the datapath");
+        let waiting = "waiting for the datapath".to_owned();
+        assert_eq!(ask("/readyz").await.unwrap(), Err(waiting));
+        assert_eq!(ask("/healthz").await.unwrap().unwrap(), "ok\n");
+        gate.open();
+        assert!(ask("/readyz").await.unwrap().is_ok());
     }
 }

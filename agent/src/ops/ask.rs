@@ -1,0 +1,41 @@
+//! `podcreds probe`: asks a running agent how it is, through the socket that it alone serves.
+//!
+//! Where two agents share a node's network, a port does not tell which of them answers.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+/// The agent answers `/healthz` within two seconds, or not at all.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// More than any answer has.
+const LONGEST_ANSWER: u64 = 64 * 1024;
+
+/// Asks for `path`, and returns the answer's text.
+///
+/// # Errors
+///
+/// The answer's text when it says no, or why there is none.
+pub fn ask(socket: &Path, path: &str) -> Result<String, String> {
+    let answer = fetch(socket, path)
+        .map_err(|error| format!("no answer from {}: {error}", socket.display()))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if head.split(' ').nth(1) == Some("200") {
+        Ok(body.to_owned())
+    } else {
+        Err(body.trim_end().to_owned())
+    }
+}
+
+fn fetch(socket: &Path, path: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(LONGEST_ANSWER).read_to_string(&mut answer)?;
+    Ok(answer)
+}
