@@ -94,6 +94,14 @@ pub struct ServerArgs {
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
 
+    /// Sign with the credentials in the shared credentials file, and read them again whenever it changes
+    ///
+    /// For EKS hybrid nodes, where a service of the host replaces them. The file is the one that
+    /// AWS_SHARED_CREDENTIALS_FILE names, or ~/.aws/credentials, and the profile is AWS_PROFILE's or default.
+    /// While the file cannot be read, the last credentials are used.
+    #[arg(long)]
+    pub rotate_credentials: bool,
+
     /// What to do when the kernel, the listener and the token do not name the same pod
     #[arg(long, value_enum, default_value_t = identity::Mode::Enforce, value_name = "MODE")]
     pub identity: identity::Mode,
@@ -247,3 +255,6 @@ fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
         Err(_) => humantime::parse_duration(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,6 +81,10 @@ impl TryFrom<ServerArgs> for Config {
             });
         }
         let mut upstream = upstream::Config::new(cluster_name(args.cluster_name)?);
+        upstream.rotating_file = match args.rotate_credentials {
+            true => Some(shared_credentials_file()?),
+            false => None,
+        };
         upstream.endpoint = args
             .endpoint
             .map(|url| http_url("endpoint", url))
@@ -129,6 +133,17 @@ fn handover(dir: Option<PathBuf>) -> Option<handover::Config> {
     let is_named = dir.is_some();
     let dir = dir.unwrap_or_else(|| HANDOVER_DIR.into());
     (dir.as_os_str() != "none").then_some(handover::Config { dir, is_named })
+}
+
+/// Where the AWS SDKs look for shared credentials.
+fn shared_credentials_file() -> Result<PathBuf, ConfigError> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let home = || Some(PathBuf::from(variable("HOME")?).join(".aws/credentials"));
+    let file = variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
+    file.or_else(home).ok_or_else(|| ConfigError {
+        flag: "rotate-credentials",
+        reason: "no file to read: set AWS_SHARED_CREDENTIALS_FILE".to_owned(),
+    })
 }
 
 /// EKS's own rule for the names of clusters.

@@ -1,13 +1,16 @@
 //! EKS Auth through the AWS SDK.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
 
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, SdkConfig, identity::IdentityCache};
 use aws_sdk_eksauth::{Client, config::retry::RetryConfig, config::timeout::TimeoutConfig};
 use aws_types::app_name::AppName;
 use futures_util::future::BoxFuture;
 
-use super::{AssumeRole, Metrics, UpstreamError, answer, failure};
+use super::{AssumeRole, Metrics, UpstreamError, answer, failure, http, rotating::RotatingFile};
 use crate::types::{Credentials, Token};
 
 /// How this node tells EKS Auth from other clients.
@@ -20,6 +23,8 @@ pub struct Config {
     pub cluster_name: String,
     /// A URL in place of the region's EKS Auth endpoint.
     pub endpoint: Option<String>,
+    /// The node's shared credentials file, where something replaces its content.
+    pub rotating_file: Option<PathBuf>,
     /// The longest that a TCP and TLS handshake may take.
     pub connect_timeout: Duration,
     /// The longest that EKS Auth may take to answer, once the call is signed and sent.
@@ -35,6 +40,7 @@ impl Config {
         Self {
             cluster_name: cluster_name.into(),
             endpoint: None,
+            rotating_file: None,
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(10),
@@ -69,7 +75,14 @@ impl EksAuth {
     ///
     /// [`SetupError::NoRegion`]
     pub async fn new(config: Config, metrics: Metrics) -> Result<Self, SetupError> {
-        let environment = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let mut loader =
+            aws_config::defaults(BehaviorVersion::latest()).http_client(http::Client::default());
+        if let Some(file) = &config.rotating_file {
+            loader = loader
+                .credentials_provider(RotatingFile::new(file.clone()))
+                .identity_cache(IdentityCache::no_cache());
+        }
+        let environment = loader.load().await;
         Self::with_environment(&environment, config, metrics)
     }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use aws_smithy_http_client::{
     Connector,
-    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+    tls::{TlsContext, TrustStore},
 };
 use aws_smithy_runtime_api::client::{
     http::HttpConnector,
@@ -19,7 +19,7 @@ use rustls::{
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{FetchKeys, KeysError};
+use super::{FetchKeys, KeysError, http};
 
 /// Where kubelet puts what a pod needs to speak to the API server.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -82,10 +82,7 @@ impl KeyServer {
             .with_trust_store(trust)
             .build()
             .map_err(|error| failed("the certificates", &error))?;
-        Ok(Connector::builder()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .tls_context(tls)
-            .build())
+        Ok(http::connector(&self.url, tls))
     }
 
     fn request(&self) -> Result<HttpRequest, KeysError> {

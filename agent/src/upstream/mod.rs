@@ -9,9 +9,11 @@ use crate::types::{Credentials, Token};
 mod answer;
 mod eks_auth;
 mod failure;
+mod http;
 mod key_server;
 mod keys;
 mod metrics;
+mod rotating;
 
 pub use eks_auth::{Config, EksAuth, SetupError};
 pub use key_server::KeyServer;

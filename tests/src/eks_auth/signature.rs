@@ -140,7 +140,9 @@ fn sign_again(
         .iter()
         .filter_map(|name| header(request, name).map(|value| (*name, value)));
     let host = header(request, "host").unwrap_or_default();
-    let url = format!("http://{host}{}", request.uri());
+    // Who comes through a proxy sends the whole URI; what is signed is its path.
+    let path = request.uri().path_and_query();
+    let url = format!("http://{host}{}", path.map_or("/", |path| path.as_str()));
     let body = SignableBody::Bytes(request.body());
     let request = SignableRequest::new(request.method().as_str(), url, headers, body)?;
     Ok(sign(request, &params)?.signature().to_owned())

@@ -1,0 +1,154 @@
+use clap::{Command as ClapCommand, CommandFactory as _, Parser as _};
+
+use super::*;
+use crate::config::Config;
+
+/// A flag of AWS's eks-pod-identity-agent: its long name, its short one, and its default.
+type Official = (&'static str, Option<char>, Option<&'static str>);
+
+/// Every flag of its `server`, and what it is where nobody says.
+const OFFICIAL: [Official; 13] = [
+    ("cluster-name", Some('c'), None),
+    ("port", Some('p'), Some("80")),
+    ("probe-port", None, Some("2703")),
+    ("metrics-address", None, Some("0.0.0.0")),
+    ("metrics-port", None, Some("2705")),
+    (
+        "max-credential-retention-before-renewal",
+        None,
+        Some("3h0m0s"),
+    ),
+    ("max-cache-size", None, Some("2000")),
+    ("max-service-qps", None, Some("3")),
+    (
+        "bind-hosts",
+        Some('b'),
+        Some("169.254.170.23,[fd00:ec2::23]"),
+    ),
+    ("rotate-credentials", None, Some("false")),
+    ("endpoint", None, None),
+    ("verbosity", Some('v'), Some("info")),
+    ("help", Some('h'), None),
+];
+
+/// Flags that take any text: a file, or a folder.
+const FREE: [&str; 3] = ["cgroup-root", "handover-dir", "kubelet-root"];
+
+fn command() -> ClapCommand {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
+fn server() -> ClapCommand {
+    command().find_subcommand("server").unwrap().clone()
+}
+
+fn parse(arguments: &[&str]) -> Result<Cli, String> {
+    let all = ["podcreds", "server"].iter().chain(arguments);
+    Cli::try_parse_from(all).map_err(|error| error.to_string())
+}
+
+/// All that the server is told, as text.
+fn told(arguments: &[&str]) -> String {
+    let cli = parse(arguments).unwrap();
+    format!("{:?} {:?}", cli.command, cli.verbosity)
+}
+
+#[test]
+fn every_flag_of_the_official_agent_is_there_under_its_names() {
+    let server = server();
+    for (long, short, _) in OFFICIAL {
+        let flag = server
+            .get_arguments()
+            .find(|it| it.get_long() == Some(long));
+        let flag = flag.unwrap_or_else(|| panic!("there is no --{long}"));
+        assert_eq!(flag.get_short(), short, "--{long}");
+        assert!(flag.get_help().is_some(), "--{long} has no help");
+    }
+}
+
+/// To name a flag's official default must change nothing.
+#[test]
+fn every_flag_has_the_official_default() {
+    let untold = told(&["-c", "cluster"]);
+    for (long, short, default) in OFFICIAL {
+        let Some(default) = default.filter(|default| *default != "false") else {
+            continue;
+        };
+        let long = format!("--{long}={default}");
+        assert_eq!(
+            told(&["--cluster-name", "cluster", &long]),
+            untold,
+            "{long}"
+        );
+        if let Some(short) = short {
+            let short = format!("-{short}");
+            assert_eq!(told(&["-c", "cluster", &short, default]), untold, "{short}");
+        }
+    }
+    assert!(untold.contains("rotate_credentials: false"), "{untold}");
+    assert!(told(&["-c", "x", "--rotate-credentials"]).contains("rotate_credentials: true"));
+}
+
+#[test]
+fn values_are_understood_as_the_official_agent_writes_them() {
+    for level in ["panic", "error", "info", "trace"] {
+        parse(&["-c", "x", "-v", level]).unwrap();
+        Cli::try_parse_from(["podcreds", "-v", level, "server", "-c", "x"]).unwrap();
+    }
+    for time in ["0", "0s", "3h", "3h0m0s", "1h30m", "90m", "500ms"] {
+        let flag = format!("--max-credential-retention-before-renewal={time}");
+        parse(&["-c", "x", &flag]).unwrap();
+    }
+    let hosts = |arguments: &[&str]| {
+        let all = [&["-c", "x"], arguments].concat();
+        match parse(&all).unwrap().command {
+            Command::Server(args) => args.bind_hosts,
+            other => panic!("{other:?}"),
+        }
+    };
+    let both = hosts(&["-b", "127.0.0.1", "-b", "[::1]"]);
+    assert_eq!(both, hosts(&["--bind-hosts", "127.0.0.1,::1"]));
+}
+
+#[test]
+fn what_makes_no_sense_is_told_by_the_flags_name() {
+    let server = server();
+    let flags = server
+        .get_arguments()
+        .filter(|it| it.get_action().takes_values());
+    let names: Vec<_> = flags.filter_map(|flag| flag.get_long()).collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names.into_iter().filter(|name| !FREE.contains(name)) {
+        let flag = format!("--{name}");
+        let told = [&flag, "no such value"];
+        let all = match name {
+            "cluster-name" => told.to_vec(),
+            _ => [&["-c", "x"], &told[..]].concat(),
+        };
+        let error = match parse(&all).map(|cli| cli.command) {
+            Ok(Command::Server(args)) => Config::try_from(*args).unwrap_err().to_string(),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => error,
+        };
+        assert!(error.contains(&flag), "{flag}: {error}");
+        // And with no value at all.
+        let error = parse(&[&flag]).unwrap_err();
+        assert!(error.contains(&flag), "{flag}: {error}");
+    }
+    assert!(
+        parse(&["-c", "x", "--unknown"])
+            .unwrap_err()
+            .contains("--unknown")
+    );
+}
+
+#[test]
+fn the_help_is_whole() {
+    Cli::command().debug_assert();
+    let help = server().render_long_help().to_string();
+    for (long, _, _) in OFFICIAL {
+        assert!(help.contains(&format!("--{long}")), "{long}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The node's own credentials where something replaces them in a file, as on EKS hybrid nodes.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, Result, error::CredentialsError, future},
+};
+
+/// How long before they expire credentials count as old: a call may be on its way for a while.
+const EXPIRES_SOON: Duration = Duration::from_secs(60);
+
+/// The shared credentials file, which is read again whenever it has changed.
+///
+/// Every call to EKS Auth is signed with what the file holds at that time. When it cannot be read, because
+/// whatever writes it is not done, what it held last is still good.
+#[derive(Debug, Default)]
+pub(super) struct RotatingFile {
+    path: PathBuf,
+    last: Mutex<Option<Read>>,
+    failing: AtomicBool,
+}
+
+/// What was read, and from which file.
+#[derive(Clone, Debug)]
+struct Read {
+    version: Version,
+    credentials: Credentials,
+}
+
+/// What tells two contents of one path apart: device, inode, size, and when it was changed.
+type Version = (u64, u64, u64, i64, i64);
+
+impl RotatingFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            ..Self::default()
+        }
+    }
+
+    async fn load(&self) -> Result {
+        let version = self.version().map_err(|error| {
+            CredentialsError::provider_error(format!("{}: {error}", self.path.display()))
+        });
+        let last = self.last().clone();
+        if let (Ok(version), Some(last)) = (&version, &last)
+            && last.is_good(*version)
+        {
+            return Ok(last.credentials.clone());
+        }
+        let read = match version {
+            Ok(version) => self.read(version).await,
+            Err(error) => Err(error),
+        };
+        match (read, last) {
+            (Ok(read), _) => {
+                self.failing.store(false, Relaxed);
+                let credentials = read.credentials.clone();
+                *self.last() = Some(read);
+                Ok(credentials)
+            }
+            (Err(error), Some(last)) => {
+                if !self.failing.swap(true, Relaxed) {
+                    tracing::warn!(%error, "the node's credentials cannot be read; the last ones are used");
+                }
+                Ok(last.credentials)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn read(&self, version: Version) -> std::result::Result<Read, CredentialsError> {
+        // A provider reads its files once, so each time there is a new one.
+        let file = ProfileFileCredentialsProvider::builder().build();
+        let credentials = file.provide_credentials().await?;
+        tracing::info!(
+            access_key_id = credentials.access_key_id(),
+            "read the node's credentials"
+        );
+        Ok(Read {
+            version,
+            credentials,
+        })
+    }
+
+    fn version(&self) -> io::Result<Version> {
+        let file = fs::metadata(&self.path)?;
+        let changed = (file.mtime(), file.mtime_nsec());
+        Ok((file.dev(), file.ino(), file.size(), changed.0, changed.1))
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Read>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Read {
+    fn is_good(&self, version: Version) -> bool {
+        let ends = self.credentials.expiry();
+        self.version == version && ends.is_none_or(|end| end > SystemTime::now() + EXPIRES_SOON)
+    }
+}
+
+impl ProvideCredentials for RotatingFile {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.load())
+    }
+}
