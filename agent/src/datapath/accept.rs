@@ -1,6 +1,7 @@
 //! Accepts connections on the serving runtime, each with what the kernel knows of its caller.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -119,10 +120,11 @@ pub(super) async fn accept_until(
         }
     };
     loop {
-        // In this order: what is waiting is accepted before a stop is heard.
+        // In this order: what is waiting is accepted before a stop is heard. Polled by hand, since there are
+        // two such loops for each pod, and the future of `accept` is half of one's memory.
         let result = tokio::select! {
             biased;
-            result = listener.accept() => result,
+            result = poll_fn(|context| listener.poll_accept(context)) => result,
             _ = stop.changed() => return,
         };
         match result {
