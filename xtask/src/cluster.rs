@@ -8,7 +8,7 @@ use crate::{
     Cluster,
     run::run,
     setup,
-    tasks::{EVERYTHING_FOR_THE_HOST, build_tests},
+    tasks::{EVERYTHING_FOR_THE_HOST, TEST_THREADS, build_tests},
     workspace::{built, cargo},
 };
 
@@ -33,6 +33,9 @@ pub(crate) fn run_command(command: &Cluster) -> Result<()> {
 fn test(args: &[String]) -> Result<()> {
     prepare()?;
     let mut cluster = built("cluster", false)?;
+    if env::var_os("RUST_TEST_THREADS").is_none() {
+        cluster.env("RUST_TEST_THREADS", TEST_THREADS);
+    }
     // Inside of the node cargo finds everything built, and only starts the tests.
     cluster
         .arg("test")

@@ -16,7 +16,7 @@ pub(crate) const EVERYTHING_FOR_THE_HOST: [&str; 4] =
     ["--locked", "--workspace", "--exclude", "podcreds-ebpf"];
 
 /// How many tests run at once. Most of them wait, so that is more than there are processors.
-const TEST_THREADS: &str = "6";
+pub(crate) const TEST_THREADS: &str = "6";
 
 /// How the eBPF crate is compiled where it is not `agent/build.rs` that does it.
 const EBPF_TARGET: [&str; 6] = [

@@ -20,7 +20,10 @@ impl Machine {
     pub fn of(layout: &Layout) -> Self {
         let built = env::current_exe().ok().and_then(|own| profile(&own));
         let mut folders = vec!["/usr".into(), "/etc/ssl".into(), layout.tools()];
+        // On Debian, `java` is a link to a link in there.
+        folders.extend(Some(PathBuf::from("/etc/alternatives")).filter(|folder| folder.exists()));
         folders.extend(built);
+        folders.extend(java());
         folders.extend(python(&layout.tools()));
         Self { folders }
     }
@@ -50,6 +53,13 @@ fn profile(own: &Path) -> Option<PathBuf> {
         false => folder,
     };
     Some(profile.to_owned())
+}
+
+/// The settings of Debian's Java, without which it does not run.
+fn java() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/etc").into_iter().flatten().flatten();
+    let settings = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("java-"));
+    settings.map(|entry| entry.path()).collect()
 }
 
 /// The Python that the private environment was made with, where it is not the machine's.

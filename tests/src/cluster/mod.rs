@@ -42,5 +42,5 @@ pub use images::{BUSYBOX, MACHINE};
 pub use layout::Layout;
 pub use machine::Machine;
 pub use network::EKS_AUTH;
-pub use suite::{Cluster, Namespace};
+pub use suite::{Cluster, Namespace, Solitude, Visit};
 pub use workload::{Container, Pod, PodSpec};

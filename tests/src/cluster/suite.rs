@@ -1,13 +1,19 @@
 //! A cluster as tests see it, from inside of the node.
 
 use std::{
+    fs,
+    ops::Deref,
     process::{Command, Output},
     sync::{
-        LazyLock,
+        LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU32, Ordering},
     },
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -17,7 +23,42 @@ use super::{
     machine::Machine,
     workload::{Pod, PodSpec},
 };
-use crate::wait::until;
+use crate::{
+    agent::Metrics,
+    http::client,
+    wait::{DEADLINE, poll, until},
+};
+
+/// Tests that disturb the node keep all others out.
+static GATE: RwLock<()> = RwLock::new(());
+
+/// A test's stay in the cluster, beside other tests.
+pub struct Visit {
+    cluster: &'static Cluster,
+    _gate: RwLockReadGuard<'static, ()>,
+}
+
+/// A test's stay in the cluster, with no other test in it.
+pub struct Solitude {
+    cluster: &'static Cluster,
+    _gate: RwLockWriteGuard<'static, ()>,
+}
+
+impl Deref for Visit {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.cluster
+    }
+}
+
+impl Deref for Solitude {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.cluster
+    }
+}
 
 /// The cluster that this process is in.
 pub struct Cluster {
@@ -27,12 +68,36 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The one that `cargo xtask cluster test` has started, and runs the tests in.
+    /// For a test that disturbs no other. It is dropped after everything that the test has made.
     ///
     /// # Panics
     ///
-    /// When there is none.
-    pub fn here() -> &'static Self {
+    /// When this is no cluster.
+    pub fn visit() -> Visit {
+        Visit {
+            // A test that has failed is no reason for others to fail.
+            _gate: GATE.read().unwrap_or_else(PoisonError::into_inner),
+            cluster: Self::here(),
+        }
+    }
+
+    /// For a test that disturbs others, or counts what others would add to.
+    ///
+    /// # Panics
+    ///
+    /// When this is no cluster.
+    pub fn alone() -> Solitude {
+        let gate = GATE.write().unwrap_or_else(PoisonError::into_inner);
+        let cluster = Self::here();
+        cluster.wait_empty();
+        Solitude {
+            cluster,
+            _gate: gate,
+        }
+    }
+
+    /// The one that `cargo xtask cluster test` has started, and runs the tests in.
+    fn here() -> &'static Self {
         static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
             let layout = Layout::of_checkout().expect("the checkout");
             let api = Api::of(&layout);
@@ -47,6 +112,22 @@ impl Cluster {
             }
         });
         &CLUSTER
+    }
+
+    /// Waits until the pods of earlier tests are gone.
+    fn wait_empty(&self) {
+        const OTHERS: &str = "/api/v1/pods?fieldSelector=metadata.namespace!=kube-system";
+        let mut left = Value::Null;
+        let empty = poll(DEADLINE, || {
+            left = self.api.get(OTHERS).ok()?["items"].take();
+            left.as_array()?.is_empty().then_some(())
+        });
+        let names = left.as_array().into_iter().flatten();
+        let names: Vec<_> = names.map(|pod| &pod["metadata"]["name"]).collect();
+        assert!(
+            empty.is_some(),
+            "pods of earlier tests are still there: {names:?}"
+        );
     }
 
     /// The API server.
@@ -96,22 +177,48 @@ impl Cluster {
         String::from_utf8_lossy(&stdout).into_owned()
     }
 
+    /// The agent's metrics, now.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be had.
+    pub fn agent_metrics(&self) -> Metrics {
+        let address = ([127, 0, 0, 1], 2705).into();
+        let answer = client::get(address, "/metrics").expect("the agent's metrics");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        Metrics::parse(&answer.body)
+    }
+
+    /// Ends a component of the node without warning, and waits until the next one is there.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be ended, or none comes.
+    pub fn kill_component(&self, name: &str) {
+        let file = self.layout.component_pid(name);
+        let running = || {
+            let pid = fs::read_to_string(&file).expect("a component's process ID");
+            Pid::from_raw(pid.trim().parse().expect("a number"))
+        };
+        let old = running();
+        kill(old, Signal::SIGKILL).unwrap_or_else(|why| panic!("cannot end {name}: {why}"));
+        until(&format!("{name} is started anew"), || running() != old);
+    }
+
     /// A new namespace, which goes when it is dropped, with all that is in it.
     ///
     /// # Panics
     ///
     /// When the API server does not make it.
-    pub fn namespace(&'static self, purpose: &str) -> Namespace {
+    pub fn namespace(&self, purpose: &str) -> Namespace {
+        let cluster = Self::here();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{purpose}-{}-{number}", std::process::id());
         let object = json!({ "metadata": { "name": name } });
         let made = self.api.create("/api/v1/namespaces", &object);
         made.unwrap_or_else(|why| panic!("namespace {name}: {why}"));
-        let namespace = Namespace {
-            cluster: self,
-            name,
-        };
+        let namespace = Namespace { cluster, name };
         // Pods of a namespace whose default account is not there yet are refused.
         until("the default service account", || {
             self.api

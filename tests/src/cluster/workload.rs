@@ -236,13 +236,32 @@ impl Pod {
                 Some("Succeeded" | "Failed")
             )
         });
-        let log = self.log(container);
         assert_eq!(
-            ended["status"]["phase"], "Succeeded",
-            "pod {}: {log}\n{}",
-            self.name, ended["status"]
+            ended["status"]["phase"],
+            "Succeeded",
+            "pod {}: {}\n{}",
+            self.name,
+            self.logs(),
+            ended["status"]
         );
-        log
+        self.log(container)
+    }
+
+    /// What all containers have printed, as far as it can be had, for the reader of a failure.
+    fn logs(&self) -> String {
+        let object = self.object();
+        let lists =
+            ["initContainers", "containers"].map(|list| object["spec"][list].as_array().cloned());
+        let containers = lists.into_iter().flatten().flatten();
+        let logs = containers.filter_map(|container| {
+            let name = container["name"].as_str()?;
+            let log = self
+                .cluster
+                .api()
+                .text(&format!("{}/log?container={name}", self.path()));
+            Some(format!("{name}: {}", log.ok()?.trim()))
+        });
+        logs.collect::<Vec<_>>().join("\n")
     }
 
     /// The same of the first container, in whose last line is JSON.

@@ -35,6 +35,10 @@ pub enum Sdk {
     JavaScript,
     /// The SDK for Rust.
     Rust,
+    /// The SDK for Go, version 2.
+    Go,
+    /// The SDK for Java, version 2.
+    Java,
 }
 
 /// What a client got.
@@ -47,7 +51,7 @@ pub enum Got {
 }
 
 impl Sdk {
-    /// All of them.
+    /// Those that are there wherever tests run. The others are for real nodes.
     pub const ALL: [Self; 4] = [Self::Boto3, Self::AwsCli, Self::JavaScript, Self::Rust];
 
     /// What people call it.
@@ -57,6 +61,8 @@ impl Sdk {
             Self::AwsCli => "AWS CLI",
             Self::JavaScript => "JS SDK v3",
             Self::Rust => "Rust SDK",
+            Self::Go => "Go SDK v2",
+            Self::Java => "Java SDK v2",
         }
     }
 
@@ -70,13 +76,15 @@ impl Sdk {
             Self::Rust => return Ok(()),
             Self::Boto3 | Self::AwsCli => venv().join("installed.txt"),
             Self::JavaScript => node_modules().join("@aws-sdk/client-sts/package.json"),
+            Self::Go => built("go").join("built.txt"),
+            Self::Java => built("java").join("built.txt"),
         };
         if module.is_file() {
             return Ok(());
         }
         let name = self.name();
         Err(format!(
-            "{name} is not installed (`cargo xtask setup` does it)"
+            "{name} is not installed (`cargo xtask setup`, or `cluster test`, does it)"
         ))
     }
 
@@ -97,17 +105,25 @@ impl Sdk {
     }
 
     /// The program, and its arguments. The SDK for JavaScript is found by way of [`node_modules`].
-    pub fn program(self) -> (PathBuf, Vec<&'static str>) {
-        match self {
-            Self::Boto3 => (venv().join("bin/python"), vec!["-c", PYTHON]),
+    pub fn program(self) -> (PathBuf, Vec<String>) {
+        let (program, arguments): (PathBuf, &[&str]) = match self {
+            Self::Boto3 => (venv().join("bin/python"), &["-c", PYTHON]),
             // Signs without a network, and shows with which session token.
             Self::AwsCli => (
                 venv().join("bin/aws"),
-                vec!["s3", "presign", "s3://bucket/key"],
+                &["s3", "presign", "s3://bucket/key"],
             ),
-            Self::JavaScript => ("node".into(), vec!["-e", JAVASCRIPT]),
-            Self::Rust => (binary::pod_client(), vec!["sdk"]),
-        }
+            Self::JavaScript => ("node".into(), &["-e", JAVASCRIPT]),
+            Self::Rust => (binary::pod_client(), &["sdk"]),
+            Self::Go => (built("go").join("client"), &[]),
+            Self::Java => {
+                let folder = built("java").display().to_string();
+                let classes = format!("{folder}:{folder}/*");
+                return ("java".into(), vec!["-cp".into(), classes, "Client".into()]);
+            }
+        };
+        let arguments = arguments.iter().map(|&word| word.to_owned());
+        (program, arguments.collect())
     }
 
     /// Reads what the program has printed.
@@ -121,7 +137,7 @@ impl Sdk {
         let token = match self {
             Self::AwsCli if output.status.success() => token_of_url(&printed),
             Self::AwsCli => return Ok(Got::Nothing(last_line(&complaint).to_owned())),
-            Self::Boto3 | Self::JavaScript | Self::Rust => {
+            Self::Boto3 | Self::JavaScript | Self::Rust | Self::Go | Self::Java => {
                 if !output.status.success() {
                     bail!("{} failed: {}", self.name(), last_line(&complaint));
                 }
@@ -160,6 +176,11 @@ fn venv() -> PathBuf {
 /// Where Node.js finds the SDK: its `NODE_PATH`.
 pub fn node_modules() -> PathBuf {
     tools().join("js/node_modules")
+}
+
+/// Where a client is that had to be built.
+fn built(language: &str) -> PathBuf {
+    tools().join("clients").join(language)
 }
 
 fn tools() -> PathBuf {

@@ -16,11 +16,13 @@ fn gets_its_credentials(sdk: Sdk) {
     if !can_run(sdk.check()) {
         return;
     }
-    let namespace = Cluster::here().namespace("clients");
+    let cluster = Cluster::visit();
+    let namespace = cluster.namespace("clients");
     namespace.associated("app", "client-role");
     let (program, arguments) = sdk.program();
     let program = program.display().to_string();
-    let command = [program.as_str()].into_iter().chain(arguments);
+    let command = [program.as_str()].into_iter();
+    let command = command.chain(arguments.iter().map(String::as_str));
     let container = Container::new("main", command);
     let pod = namespace.start(&PodSpec::running("client", container).account("app"));
     let printed = pod.output_of("main");
@@ -61,4 +63,16 @@ fn the_javascript_sdk_gets_its_credentials() {
 #[ignore = "runs in a cluster: cargo xtask cluster test"]
 fn the_rust_sdk_gets_its_credentials() {
     gets_its_credentials(Sdk::Rust);
+}
+
+#[test]
+#[ignore = "runs in a cluster: cargo xtask cluster test"]
+fn the_go_sdk_gets_its_credentials() {
+    gets_its_credentials(Sdk::Go);
+}
+
+#[test]
+#[ignore = "runs in a cluster: cargo xtask cluster test"]
+fn the_java_sdk_gets_its_credentials() {
+    gets_its_credentials(Sdk::Java);
 }

@@ -3,7 +3,14 @@
 //! `cargo xtask cluster test` starts the node, and these tests in it.
 #![expect(
     clippy::panic,
+    clippy::unwrap_used,
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
+mod changes;
 mod clients;
+mod identity;
+mod load;
+mod races;
+mod restarts;
+mod shapes;

@@ -5,6 +5,7 @@
 //! only compilers and their libraries come from the distribution.
 
 mod apt;
+mod clients;
 pub(crate) mod cross;
 mod js;
 mod kubernetes;
@@ -76,7 +77,13 @@ pub(crate) fn for_demo() -> Result<()> {
 
 pub(crate) fn for_cluster() -> Result<()> {
     for_demo()?;
-    kubernetes::install()
+    kubernetes::install()?;
+    clients::go()?;
+    if let Err(error) = clients::java() {
+        // Its test is skipped and says so, or fails in CI.
+        eprintln!("    {error:#}");
+    }
+    Ok(())
 }
 
 pub(crate) fn for_load() -> Result<()> {
