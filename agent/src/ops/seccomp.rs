@@ -9,9 +9,9 @@ use seccompiler::{
 
 /// Refused with EPERM, whatever their arguments.
 ///
-/// A list of what is allowed would be shorter to defend, but it would depend on the C library, on the
+/// Those only that libc knows on each of our targets. A list of what is allowed would be shorter to defend, but it would depend on the C library, on the
 /// kernel and on each dependency. `execve` is not here: the AWS SDK runs a profile's `credential_process`.
-const REFUSED: [libc::c_long; 53] = [
+const REFUSED: [libc::c_long; 52] = [
     // Other processes.
     libc::SYS_kcmp,
     libc::SYS_pidfd_getfd,
@@ -40,7 +40,6 @@ const REFUSED: [libc::c_long; 53] = [
     libc::SYS_delete_module,
     libc::SYS_finit_module,
     libc::SYS_init_module,
-    libc::SYS_kexec_file_load,
     libc::SYS_kexec_load,
     libc::SYS_quotactl,
     libc::SYS_reboot,
