@@ -19,7 +19,8 @@ use crate::{
     identity::{self, Identity},
     ops::{
         metrics::register_process,
-        probes::Readiness,
+        probes::{Readiness, Vitals},
+        pulse::Pulse,
         shutdown::{Ending, Signals, within},
         socket::SocketError,
         turn::BindError,
@@ -138,7 +139,11 @@ impl App {
         let turn = readiness.gate("its turn: another agent is about to take over");
         let started = readiness.gate("the datapath");
         let mut signals = serving.block_on(async { Signals::install() })?;
-        ops::serve(config, control, serving, &registry, &readiness)?;
+        let vitals = Vitals {
+            serving: serving.handle().clone(),
+            datapath: Pulse::default(),
+        };
+        ops::serve(config, control, &vitals, &registry, &readiness)?;
         let handover = Handover::open(
             config.handover.as_ref(),
             handover::Metrics::register(&registry)?,
@@ -162,6 +167,7 @@ impl App {
             serving.handle(),
             &registry,
             &readiness,
+            vitals.datapath,
         )?;
         // The thread that follows the pods has started, with all that this one had.
         privileges::keep_for_serving();

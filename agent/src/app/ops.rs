@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     ops::{
         metrics::serve_metrics,
-        probes::{Readiness, serve_probes},
+        probes::{Readiness, Vitals, serve_probes},
         socket,
         turn::{self, Turn},
     },
@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn serve(
     config: &Config,
     control: &Runtime,
-    serving: &Runtime,
+    vitals: &Vitals,
     registry: &Registry,
     readiness: &Readiness,
 ) -> Result<(), AppError> {
@@ -40,14 +40,14 @@ pub(super) fn serve(
             serve_metrics(listener, registry).await;
         }
     });
-    let (ready, handle) = (readiness.clone(), serving.handle().clone());
+    let (ready, vitals) = (readiness.clone(), vitals.clone());
     if let Some(path) = &config.probe_socket {
         let listener = socket::bind(path, "--probe-socket")?;
-        control.spawn(serve_probes(listener, ready.clone(), handle.clone()));
+        control.spawn(serve_probes(listener, ready.clone(), vitals.clone()));
     }
     control.spawn(async move {
         if let Some(listener) = listen(probes, "probe").await {
-            serve_probes(listener, ready, handle).await;
+            serve_probes(listener, ready, vitals).await;
         }
     });
     Ok(())

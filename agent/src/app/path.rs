@@ -11,7 +11,7 @@ use crate::{
     credentials::Store,
     datapath::{self, Accepted, Datapath, DatapathError, Hooks, Metrics, Need, NodePath, OnAccept},
     identity::Identity,
-    ops::probes::Readiness,
+    ops::{probes::Readiness, pulse::Pulse},
     server::{Server, Times},
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Stages {
 pub(super) struct Paths {
     ebpf: Option<Datapath>,
     node: Option<NodePath>,
+    /// The pulse of the thread that finds the pods.
+    pulse: Pulse,
 }
 
 impl Paths {
@@ -40,16 +42,19 @@ impl Paths {
         serving: &Handle,
         registry: &Registry,
         readiness: &Readiness,
+        pulse: Pulse,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::register(registry)?;
         let (ebpf, lacking) = match &config.ebpf {
             None => (None, None),
-            Some(ebpf) => match start_ebpf(ebpf.clone(), stages, serving, &metrics, registry) {
-                Ok(ebpf) => (Some(ebpf), None),
-                Err(error) if !error.is_about_ebpf() => return Err(error.into()),
-                Err(error) if config.node.is_none() => return Err(AppError::Ebpf(error)),
-                Err(error) => (None, Some(error)),
-            },
+            Some(ebpf) => {
+                match start_ebpf(ebpf.clone(), stages, serving, &metrics, registry, &pulse) {
+                    Ok(ebpf) => (Some(ebpf), None),
+                    Err(error) if !error.is_about_ebpf() => return Err(error.into()),
+                    Err(error) if config.node.is_none() => return Err(AppError::Ebpf(error)),
+                    Err(error) => (None, Some(error)),
+                }
+            }
         };
         let need = match &ebpf {
             Some(_) => Need::Whenever,
@@ -68,7 +73,7 @@ impl Paths {
         if let Some(error) = lacking {
             say_degraded(&error, readiness);
         }
-        Ok(Self { ebpf, node })
+        Ok(Self { ebpf, node, pulse })
     }
 
     /// Closes the roads in such an order that no connect meets a closed listener. What has been
@@ -76,6 +81,7 @@ impl Paths {
     pub(super) async fn stop(self, is_newer: bool) {
         if let Some(ebpf) = &self.ebpf {
             ebpf.stop().await;
+            self.pulse.stop();
         }
         // Last, since who is not redirected any more comes here.
         if let Some(node) = self.node {
@@ -93,7 +99,9 @@ fn start_ebpf(
     serving: &Handle,
     metrics: &Metrics,
     registry: &Registry,
+    pulse: &Pulse,
 ) -> Result<Datapath, DatapathError> {
+    let pulse = pulse.clone();
     let (met, gone) = (Arc::clone(&stages.identity), Arc::clone(&stages.identity));
     let store = stages.store.clone();
     let hooks = Hooks {
@@ -104,6 +112,7 @@ fn start_ebpf(
             gone.forget(pod);
         }),
         on_attached: Box::new(privileges::keep_for_datapath),
+        on_turn: Box::new(move || pulse.beat()),
     };
     let (serving, metrics) = (serving.clone(), metrics.clone());
     let datapath = Datapath::start(config, hooks, serving, metrics, registry)?;

@@ -63,6 +63,8 @@ pub struct Hooks {
     pub on_pod_gone: OnPod,
     /// The programs are attached. Called on the thread that follows the pods from here on.
     pub on_attached: Box<dyn FnOnce() + Send>,
+    /// The thread that follows the pods is about to wait for something to happen: every ten seconds, or sooner.
+    pub on_turn: Box<dyn Fn() + Send>,
 }
 
 /// The running datapath. Dropping it detaches the programs and closes the listeners at once.

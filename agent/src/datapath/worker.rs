@@ -36,6 +36,7 @@ struct Worker {
     known: Arc<Registry>,
     addresses: mpsc::UnboundedReceiver<Place>,
     links: Links,
+    on_turn: Box<dyn Fn() + Send>,
     metrics: Metrics,
 }
 
@@ -123,6 +124,7 @@ impl Worker {
             known,
             addresses,
             links,
+            on_turn: hooks.on_turn,
             metrics,
         })
     }
@@ -132,6 +134,7 @@ impl Worker {
         let mut scan = interval(SCAN_INTERVAL);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let request = loop {
+            (self.on_turn)();
             let look_at = self.pods.next_look();
             tokio::select! {
                 request = stop.recv() => break request,

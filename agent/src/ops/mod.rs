@@ -7,6 +7,7 @@ pub mod http;
 pub mod metrics;
 pub mod privileges;
 pub mod probes;
+pub mod pulse;
 pub mod seccomp;
 pub mod shutdown;
 pub mod socket;

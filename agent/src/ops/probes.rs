@@ -11,7 +11,10 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::http::{Listen, not_found, serve, text};
+use super::{
+    http::{Listen, not_found, serve, text},
+    pulse::Pulse,
+};
 
 /// How long the serving runtime may take to run an empty task. Pods' SDKs give up after 1 to 2 s.
 const STALL: Duration = Duration::from_secs(2);
@@ -33,6 +36,15 @@ struct State {
 pub struct Gate {
     readiness: Readiness,
     what: &'static str,
+}
+
+/// That without which the agent is of no use.
+#[derive(Clone)]
+pub struct Vitals {
+    /// The runtime that answers pods.
+    pub serving: Handle,
+    /// The pulse of the thread that finds them.
+    pub datapath: Pulse,
 }
 
 impl Readiness {
@@ -81,6 +93,20 @@ impl Readiness {
     }
 }
 
+impl Vitals {
+    /// Whether all of it is alive.
+    ///
+    /// # Errors
+    ///
+    /// What is not.
+    async fn check(&self) -> Result<(), String> {
+        responds(&self.serving).await?;
+        self.datapath
+            .check()
+            .map_err(|silence| format!("the datapath's thread has done nothing for {silence:?}"))
+    }
+}
+
 impl Gate {
     /// It is there.
     pub fn open(self) {
@@ -93,19 +119,18 @@ impl Gate {
 
 /// Serves `/healthz` and `/readyz` for as long as it is polled.
 ///
-/// It must run on another runtime than `serving`, the one that answers pods: a stalled one is
-/// what `/healthz` is there to notice. To the pods it is worse than a dead one, because the kernel
-/// still sends them there.
+/// It must run on another runtime than the one that answers pods: a stalled one is what `/healthz` is
+/// there to notice. To the pods it is worse than a dead one, because the kernel still sends them there.
 pub async fn serve_probes(
     listener: impl Listen,
     readiness: Readiness,
-    serving: Handle,
+    vitals: Vitals,
 ) -> Infallible {
     serve(listener, move |path| {
-        let (readiness, serving) = (readiness.clone(), serving.clone());
+        let (readiness, vitals) = (readiness.clone(), vitals.clone());
         async move {
             match path.as_str() {
-                "/healthz" => verdict(responds(&serving).await.map(|()| Vec::new())),
+                "/healthz" => verdict(vitals.check().await.map(|()| Vec::new())),
                 "/readyz" => verdict(readiness.check()),
                 _ => not_found("/healthz and /readyz"),
             }
@@ -150,10 +175,15 @@ mod tests {
     use super::*;
     use crate::ops::{ask::ask, http::tests::fetch};
 
+    fn vitals(serving: Handle) -> Vitals {
+        let datapath = Pulse::default();
+        Vitals { serving, datapath }
+    }
+
     async fn probes(readiness: Readiness, serving: Handle) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve_probes(listener, readiness, serving));
+        tokio::spawn(serve_probes(listener, readiness, vitals(serving)));
         address
     }
 
@@ -228,7 +258,11 @@ mod tests {
 
         let readiness = Readiness::new();
         let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(serve_probes(listener, readiness.clone(), Handle::current()));
+        tokio::spawn(serve_probes(
+            listener,
+            readiness.clone(),
+            vitals(Handle::current()),
+        ));
         let ask = |path: &'static str| {
             let socket = socket.clone();
             tokio::task::spawn_blocking(move || ask(&socket, path))
