@@ -12,7 +12,7 @@ use podcreds_tests::{
     agent::{Agent, AgentBuilder},
     eks_auth::EksAuth,
     node::Node,
-    pod::{Client, Pod},
+    pod::{Client, Pod, PodBuilder},
     scenario::{ACCOUNT, ROLE, wait_served},
 };
 use serde_json::Value;
@@ -63,12 +63,16 @@ impl Scene {
 
     /// A pod that has its credentials.
     pub(crate) fn served_pod(&self, name: &str) -> Pod {
-        let pod = self.node.pod(name).account(ACCOUNT.0, ACCOUNT.1).start();
+        self.serve(self.node.pod(name))
+    }
+
+    fn serve(&self, pod: PodBuilder) -> Pod {
+        let pod = pod.account(ACCOUNT.0, ACCOUNT.1).start();
         wait_served(&pod, []);
         pod
     }
 
-    /// Many pods that have theirs.
+    /// Many pods that have theirs; some of them are in the host's network.
     pub(crate) fn served_pods(&self) -> Vec<Pod> {
         thread::scope(|scope| {
             let starters: Vec<_> = (0..STARTERS)
@@ -76,7 +80,13 @@ impl Scene {
                     scope.spawn(move || {
                         let numbers = (first..PODS).step_by(STARTERS);
                         numbers
-                            .map(|number| self.served_pod(&format!("pod-{number}")))
+                            .map(|number| {
+                                let pod = self.node.pod(&format!("pod-{number}"));
+                                self.serve(match number {
+                                    0..HOST_PODS => pod.host_network(),
+                                    _ => pod,
+                                })
+                            })
                             .collect::<Vec<_>>()
                     })
                 })

@@ -106,8 +106,10 @@ async fn what_changes_later_is_told_once() {
 async fn only_one_of_both_refreshes() {
     let (fake, store, changes, next, heir) = two_stores().await;
     tell(&changes, &heir);
-    sleep(3 * HOUR).await;
-    assert_eq!(fake.calls(), ["a", "b", "a", "b"]);
+    sleep(3 * HOUR + MINUTE).await;
+    let mut calls = fake.calls();
+    calls.sort();
+    assert_eq!(calls, ["a", "a", "b", "b"]);
     assert!(next.calls().is_empty(), "{:?}", next.calls());
     // That they have asked is told as well; the older agent ends before it could refresh again.
     ask(&store, pod(1), "a").await.unwrap();
@@ -115,7 +117,7 @@ async fn only_one_of_both_refreshes() {
     heir.set_following(false);
     fake.now(|_| Err(UpstreamError::unavailable("ended")));
     sleep(3 * HOUR).await;
-    assert_eq!(next.calls(), ["a"]);
+    assert_eq!(next.calls(), ["a"], "nobody has asked for the other one");
 }
 
 #[tokio::test(start_paused = true)]
