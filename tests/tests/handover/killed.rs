@@ -16,7 +16,7 @@ use podcreds_tests::{
     sdk::{Got, Sdk},
 };
 
-use crate::scene::{Load, Report, Scene, wait_answers, wait_role};
+use crate::scene::{Load, PODS, Report, Scene, wait_answers, wait_role};
 
 /// What each agent answers before something happens to it.
 const ANSWERS: f64 = 500.0;
@@ -69,11 +69,13 @@ fn boto3_rides_over_an_agent_that_is_killed_and_started_anew() {
     }
     let scene = Scene::new();
     let agent = scene.agent().start();
-    let pods = scene.served_pods();
+    let pods = scene.served_pods(PODS, 0);
     let load = Load::start(&pods);
     wait_answers(&agent, ANSWERS);
     let killed = kill(agent);
     let next = scene.agent().spawn();
+    // Nobody serves yet, but on the slowest machine somebody will before boto3 gives up.
+    wait_role(&next, "leader");
     let gap = thread::scope(|scope| {
         for pod in &pods[..APPLICATIONS] {
             scope.spawn(|| application(pod));
@@ -83,7 +85,6 @@ fn boto3_rides_over_an_agent_that_is_killed_and_started_anew() {
     });
     wait_answers(&next, ANSWERS);
     tell("killed alone", &load.finish(), gap);
-    wait_role(&next, "leader");
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn an_agent_that_is_killed_beside_its_heir_is_hardly_missed() {
     needs_privileges!();
     let scene = Scene::new();
     let agent = scene.agent().start();
-    let pods = scene.served_pods();
+    let pods = scene.served_pods(PODS, 0);
     scene.eks_auth.forget_calls();
     let load = Load::start(&pods);
     let heir = scene.agent().start();

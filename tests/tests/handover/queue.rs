@@ -53,6 +53,8 @@ fn three_agents_that_start_at_once_settle_on_an_order() {
     assert_eq!(waiting.metrics().sum("podcreds_listeners", &[]), 0.0);
     wait_served(&pod, []);
 
+    // Whichever has got them, and however soon it ends now, the heir has them.
+    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
     // Each moves up when one before it is gone, however it went.
     leader.signal(Signal::SIGKILL);
     leader.wait_exit();

@@ -20,11 +20,11 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// Pods that ask.
-const PODS: usize = 20;
+pub(crate) const PODS: usize = 20;
 /// New connections a second, of all of them.
 const RATE: usize = 500;
-/// Pods in the host's network, where those ask.
-const HOST_PODS: usize = 5;
+/// How many of them are in the host's network, where some are.
+pub(crate) const HOST_PODS: usize = 5;
 /// Pods that are started at once.
 const STARTERS: usize = 4;
 
@@ -72,23 +72,21 @@ impl Scene {
         pod
     }
 
-    /// Many pods that have theirs; some of them are in the host's network.
-    pub(crate) fn served_pods(&self) -> Vec<Pod> {
+    /// So many pods that have theirs: in networks of their own, and in the host's.
+    pub(crate) fn served_pods(&self, own: usize, host: usize) -> Vec<Pod> {
+        let start = |number: usize| {
+            let pod = self.node.pod(&format!("pod-{number}"));
+            self.serve(if number < own {
+                pod
+            } else {
+                pod.host_network()
+            })
+        };
         thread::scope(|scope| {
             let starters: Vec<_> = (0..STARTERS)
                 .map(|first| {
-                    scope.spawn(move || {
-                        let numbers = (first..PODS).step_by(STARTERS);
-                        numbers
-                            .map(|number| {
-                                let pod = self.node.pod(&format!("pod-{number}"));
-                                self.serve(match number {
-                                    0..HOST_PODS => pod.host_network(),
-                                    _ => pod,
-                                })
-                            })
-                            .collect::<Vec<_>>()
-                    })
+                    let numbers = (first..own + host).step_by(STARTERS);
+                    scope.spawn(move || numbers.map(start).collect::<Vec<_>>())
                 })
                 .collect();
             let pods = starters.into_iter().map(|starter| starter.join().unwrap());

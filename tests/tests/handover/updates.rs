@@ -8,7 +8,7 @@ use podcreds_tests::{
     scenario::assert_owned,
 };
 
-use crate::scene::{HostPort, Load, Report, Scene, wait_answers, wait_role};
+use crate::scene::{HOST_PODS, HostPort, Load, PODS, Report, Scene, wait_answers, wait_role};
 
 /// What each agent answers before the next one comes.
 const ANSWERS: f64 = 500.0;
@@ -42,7 +42,7 @@ fn assert_unnoticed(what: &str, scene: &Scene, report: &Report) {
 fn update(times: usize, agent: impl Fn(&Scene, usize) -> AgentBuilder) {
     let scene = Scene::new();
     let mut current = agent(&scene, 0).start();
-    let pods = scene.served_pods();
+    let pods = scene.served_pods(PODS - HOST_PODS, HOST_PODS);
     scene.eks_auth.forget_calls();
     let load = Load::start(&pods);
     for number in 1..=times {
@@ -132,7 +132,7 @@ fn an_update_of_both_paths_at_once_is_noticed_by_nobody() {
     let (scene, port) = (Scene::new(), HostPort::reserve());
     let start = || scene.with_folder(port.serve(Agent::on(&scene.node, &scene.eks_auth), "auto"));
     let mut agent = start().start();
-    let (redirected, direct) = (scene.served_pods(), scene.host_pods(&port));
+    let (redirected, direct) = (scene.served_pods(PODS, 0), scene.host_pods(&port));
     scene.eks_auth.forget_calls();
     let loads = [
         Load::start(&redirected),
