@@ -7,7 +7,7 @@
 //! - [`eks_auth`]: EKS Auth, which checks everything it is sent and fails on demand.
 //! - [`imds`]: the node's instance metadata service (v2).
 //! - [`jwks`]: the keys with which the cluster signs tokens.
-//! - [`network`]: network namespaces that stand for a host's.
+//! - [`network`]: a network namespace that stands for a host's.
 //! - [`node`]: one simulated node: a cgroup of its own, below which its pods live.
 //! - [`pod`]: a pod with a real network namespace, real cgroups and real processes.
 //! - [`agent`]: the podcreds binary, its logs and its metrics.

@@ -1,17 +1,36 @@
 //! A host's network: a namespace of its own, so that a test may have the host's addresses to itself.
 
-use std::{fs::File, os::fd::AsRawFd, path::PathBuf, process, thread};
+use std::{
+    fs::File,
+    os::fd::AsRawFd,
+    path::PathBuf,
+    process::{self, Command},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread,
+};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::pod::Join;
+use crate::{
+    binary,
+    pod::{Join, Pod},
+};
 
-/// A network namespace. It is gone with its last process once this is dropped.
-pub struct Network {
+/// A network namespace that stands for a host's. It is gone with its last process once all clones of
+/// this are dropped.
+#[derive(Clone)]
+pub struct HostNetwork(Arc<Inner>);
+
+struct Inner {
     file: File,
+    /// Pods that are connected to it.
+    pods: AtomicU8,
 }
 
-impl Network {
+impl HostNetwork {
     /// One with nothing but `lo`, which is up.
     ///
     /// # Panics
@@ -26,16 +45,42 @@ impl Network {
             unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
             File::open("/proc/thread-self/ns/net").expect("the new namespace's file")
         });
-        let network = Self {
+        let network = Self(Arc::new(Inner {
             file: made.join().expect("a thread for the namespace"),
-        };
+            pods: AtomicU8::new(0),
+        }));
         network.ip("link set lo up");
         network
     }
 
+    /// One whose link for the node path is there, though it is of a kind that every kernel has.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub fn with_link() -> Self {
+        let network = Self::new();
+        network.ip("link add pod-id-link0 type veth peer name other");
+        network.ip("link set other up");
+        network
+    }
+
+    /// Runs `podcreds initialize` in it.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn initialize(&self) {
+        let mut command = self.join().command(binary::podcreds());
+        let status = command
+            .args(["initialize", "--verbosity", "error"])
+            .status();
+        assert!(status.expect("podcreds initialize").success());
+    }
+
     /// The file that stands for it, for as long as this lives.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", process::id(), self.file.as_raw_fd()).into()
+        format!("/proc/{}/fd/{}", process::id(), self.0.file.as_raw_fd()).into()
     }
 
     /// What a process joins to be in it.
@@ -50,7 +95,7 @@ impl Network {
     /// When `work` does.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
-            setns(&self.file, CloneFlags::CLONE_NEWNET).expect("into the namespace");
+            setns(&self.0.file, CloneFlags::CLONE_NEWNET).expect("into the namespace");
             work()
         };
         thread::scope(|scope| scope.spawn(inside).join()).expect("work in the namespace")
@@ -62,11 +107,39 @@ impl Network {
     ///
     /// When it fails.
     pub fn ip(&self, arguments: &str) -> String {
-        let mut ip = self.join().command("ip");
-        let output = ip.args(arguments.split_whitespace()).output();
-        let output = output.expect("ip (package iproute2)");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ip {arguments}: {said}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        ip(self.join().command("ip"), arguments)
     }
+
+    /// Makes a link to a pod, with an address of its own for the pod, and has the pod send everything
+    /// there.
+    pub(crate) fn connect(&self, pod: &Pod, with_ipv6: bool) {
+        let number = self.0.pods.fetch_add(1, Ordering::Relaxed) + 1;
+        // From outside, as a CNI plugin does.
+        let inside = Join::nothing().network(&pod.network());
+        let in_pod = |arguments: &str| ip(inside.command("ip"), arguments);
+        let pid = pod.pause_pid();
+        self.ip(&format!(
+            "link add pod{number} type veth peer name eth0 netns {pid}"
+        ));
+        self.ip(&format!("address add 10.23.{number}.1/24 dev pod{number}"));
+        self.ip(&format!("link set pod{number} up"));
+        in_pod(&format!("address add 10.23.{number}.2/24 dev eth0"));
+        in_pod("link set eth0 up");
+        in_pod(&format!("route add default via 10.23.{number}.1"));
+        if with_ipv6 {
+            self.ip(&format!(
+                "address add fd23:{number}::1/64 dev pod{number} nodad"
+            ));
+            in_pod(&format!("address add fd23:{number}::2/64 dev eth0 nodad"));
+            in_pod(&format!("-6 route add default via fd23:{number}::1"));
+        }
+    }
+}
+
+fn ip(mut ip: Command, arguments: &str) -> String {
+    let output = ip.args(arguments.split_whitespace()).output();
+    let output = output.expect("ip (package iproute2)");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -15,13 +15,17 @@ use std::{
 
 use procfs::process::Process;
 
-use crate::pod::{PodBuilder, cgroup};
+use crate::{
+    network::HostNetwork,
+    pod::{PodBuilder, cgroup},
+};
 
 const PREFIX: &str = "podcreds-test-";
 
 /// A simulated node. Whatever runs and exists below its cgroup goes when it is dropped.
 pub struct Node {
     cgroup: PathBuf,
+    network: Option<HostNetwork>,
 }
 
 impl Node {
@@ -42,7 +46,37 @@ impl Node {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let cgroup = mount.join(format!("{PREFIX}{}-{number}", process::id()));
         fs::create_dir(&cgroup).unwrap_or_else(|why| panic!("cannot make {cgroup:?}: {why}"));
-        Self { cgroup }
+        Self {
+            cgroup,
+            network: None,
+        }
+    }
+
+    /// A node with a network of its own, in which pods reach the host: it has the addresses at which SDKs look
+    /// for credentials.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub fn with_network() -> Self {
+        let network = HostNetwork::with_link();
+        network.initialize();
+        let mut node = Self::new();
+        node.network = Some(network);
+        node
+    }
+
+    /// Its network, where that is not the one that the tests run in.
+    pub fn network(&self) -> Option<&HostNetwork> {
+        self.network.as_ref()
+    }
+
+    /// Does something in its network. Threads that this starts stay in it.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.network {
+            Some(network) => network.enter(work),
+            None => work(),
+        }
     }
 
     /// The agent's `--cgroup-root`.
@@ -53,7 +87,7 @@ impl Node {
     /// A new pod on this node, in namespace `default` with service account `default` unless the
     /// builder says otherwise.
     pub fn pod(&self, name: &str) -> PodBuilder {
-        PodBuilder::new(&self.cgroup, name)
+        PodBuilder::new(&self.cgroup, self.network.clone(), name)
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, AgentBuilder},
     aws::Owner,
     eks_auth::EksAuth,
     node::Node,
@@ -15,6 +15,20 @@ use crate::{
 pub const ACCOUNT: (&str, &str) = ("shop", "reader");
 /// The role that goes with it.
 pub const ROLE: &str = "shop-reader";
+
+/// How pods reach the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    /// Redirected by eBPF.
+    InPod,
+    /// At the host's addresses.
+    Node,
+}
+
+impl Road {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::InPod, Self::Node];
+}
 
 /// A node with the agent running on it, and a role for its pods.
 pub struct Scenario {
@@ -32,11 +46,35 @@ impl Scenario {
         Self::with_args([])
     }
 
+    /// The same, on one of two roads.
+    pub fn on(road: Road) -> Self {
+        match road {
+            Road::InPod => Self::start(),
+            Road::Node => Self::on_network("node", []),
+        }
+    }
+
+    /// The same on a node with a network of its own, in which the agent's node path may be.
+    pub fn on_network<'a>(datapath: &str, arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let node = Node::with_network();
+        let eks_auth = node.enter(EksAuth::start);
+        let set = |agent: AgentBuilder| agent.set("--datapath", datapath).args(arguments);
+        Self::run(node, eks_auth, set)
+    }
+
     /// The same, with further arguments for the agent.
     pub fn with_args<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
-        let (eks_auth, node) = (EksAuth::start(), Node::new());
+        Self::run(Node::new(), EksAuth::start(), |agent| agent.args(arguments))
+    }
+
+    /// The same, with an agent that is told something and an EKS Auth that is there already.
+    pub fn run(
+        node: Node,
+        eks_auth: EksAuth,
+        tell: impl FnOnce(AgentBuilder) -> AgentBuilder,
+    ) -> Self {
         eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
-        let agent = Agent::on(&node, &eks_auth).args(arguments).start();
+        let agent = tell(Agent::on(&node, &eks_auth)).start();
         Self {
             agent,
             node,

@@ -3,13 +3,13 @@
 
 use std::process::Output;
 
-use podcreds_tests::{binary, needs_privileges, network::Network};
+use podcreds_tests::{binary, needs_privileges, network::HostNetwork};
 use serde_json::Value;
 
 const LINK: &str = "pod-id-link0";
 const ADDRESSES: [(&str, u64); 2] = [("169.254.170.23", 32), ("fd00:ec2::23", 128)];
 
-fn initialize(network: &Network) -> Output {
+fn initialize(network: &HostNetwork) -> Output {
     let mut command = network.join().command(binary::podcreds());
     command.args(["initialize", "--log-format", "json"]);
     command.output().unwrap()
@@ -17,29 +17,21 @@ fn initialize(network: &Network) -> Output {
 
 /// Runs it where it must succeed, and returns what it logged.
 #[track_caller]
-fn succeed(network: &Network) -> String {
+fn succeed(network: &HostNetwork) -> String {
     let output = initialize(network);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     said
 }
 
-/// A host whose link is there already, though it is of a kind that every kernel has.
-fn with_link() -> Network {
-    let network = Network::new();
-    network.ip(&format!("link add {LINK} type veth peer name other"));
-    network.ip("link set other up");
-    network
-}
-
-fn json(network: &Network, arguments: &str) -> Vec<Value> {
+fn json(network: &HostNetwork, arguments: &str) -> Vec<Value> {
     let text = network.ip(&format!("-json {arguments}"));
     serde_json::from_str(&text).unwrap()
 }
 
 /// Checks that everything is there, once.
 #[track_caller]
-fn assert_ready(network: &Network) {
+fn assert_ready(network: &HostNetwork) {
     let link = json(network, &format!("address show dev {LINK}")).remove(0);
     let flags = link["flags"].as_array().unwrap();
     assert!(flags.contains(&"UP".into()), "{link}");
@@ -59,7 +51,7 @@ fn assert_ready(network: &Network) {
 #[test]
 fn it_makes_what_is_missing_and_may_be_run_again() {
     needs_privileges!();
-    let network = with_link();
+    let network = HostNetwork::with_link();
     let said = succeed(&network);
     assert!(
         said.contains("ready for 169.254.170.23 and fd00:ec2::23"),
@@ -74,7 +66,7 @@ fn it_makes_what_is_missing_and_may_be_run_again() {
 #[test]
 fn it_finishes_what_is_half_made() {
     needs_privileges!();
-    let network = with_link();
+    let network = HostNetwork::with_link();
     succeed(&network);
     for damage in [
         format!("link set {LINK} down"),
@@ -94,7 +86,7 @@ fn it_finishes_what_is_half_made() {
 #[test]
 fn it_takes_routes_of_other_programs_as_they_are() {
     needs_privileges!();
-    let network = with_link();
+    let network = HostNetwork::with_link();
     network.ip(&format!("link set {LINK} up"));
     network.ip(&format!(
         "route add 169.254.170.23/32 dev {LINK} scope global proto boot"
@@ -110,7 +102,7 @@ fn it_takes_routes_of_other_programs_as_they_are() {
 #[test]
 fn it_goes_on_without_ipv6() {
     needs_privileges!();
-    let network = with_link();
+    let network = HostNetwork::with_link();
     let mut disable = network.join().command("sh");
     let all = "for one in all default pod-id-link0; do \
                echo 1 > /proc/sys/net/ipv6/conf/$one/disable_ipv6 || exit 1; done";
@@ -127,7 +119,7 @@ fn it_goes_on_without_ipv6() {
 #[test]
 fn a_route_that_leads_elsewhere_is_told() {
     needs_privileges!();
-    let network = with_link();
+    let network = HostNetwork::with_link();
     network.ip("route add 169.254.170.23/32 dev other");
     let output = initialize(&network);
     assert_eq!(output.status.code(), Some(69));
@@ -141,7 +133,7 @@ fn a_route_that_leads_elsewhere_is_told() {
 #[test]
 fn a_missing_capability_is_told() {
     needs_privileges!();
-    let network = with_link();
+    let network = HostNetwork::with_link();
     let mut command = network.join().command("setpriv");
     command.args(["--bounding-set", "-net_admin"]);
     let output = command
@@ -158,7 +150,7 @@ fn a_missing_capability_is_told() {
 #[test]
 fn without_a_link_it_makes_a_dummy() {
     needs_privileges!();
-    let network = Network::new();
+    let network = HostNetwork::new();
     let mut probe = network.join().command("ip");
     let probe = probe
         .args(["link", "add", "probe0", "type", "dummy"])

@@ -8,6 +8,7 @@ use crate::{
     binary,
     eks_auth::{CLUSTER, EksAuth},
     imds::Imds,
+    network::HostNetwork,
     node::Node,
     pod::Join,
 };
@@ -19,6 +20,7 @@ pub struct AgentBuilder {
     arguments: Vec<String>,
     environment: HashMap<String, String>,
     cgroup: Option<PathBuf>,
+    network: Option<HostNetwork>,
 }
 
 impl AgentBuilder {
@@ -27,6 +29,7 @@ impl AgentBuilder {
         let mut builder = Self::new(eks_auth).args(["--cgroup-root", &root, "--datapath", "ebpf"]);
         // So that it ends with the node, even when the test is killed before it can clean up.
         builder.cgroup = Some(node.cgroup().join("agent"));
+        builder.network = node.network().cloned();
         builder
     }
 
@@ -66,6 +69,7 @@ impl AgentBuilder {
             arguments: arguments.map(str::to_owned).to_vec(),
             environment: HashMap::new(),
             cgroup: None,
+            network: None,
         };
         builder
             .env("AWS_REGION", REGION)
@@ -162,6 +166,9 @@ impl AgentBuilder {
             fs::create_dir_all(cgroup).expect("a cgroup for the agent");
             join = join.cgroup(cgroup);
         }
+        if let Some(network) = &self.network {
+            join = join.network(&network.path());
+        }
         let agent = self.binary.unwrap_or_else(binary::podcreds);
         let wrapper = self.wrapper.iter().map(OsStr::new);
         let mut words = wrapper.chain([agent.as_os_str()]);
@@ -181,6 +188,7 @@ impl AgentBuilder {
         Agent {
             child,
             logs: Logs::collect(stderr),
+            network: self.network,
         }
     }
 }

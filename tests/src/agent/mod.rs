@@ -24,7 +24,8 @@ pub use process::Usage;
 
 use crate::{
     eks_auth::EksAuth,
-    http::client,
+    http::client::{self, Answer},
+    network::HostNetwork,
     node::Node,
     wait::{self, DEADLINE},
 };
@@ -36,6 +37,7 @@ const SHOWN: usize = 60;
 pub struct Agent {
     child: Child,
     logs: Logs,
+    network: Option<HostNetwork>,
 }
 
 impl Agent {
@@ -93,15 +95,26 @@ impl Agent {
         address.unwrap_or_else(|| panic!("no address in {line:?}"))
     }
 
+    /// What it answers to a GET request.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer at all.
+    pub fn get(&self, address: SocketAddr, path: &str) -> Answer {
+        let get = || client::get(address, path).expect("an answer of the agent");
+        match &self.network {
+            Some(network) => network.enter(get),
+            None => get(),
+        }
+    }
+
     /// The status with which it answers a probe such as `/readyz`.
     ///
     /// # Panics
     ///
     /// When it does not answer at all.
     pub fn probe(&self, path: &str) -> u16 {
-        client::get(self.probe_address(), path)
-            .expect("an answer to a probe")
-            .status
+        self.get(self.probe_address(), path).status
     }
 
     /// Its metrics, now.
@@ -110,7 +123,7 @@ impl Agent {
     ///
     /// When they cannot be had.
     pub fn metrics(&self) -> Metrics {
-        let answer = client::get(self.metrics_address(), "/metrics").expect("the agent's metrics");
+        let answer = self.get(self.metrics_address(), "/metrics");
         assert_eq!(answer.status, 200, "{}", answer.body);
         Metrics::parse(&answer.body)
     }

@@ -9,7 +9,10 @@ use super::{
     Driver, Pod, Qos, names,
     sandbox::{Network, Sandbox},
 };
-use crate::token::{BoundObject, Claims, Issuer, new_uid};
+use crate::{
+    network::HostNetwork,
+    token::{BoundObject, Claims, Issuer, new_uid},
+};
 
 /// Describes a pod, and starts it.
 pub struct PodBuilder {
@@ -18,6 +21,7 @@ pub struct PodBuilder {
     service_account: String,
     uid: String,
     node_cgroup: PathBuf,
+    host: Option<HostNetwork>,
     prefix: PathBuf,
     kubelet_root: Option<String>,
     driver: Driver,
@@ -26,13 +30,14 @@ pub struct PodBuilder {
 }
 
 impl PodBuilder {
-    pub(crate) fn new(node_cgroup: &Path, name: &str) -> Self {
+    pub(crate) fn new(node_cgroup: &Path, host: Option<HostNetwork>, name: &str) -> Self {
         Self {
             name: name.to_owned(),
             namespace: "default".to_owned(),
             service_account: "default".to_owned(),
             uid: new_uid(),
             node_cgroup: node_cgroup.to_owned(),
+            host,
             prefix: PathBuf::new(),
             kubelet_root: None,
             driver: Driver::default(),
@@ -100,7 +105,10 @@ impl PodBuilder {
     /// Runs in the host's network namespace.
     #[must_use]
     pub fn host_network(mut self) -> Self {
-        self.sandbox.network = Network::Host;
+        self.sandbox.network = match &self.host {
+            Some(host) => Network::Of(host.path()),
+            None => Network::Host,
+        };
         self
     }
 
@@ -168,6 +176,9 @@ impl PodBuilder {
         };
         // A container runtime makes the sandbox first, so that it is the oldest container.
         pod.restart_pause();
+        if let (Some(host), Network::Own) = (&self.host, &pod.sandbox.network) {
+            host.connect(&pod, pod.sandbox.ipv6);
+        }
         let app = pod.app_cgroup();
         fs::create_dir(app).unwrap_or_else(|why| panic!("cannot make {app:?}: {why}"));
         pod.write_token(&Issuer::cluster().sign(&pod.claims));

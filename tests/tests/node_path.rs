@@ -1,0 +1,199 @@
+//! The node path, as pods use it: over the network, from addresses of their own, with nothing but a token.
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
+
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use podcreds_tests::{
+    agent::Agent,
+    binary,
+    eks_auth::{EksAuth, Fault},
+    jwks::Jwks,
+    needs_privileges,
+    node::Node,
+    pod::{Client, Join, Pod},
+    privileged::can_run,
+    scenario::{ACCOUNT, ROLE, Road, Scenario, assert_owned, wait_served},
+    sdk::{Got, Sdk},
+    token::{BoundObject, Claims, Issuer},
+    wire,
+};
+use serde_json::{Value, json};
+
+const IPV6: [&str; 2] = ["--dst", "[fd00:ec2::23]:80"];
+
+/// A scene in which the agent knows the cluster's keys.
+fn with_keys() -> (Scenario, Jwks) {
+    let node = Node::with_network();
+    let (eks_auth, jwks) = node.enter(|| (EksAuth::start(), Jwks::start(&Issuer::cluster())));
+    let scene = Scenario::run(node, eks_auth, |agent| {
+        let agent = agent.set("--datapath", "node");
+        agent.set("--jwks-url", &jwks.url())
+    });
+    (scene, jwks)
+}
+
+/// What a process gets that is in a pod's network, but in no pod that the agent knows: as a sandboxed pod's
+/// are.
+fn ask_unknown(pod: &Pod) -> Value {
+    let mut command = Join::nothing()
+        .network(&pod.network())
+        .command(binary::pod_client());
+    command.args(["get", "--token", &pod.token(), "--timeout-ms", "2000"]);
+    Client::spawn(command).finish().pop().unwrap()
+}
+
+fn decisions(agent: &Agent, decision: &str) -> f64 {
+    let labels = [("decision", decision)];
+    agent
+        .metrics()
+        .sum("podcreds_identity_decisions_total", &labels)
+}
+
+#[test]
+fn unmodified_sdks_are_served() {
+    needs_privileges!();
+    let scene = Scenario::on(Road::Node);
+    for sdk in Sdk::ALL.into_iter().filter(|sdk| can_run(sdk.check())) {
+        let pod = scene.pod(&format!("{sdk:?}").to_lowercase()).start();
+        match sdk.run(|program| pod.command(program)).unwrap() {
+            Got::Credentials(owner) => assert_eq!(owner.uid, pod.uid(), "{}", sdk.name()),
+            other => panic!("{}: {other:?}", sdk.name()),
+        }
+    }
+    assert_eq!(
+        scene
+            .agent
+            .metrics()
+            .sum("podcreds_kernel_accepts_total", &[]),
+        0.0
+    );
+}
+
+#[test]
+fn a_pods_two_families_share_one_exchange() {
+    needs_privileges!();
+    let scene = Scenario::on(Road::Node);
+    let pod = scene.served_pod("web");
+    assert_owned(&wait_served(&pod, IPV6), &pod);
+    assert_owned(&pod.run(["get"]), &pod);
+    assert_eq!(scene.eks_auth.calls_for_pod(pod.uid()).len(), 1);
+}
+
+#[test]
+fn both_families_share_one_limiter() {
+    let eks_auth = EksAuth::start();
+    eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
+    let agent = Agent::on_loopback(&eks_auth).set("--bind-hosts", "127.0.0.1,[::1]");
+    let agent = agent.set("--max-service-qps", "1").start();
+    let listening = agent.logs().with_message("node path listening");
+    let addresses = listening.iter().map(|line| line.field("address").unwrap());
+    let addresses: Vec<SocketAddr> = addresses.map(|it| it.parse().unwrap()).collect();
+    let families = addresses.iter().map(SocketAddr::is_ipv4);
+    assert_eq!(families.collect::<Vec<_>>(), [true, false]);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for number in 0..40 {
+            let claims = Claims::new(ACCOUNT.0, ACCOUNT.1, BoundObject::new("pod"));
+            let token = eks_auth.issuer().sign(&claims);
+            let address = addresses[number % 2];
+            scope.spawn(move || wire::ask_at(address, &token));
+        }
+    });
+    // Ten seconds' worth at once, and one in each second since.
+    let allowed = 10 + 1 + started.elapsed().as_secs() as usize;
+    let calls = eks_auth.call_count();
+    assert!((10..=allowed).contains(&calls), "{calls} of {allowed}");
+}
+
+#[test]
+fn an_address_with_too_many_connections_keeps_no_other_out() {
+    needs_privileges!();
+    let arguments = ["--max-connections-per-pod", "20"];
+    let scene = Scenario::on_network("node", arguments);
+    let (greedy, other) = (scene.served_pod("greedy"), scene.served_pod("other"));
+    let hold = ["hold", "--mode", "idle", "--connections", "30"];
+    let mut holder = greedy.spawn(hold);
+    assert_eq!(holder.line()["failed"], json!({}));
+    let refused = [("reason", "too_many_connections")];
+    let agent = &scene.agent;
+    agent.wait_metric("podcreds_refusals_total", &refused, |count| count == 10.0);
+    agent.wait_metric("podcreds_connections", &[], |count| count == 20.0);
+    assert_owned(&other.run(["get"]), &other);
+    assert_owned(&other.run(["get", "--dst", "[fd00:ec2::23]:80"]), &other);
+}
+
+#[test]
+fn a_rotated_token_is_known_by_its_signature() {
+    needs_privileges!();
+    let (scene, jwks) = with_keys();
+    let pod = scene.served_pod("web");
+    scene.eks_auth.fail(Fault::unavailable());
+    pod.write_token(&Issuer::cluster().sign(&pod.claims().clone().expires_in(DAY)));
+    assert_owned(&pod.run(["get"]), &pod);
+    assert_owned(&wait_served(&pod, IPV6), &pod);
+    assert_eq!(scene.eks_auth.call_count(), 1);
+    assert_eq!(jwks.fetches(), 1);
+    let metrics = scene.agent.metrics();
+    assert_eq!(metrics.sum("podcreds_tokens_adopted_total", &[]), 1.0);
+    assert_eq!(metrics.sum("podcreds_cache_entries", &[]), 1.0);
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[test]
+fn what_the_cluster_has_not_signed_for_us_is_refused_here() {
+    needs_privileges!();
+    let (scene, _jwks) = with_keys();
+    let (victim, thief) = (scene.served_pod("victim"), scene.served_pod("thief"));
+    let calls = scene.eks_auth.call_count();
+    let (own, wanted) = (thief.token(), victim.token());
+    let (own, wanted): (Vec<_>, Vec<_>) = (own.split('.').collect(), wanted.split('.').collect());
+    let forged = [own[0], wanted[1], own[2]].join(".");
+    let foreign = victim.claims().clone().audience("sts.amazonaws.com");
+    let foreign = Issuer::cluster().sign(&foreign);
+    for (token, reason) in [(&forged, "not signed"), (&foreign, "another audience")] {
+        let answer = thief.run(["get", "--token", token]);
+        assert_eq!(answer["status"], 400, "{answer}");
+        assert!(answer.to_string().contains(reason), "{answer}");
+    }
+    assert_eq!(scene.eks_auth.call_count(), calls);
+    // What no key can decide goes to EKS Auth, and reaches nothing that is in memory.
+    let stranger = Issuer::new().sign(victim.claims());
+    assert_eq!(thief.run(["get", "--token", &stranger])["status"], 400);
+    assert_eq!(scene.eks_auth.call_count(), calls + 1);
+    assert_owned(&victim.run(["get"]), &victim);
+}
+
+#[test]
+fn with_both_roads_who_is_not_redirected_is_served_by_its_token() {
+    needs_privileges!();
+    let scene = Scenario::on_network("auto", []);
+    let pod = scene.pod("web").start();
+    let sandboxed = scene.pod("sandboxed").start();
+    wait_served(&pod, []);
+    let agent = &scene.agent;
+    assert_eq!(decisions(agent, "node_path"), 0.0, "the pod was redirected");
+    assert_owned(&ask_unknown(&sandboxed), &sandboxed);
+    assert_eq!(decisions(agent, "node_path"), 1.0);
+    assert_eq!(scene.eks_auth.call_count(), 2);
+}
+
+#[test]
+fn with_ebpf_alone_nobody_is_served_on_a_token() {
+    needs_privileges!();
+    let scene = Scenario::on_network("ebpf", []);
+    let pod = scene.served_pod("web");
+    let answer = ask_unknown(&pod);
+    assert_eq!(answer["error"], "ECONNREFUSED", "{answer}");
+    assert_eq!(
+        scene
+            .agent
+            .metrics()
+            .sum("podcreds_paths", &[("path", "node")]),
+        0.0
+    );
+}
