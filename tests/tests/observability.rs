@@ -60,7 +60,8 @@ fn metrics_are_well_formed() {
     };
     let (helps, types) = (comments("# HELP "), comments("# TYPE "));
     assert!(types.len() > 20, "{types:?}");
-    for (name, kind) in &types {
+    let is_ours = |name: &&String| !OFFICIAL.contains(&name.as_str());
+    for (name, kind) in types.iter().filter(|(name, _)| is_ours(name)) {
         assert!(
             helps.get(name).is_some_and(|help| help.len() > 10),
             "{name}"
@@ -99,6 +100,35 @@ fn metrics_are_well_formed() {
     for (name, _) in types.iter().filter(|(_, kind)| *kind == "histogram") {
         assert_is_histogram(&metrics, name);
     }
+}
+
+/// What AWS's agent calls its metrics: they have no unit and no `_total`, as dashboards expect them.
+const OFFICIAL: [&str; 3] = [
+    "pod_identity_http_response",
+    "pod_identity_cache_state",
+    "pod_identity_cache_errors",
+];
+
+#[test]
+fn the_official_metrics_say_the_same_as_ours() {
+    needs_privileges!();
+    let (scene, pods) = busy();
+    assert_eq!(pods[0].run(["get"])["status"], 200);
+    let metrics = scene.agent.metrics();
+    for code in ["200", "400", "404", "503"] {
+        let labels = [("code", code)];
+        let official = metrics.sum("pod_identity_http_response", &labels);
+        let ours = metrics.sum("podcreds_request_duration_seconds_count", &labels);
+        assert!(
+            official > 0.0 && official == ours,
+            "{code}: {official} {ours}"
+        );
+    }
+    let state = |state| metrics.sum("pod_identity_cache_state", &[("state", state)]);
+    let ours = |result| metrics.sum("podcreds_cache_requests_total", &[("result", result)]);
+    assert_eq!(state("hit"), ours("hit") + ours("stale"));
+    assert_eq!(state("miss"), ours("miss") + ours("joined"));
+    assert!(state("hit") > 0.0 && state("miss") > 0.0 && state("evicted") == 0.0);
 }
 
 /// The name under which a sample's help and type stand.

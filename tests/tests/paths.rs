@@ -9,6 +9,7 @@ use podcreds_tests::{
     http::client,
     needs_privileges,
     node::Node,
+    pod::cgroup,
     scenario::{ACCOUNT, ROLE, assert_owned, wait_served},
     token::{BoundObject, Claims},
     wire,
@@ -49,6 +50,20 @@ fn auto_takes_both_roads() {
     assert_eq!(answer["status"], 200, "{answer}");
     let readiness = client::get(agent.probe_address(), "/readyz").unwrap();
     assert_eq!((readiness.status, &*readiness.body), (200, "ok\n"));
+}
+
+#[test]
+fn auto_without_cgroup2_serves_on_the_node_path() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    let mount = cgroup::mount_point().unwrap();
+    let unmount = format!("umount --lazy {} && exec \"$@\"", mount.display());
+    let agent = auto(&node, &eks_auth);
+    let agent = agent.through(["unshare", "--mount", "sh", "-c", &unmount, "sh"]);
+    let agent = agent.start();
+    assert_eq!(paths(&agent), (0.0, 1.0));
+    let readiness = client::get(agent.probe_address(), "/readyz").unwrap();
+    assert!(readiness.body.contains("no cgroup2"), "{}", readiness.body);
 }
 
 #[test]

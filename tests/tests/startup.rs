@@ -1,10 +1,14 @@
 //! What keeps the agent from starting, and how it says so: by its exit code and its last words.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::Command,
+};
 
 use podcreds_tests::{
     agent::{Agent, AgentBuilder},
     aws::NodeCredentials,
+    binary,
     eks_auth::EksAuth,
     imds::Imds,
     needs_privileges,
@@ -65,6 +69,55 @@ fn a_port_that_is_taken_is_told_by_the_flags_name() {
         let said = assert_fails(Agent::on_loopback(&eks_auth).set(flag, &port), USAGE);
         assert!(said.contains(named) && said.contains(&port), "{said}");
     }
+}
+
+#[test]
+fn a_missing_cluster_name_is_told() {
+    for command in [&["server"][..], &["server", "--port", "80"]] {
+        let output = Command::new(binary::podcreds()).args(command).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), USAGE);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("--cluster-name <NAME>"), "{said}");
+    }
+}
+
+#[test]
+fn addresses_that_the_host_has_not_are_told() {
+    let eks_auth = EksAuth::start();
+    // For documentation: no host has them.
+    let agent = Agent::on_loopback(&eks_auth).set("--bind-hosts", "192.0.2.1,2001:db8::1");
+    let said = assert_fails(agent, USAGE);
+    assert_eq!(said.matches("\"ERROR\"").count(), 1, "{said}");
+    for part in [
+        "192.0.2.1:",
+        "[2001:db8::1]:",
+        "--bind-hosts",
+        "podcreds initialize",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_port_that_needs_a_capability_is_told() {
+    needs_privileges!();
+    let node = Node::with_network();
+    let eks_auth = node.enter(EksAuth::start);
+    let agent = Agent::on(&node, &eks_auth).set("--datapath", "node");
+    let agent = agent.through(["setpriv", "--bounding-set", "-net_bind_service"]);
+    let said = assert_fails(agent, NO_PERMISSION);
+    assert!(said.contains("CAP_NET_BIND_SERVICE"), "{said}");
+}
+
+#[test]
+fn credentials_to_rotate_must_be_somewhere() {
+    let eks_auth = EksAuth::start();
+    let agent = Agent::on_loopback(&eks_auth).args(["--rotate-credentials"]);
+    let said = assert_fails(agent, USAGE);
+    let told =
+        said.contains("--rotate-credentials") && said.contains("AWS_SHARED_CREDENTIALS_FILE");
+    assert!(told, "{said}");
 }
 
 #[test]

@@ -213,6 +213,9 @@ impl Shared {
             return;
         };
         let asked = !matches!(line.purpose(&digest), Some(Purpose::Refresh(_)));
+        if let (Err(error), false) = (&answer, asked) {
+            self.metrics.cache_errors.failed(error);
+        }
         let (outcome, news) = match answer {
             Ok((body, expiration)) => {
                 let fetched = Fetched {

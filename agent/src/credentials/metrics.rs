@@ -7,6 +7,8 @@ use prometheus::{
     Registry, core::Collector,
 };
 
+use super::official::{CacheErrors, CacheState};
+
 /// Seconds: one minute, ten minutes, then the ages at which 59-minute and 6-hour credentials are
 /// refreshed and grow stale.
 const AGES: [f64; 7] = [60.0, 600.0, 2400.0, 3540.0, 10800.0, 18000.0, 21600.0];
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub(super) attempts: IntCounterVec,
     /// Exchanges without a usable answer since the last one with.
     pub(super) failures_in_a_row: IntGauge,
+    /// Refreshes that failed, as AWS's agent counts them.
+    pub(super) cache_errors: CacheErrors,
     /// Calls a second that the limiter lets through.
     pub(super) limiter_rate: Gauge,
     /// Calls in the limiter's queue that a request waits for.
@@ -79,7 +83,7 @@ impl Metrics {
         let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help)?);
         let requests = requests(registry)?;
         let queue = queue(registry)?;
-        Ok(Self {
+        let metrics = Self {
             hits: requests.with_label_values(&["hit"]),
             stale: requests.with_label_values(&["stale"]),
             misses: requests.with_label_values(&["miss"]),
@@ -126,6 +130,7 @@ impl Metrics {
                 "podcreds_upstream_consecutive_failures",
                 "Exchanges without a usable answer since the last one with",
             )?,
+            cache_errors: CacheErrors::register(registry)?,
             limiter_rate: add(
                 registry,
                 Gauge::new(
@@ -136,7 +141,14 @@ impl Metrics {
             queue_asked: queue.with_label_values(&["asked"]),
             queue_refreshes: queue.with_label_values(&["refresh"]),
             queue_doubtful: queue.with_label_values(&["doubtful"]),
-        })
+        };
+        CacheState::register(
+            registry,
+            [&metrics.hits, &metrics.stale],
+            [&metrics.misses, &metrics.joined],
+            &metrics.evictions,
+        )?;
+        Ok(metrics)
     }
 }
 

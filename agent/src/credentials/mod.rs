@@ -25,6 +25,7 @@ mod jwks;
 mod limiter;
 mod line;
 mod metrics;
+mod official;
 mod refusals;
 mod seats;
 mod steady;

@@ -201,3 +201,33 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_cannot_is_told_from_one_that_may_not() {
+        let error = |errno| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            let call = "bpf_map_create";
+            load_error(EbpfError::MapError(MapError::SyscallError(SyscallError {
+                call,
+                io_error,
+            })))
+        };
+        // No BPF in the kernel, and a map or a program that it does not know.
+        for errno in [libc::ENOSYS, libc::EINVAL] {
+            let error = error(errno);
+            assert!(matches!(error, DatapathError::Unsupported(_)), "{error}");
+            assert!(error.to_string().contains("did not accept"), "{error}");
+        }
+        for errno in [libc::EPERM, libc::EACCES] {
+            let error = error(errno);
+            assert!(matches!(error, DatapathError::NotPermitted(_)), "{error}");
+            assert!(error.to_string().contains("CAP_BPF"), "{error}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
@@ -13,6 +13,10 @@ use crate::credentials::{CredentialError, RefusalKind};
 /// The only resource.
 pub(super) const PATH: &str = "/v1/credentials";
 
+/// The media ranges that JSON is in.
+const JSON_RANGES: [&str; 3] = ["application/json", "application/*", "*/*"];
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GET: HeaderValue = HeaderValue::from_static("GET");
 
@@ -131,11 +135,15 @@ impl Denial {
     }
 
     /// The response that says so.
-    pub(super) fn response(&self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body()));
+    pub(super) fn response(&self, format: Format) -> Response<Full<Bytes>> {
+        let (body, content_type) = match format {
+            Format::Json => (self.json(), JSON),
+            Format::Text => (self.text(), TEXT),
+        };
+        let mut response = Response::new(Full::new(body));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::CONTENT_TYPE, content_type);
         match self {
             Self::Method => {
                 headers.insert(header::ALLOW, GET);
@@ -149,7 +157,19 @@ impl Denial {
         response
     }
 
-    fn body(&self) -> Bytes {
+    /// One line, with the code where it is EKS Auth's.
+    fn text(&self) -> Bytes {
+        let message = self.message();
+        let line = match self {
+            Self::Credentials(CredentialError::Refused { code, .. }) => {
+                format!("({code}): {message}\n")
+            }
+            _ => format!("{message}\n"),
+        };
+        line.into()
+    }
+
+    fn json(&self) -> Bytes {
         let (code, message) = (self.code(), &*self.message());
         let body = Body {
             code,
@@ -159,6 +179,32 @@ impl Denial {
         };
         // Strings can always be written; an empty body would still carry its status.
         serde_json::to_vec(&body).unwrap_or_default().into()
+    }
+}
+
+/// How a denial is written down. Credentials are always JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// An object with a code and a message.
+    Json,
+    /// A line of text, for those who accept no JSON.
+    Text,
+}
+
+impl Format {
+    /// JSON unless the client says what it accepts, and that is something else. Of the SDKs some say JSON
+    /// and some nothing, and all can read it.
+    pub(super) fn wanted_by<B>(request: &Request<B>) -> Self {
+        let mut accepted = request.headers().get_all(header::ACCEPT).iter().peekable();
+        let takes_json = |value: &HeaderValue| {
+            let ranges = value.to_str().unwrap_or("*/*").split(',');
+            let mut types = ranges.map(|range| range.split(';').next().unwrap_or(range).trim());
+            types.any(|it| JSON_RANGES.iter().any(|json| it.eq_ignore_ascii_case(json)))
+        };
+        match accepted.peek().is_none() || accepted.any(takes_json) {
+            true => Self::Json,
+            false => Self::Text,
+        }
     }
 }
 

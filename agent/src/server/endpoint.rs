@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Identify, Metrics, Refusal, Times,
-    answer::{self, Denial},
+    answer::{self, Denial, Format},
     host,
     metrics::Since,
     stream::Progress,
@@ -49,23 +49,24 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
     /// Answers at once what is at hand; only a wait for EKS Auth is worth a boxed future.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let since = self.since();
+        let format = Format::wanted_by(&request);
         if is_last(&request) {
             self.progress.end();
         }
         match self.find(&request) {
             Ok(Found::Here(body)) => {
-                let answer = self.shared.finish(since, Ok(body));
+                let answer = self.shared.finish(since, format, Ok(body));
                 Either::Left(ready(Ok(answer)))
             }
             Err(denial) => {
-                let answer = self.shared.finish(since, Err(denial));
+                let answer = self.shared.finish(since, format, Err(denial));
                 Either::Left(ready(Ok(answer)))
             }
             Ok(Found::Upstream(claimant, token)) => {
                 let shared = Arc::clone(&self.shared);
                 let fetch = async move {
                     let fetched = shared.store.fetch(claimant, token).await;
-                    Ok(shared.finish(since, fetched.map_err(Denial::from)))
+                    Ok(shared.finish(since, format, fetched.map_err(Denial::from)))
                 };
                 Either::Right(fetch.boxed())
             }
@@ -161,14 +162,14 @@ fn authorization<B>(request: &Request<B>) -> Result<&str, Denial> {
 
 impl Shared {
     /// Counts what became of a request, and puts it into words.
-    fn finish(&self, since: Since, outcome: Result<Bytes, Denial>) -> Answer {
+    fn finish(&self, since: Since, format: Format, outcome: Result<Bytes, Denial>) -> Answer {
         let mut answer = match outcome {
             Ok(body) => answer::credentials(body),
             Err(denial) => {
                 if let Some(reason) = denial.reason() {
                     self.metrics.refused(reason);
                 }
-                denial.response()
+                denial.response(format)
             }
         };
         if self.draining.is_cancelled() {

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use http::StatusCode;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 /// Seconds, from a hit in the cache of an idle node to what no SDK waits for.
 const BUCKETS: [f64; 17] = [
@@ -19,6 +21,9 @@ pub struct Metrics {
     served: Histogram,
     connect_to_response: Histogram,
     refusals: IntCounterVec,
+    /// Answers as AWS's agent counts them, and the child that nearly every request needs.
+    responses: IntCounterVec,
+    response_served: IntCounter,
     /// Set by [`Limits`](super::limits::Limits).
     pub(super) connections: IntGauge,
 }
@@ -114,6 +119,14 @@ impl Metrics {
         for reason in Reason::ALL {
             refusals.with_label_values(&[reason.label()]);
         }
+        let responses = IntCounterVec::new(
+            Opts::new(
+                "pod_identity_http_response",
+                "Requests, by the status of the answer.",
+            ),
+            &["code"],
+        )?;
+        registry.register(Box::new(responses.clone()))?;
         let connections = IntGauge::new("podcreds_connections", "Open connections of pods.")?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(connect_to_response.clone()))?;
@@ -124,6 +137,8 @@ impl Metrics {
             durations,
             connect_to_response,
             refusals,
+            response_served: responses.with_label_values(&[StatusCode::OK.as_str()]),
+            responses,
             connections,
         })
     }
@@ -134,11 +149,13 @@ impl Metrics {
         let seconds = now.saturating_duration_since(since.begun).as_secs_f64();
         if status == StatusCode::OK {
             self.served.observe(seconds);
+            self.response_served.inc();
         } else {
             let durations = &self.durations;
             durations
                 .with_label_values(&[status.as_str()])
                 .observe(seconds);
+            self.responses.with_label_values(&[status.as_str()]).inc();
         }
         if let Some(connected) = since.connected {
             let seconds = now.saturating_duration_since(connected).as_secs_f64();

@@ -46,7 +46,11 @@ async fn a_refresh_that_is_refused_takes_the_credentials() {
     fake.now(|_| Err(refused()));
     sleep(3 * HOUR).await;
     assert_eq!(store.0.metrics.entries.get(), 0);
+    let errors = &store.0.metrics.cache_errors.0;
+    let labels = ["NonRecoverable", "ResourceNotFoundException"];
+    assert_eq!(errors.with_label_values(&labels).get(), 1);
     assert!(was_refused(&ask(&store, pod(1), "a").await));
+    assert_eq!(errors.with_label_values(&labels).get(), 1, "no refresh");
 }
 
 #[tokio::test(start_paused = true)]

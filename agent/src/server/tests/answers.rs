@@ -82,6 +82,47 @@ async fn wrong_requests_are_told_what_is_wrong() {
     assert_eq!(fixture.answers("404"), 4);
 }
 
+/// As AWS's agent answers everybody.
+#[tokio::test(start_paused = true)]
+async fn who_accepts_no_json_is_told_in_a_line_of_text() {
+    let fixture = Fixture::new(Config::default());
+    let ask = async |token: &str, accept: &str| {
+        let request = get(token).replacen("\r\n", &format!("\r\n{accept}"), 1);
+        fixture.connect().ask(request).await
+    };
+    for accept in [
+        "Accept: text/plain\r\n",
+        "Accept: text/html, text/*;q=0.1\r\n",
+    ] {
+        let answer = ask("unassociated", accept).await;
+        assert_eq!(answer.status(), 404);
+        assert_eq!(
+            answer.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
+        assert_eq!(answer.body, "(ResourceNotFoundException): because\n");
+        let answer = ask("expired", accept).await;
+        let says = "the service-account token has expired; ";
+        assert!(answer.body.starts_with(says), "{}", answer.body);
+        assert_eq!(answer.body.lines().count(), 1);
+        let answer = ask("good", accept).await;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    for accept in [
+        "",
+        "Accept: */*\r\n",
+        "Accept: application/json\r\n",
+        "Accept: text/plain\r\nAccept: text/html, Application/JSON;q=0.5\r\n",
+    ] {
+        let answer = ask("unassociated", accept).await;
+        assert_eq!(
+            answer.json()["code"],
+            "ResourceNotFoundException",
+            "{accept}"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn refusals_repeat_no_token() {
     let fixture = Fixture::new(Config::default());
