@@ -86,7 +86,11 @@ fn list_parts(to: &Path) -> Result<()> {
         .args(["--target", Architecture::Amd64.target()])
         .args(["--override-filename", "podcreds.cdx"]))?;
     let list = workspace::root().join(SBOM);
-    fs::copy(&list, to).with_context(|| format!("cannot write {}", to.display()))?;
+    let parts = fs::read_to_string(&list)
+        .with_context(|| format!("cannot read {}", list.display()))?
+        // Parts of our own are named by their paths.
+        .replace(&workspace::root().display().to_string(), "");
+    fs::write(to, parts).with_context(|| format!("cannot write {}", to.display()))?;
     fs::remove_file(&list).with_context(|| format!("cannot remove {}", list.display()))
 }
 

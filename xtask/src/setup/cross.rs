@@ -2,7 +2,7 @@
 //! musl targets, and Zig, a C compiler that brings musl's headers for all of them.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -53,7 +53,22 @@ pub(super) fn install(architectures: &[Architecture]) -> Result<()> {
 pub(crate) fn configure(cargo: &mut Command, architecture: Architecture) {
     let target = architecture.target().replace('-', "_");
     let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase());
+    // What is built does not tell where, and is the same wherever it is.
+    let places = [(cargo_home(), "/cargo"), (root().to_owned(), "/podcreds")];
+    let [in_rust, in_c] = ["--remap-path-prefix", "-ffile-prefix-map"].map(|flag| {
+        places
+            .iter()
+            .map(move |(place, name)| format!("{flag}={}={name}", place.display()))
+    });
     cargo
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            in_rust.collect::<Vec<_>>().join("\x1f"),
+        )
+        .env(
+            format!("CFLAGS_{target}"),
+            in_c.collect::<Vec<_>>().join(" "),
+        )
         .env(format!("CC_{target}"), compiler(architecture))
         .env(format!("AR_{target}"), archiver())
         // With the start files and the libc of Rust's own library.
@@ -79,6 +94,12 @@ fn rust_libraries(architectures: &[Architecture]) -> Result<()> {
             .args(&missing))
         .context("the libraries come through rustup (https://rustup.rs)")
     })
+}
+
+/// Where cargo keeps the source of dependencies.
+fn cargo_home() -> PathBuf {
+    let home = env::var_os("HOME").unwrap_or_default();
+    env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from)
 }
 
 fn zig_target(architecture: Architecture) -> &'static str {

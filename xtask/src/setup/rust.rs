@@ -43,7 +43,7 @@ pub(super) fn toolchain() -> Result<()> {
 
 /// Builds bpf-linker against the LLVM that the compiler carries, unless one is there.
 pub(super) fn bpf_linker() -> Result<()> {
-    if is_there("bpf-linker", BPF_LINKER) {
+    if is_there("bpf-linker", &[], BPF_LINKER) {
         return Ok(());
     }
     let llvm = llvm_of_rustc()?;
@@ -61,7 +61,7 @@ pub(super) fn bpf_linker() -> Result<()> {
 
 /// Builds cargo-deny, unless it is there.
 pub(super) fn cargo_deny() -> Result<()> {
-    if is_there("cargo-deny", CARGO_DENY) {
+    if is_there("cargo-deny", &[], CARGO_DENY) {
         return Ok(());
     }
     step(
@@ -72,7 +72,7 @@ pub(super) fn cargo_deny() -> Result<()> {
 
 /// Builds cargo-cyclonedx, unless it is there.
 pub(super) fn cargo_cyclonedx() -> Result<()> {
-    if is_there("cargo-cyclonedx", CARGO_CYCLONEDX) {
+    if is_there("cargo-cyclonedx", &["cyclonedx"], CARGO_CYCLONEDX) {
         return Ok(());
     }
     step(
@@ -81,13 +81,13 @@ pub(super) fn cargo_cyclonedx() -> Result<()> {
     )
 }
 
-/// Whether this version is in the checkout or on the path, and runs.
-fn is_there(tool: &str, version: &str) -> bool {
+/// Whether this version is in the checkout or on the path, and runs. Some want to hear their name again.
+fn is_there(tool: &str, arguments: &[&str], version: &str) -> bool {
     let private = tools().join("bin").join(tool);
     [Some(private), find_program(tool)]
         .into_iter()
         .flatten()
-        .filter_map(|program| output(Command::new(program).arg("--version")))
+        .filter_map(|program| output(Command::new(program).args(arguments).arg("--version")))
         .any(|printed| printed.split_whitespace().last() == Some(version))
 }
 
