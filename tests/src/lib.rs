@@ -14,6 +14,7 @@
 //! - [`privileged`]: what a test needs from the machine, and what happens where it is missing.
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`sdk`]: unmodified AWS SDKs.
+//! - [`chart`]: the Helm chart, as it is rendered.
 //! - [`http`]: the small HTTP server and client below all of these.
 //! - [`wire`]: requests written by hand, sent from inside a pod.
 //! - [`wait`]: polling with a deadline.
@@ -33,6 +34,7 @@
 pub mod agent;
 pub mod aws;
 pub mod binary;
+pub mod chart;
 pub mod cluster;
 pub mod eks_auth;
 pub mod http;

@@ -39,6 +39,8 @@ enum Command {
     },
     /// Write a container image with the agent as an OCI archive, without a daemon or a registry.
     Image(image::Options),
+    /// Render the chart into the manifests for those without Helm.
+    Chart,
     /// Run all tests. As root the tests on the real kernel run too.
     Test {
         /// What is passed on to `cargo test`, such as `-p podcreds` or the name of a test.
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
             release,
             architectures,
         } => tasks::build(release, &architectures),
+        Command::Chart => tasks::chart(),
         Command::Image(options) => image::image(options),
         Command::Test { args } => tasks::test(&args),
         Command::Lint => tasks::lint(),

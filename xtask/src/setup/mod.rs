@@ -32,13 +32,20 @@ pub(crate) fn everything() -> Result<()> {
     for_demo()?;
     for_load()?;
     for_image(&Architecture::ALL)?;
-    eprintln!("Everything is in place: cargo xtask build | test | lint | demo | load | image");
+    for_chart()?;
+    eprintln!(
+        "Everything is in place: cargo xtask build | test | lint | demo | load | image | chart"
+    );
     Ok(())
 }
 
 pub(crate) fn for_build() -> Result<()> {
     rust::toolchain()?;
     rust::bpf_linker()
+}
+
+pub(crate) fn for_chart() -> Result<()> {
+    python::CHART.install()
 }
 
 /// For static binaries of these architectures.
@@ -55,8 +62,12 @@ pub(crate) fn for_image(architectures: &[Architecture]) -> Result<()> {
 pub(crate) fn for_test() -> Result<()> {
     for_build()?;
     apt::install("simulated pods", &[NAMESPACES, IPROUTE])?;
-    // The tests of SDKs that are missing are skipped and say so, or fail in CI.
-    for installed in [python::CLIENTS.install(), js::install()] {
+    // The tests of what is missing are skipped and say so, or fail in CI.
+    for installed in [
+        python::CLIENTS.install(),
+        python::CHART.install(),
+        js::install(),
+    ] {
         if let Err(error) = installed {
             eprintln!("    {error:#}");
         }

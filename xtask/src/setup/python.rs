@@ -31,6 +31,13 @@ pub(super) const CLIENTS: Environment = Environment {
     folder: "venv",
 };
 
+/// What renders and checks the chart.
+pub(super) const CHART: Environment = Environment {
+    what: "Helm and the schemas of Kubernetes",
+    requirements: "xtask/python/chart.txt",
+    folder: "chart",
+};
+
 impl Environment {
     /// Installs it, unless just these versions are there.
     pub(super) fn install(&self) -> Result<()> {

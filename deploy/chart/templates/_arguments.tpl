@@ -1,0 +1,51 @@
+{{/* The command lines of both containers. */}}
+
+{{/*
+Flags and their values as a list. "true" is a switch, "false" is none, and a list is a flag that comes more
+than once.
+*/}}
+{{- define "podcreds.flags" -}}
+{{- range $flag, $value := . -}}
+{{- if kindIs "slice" $value -}}
+{{- range $value }}
+- {{ printf "%s=%v" $flag . | quote }}
+{{- end -}}
+{{- else -}}
+{{- $text := toString (ternary (int64 $value) $value (kindIs "float64" $value)) -}}
+{{- if or (kindIs "invalid" $value) (eq $text "true") (eq $text "") }}
+- {{ $flag | quote }}
+{{- else if ne $text "false" }}
+- {{ printf "%s=%s" $flag $text | quote }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A command as a list or as the text of one. That of AWS's agent is in AWS's image only. */}}
+{{- define "podcreds.command" -}}
+{{- if kindIs "slice" . -}}
+{{- toJson . -}}
+{{- else if not (contains "/go-runner" .) -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the server is told: the chart's flags, the user's, and those of this kind of node; the last one wins. */}}
+{{- define "podcreds.serverFlags" -}}
+{{- $values := .root.Values -}}
+{{- $name := required "clusterName is required: the name of the EKS cluster" $values.clusterName -}}
+{{- $flags := dict "--cluster-name" $name "--datapath" $values.datapath -}}
+{{- $_ := set $flags "--handover-dir" (ternary "/run/podcreds" "none" $values.handover.enabled) -}}
+{{- $_ := set $flags "--metrics-port" $values.metrics.port -}}
+{{- $_ := set $flags "--probe-port" $values.agent.probePort -}}
+{{- $_ := set $flags "--probe-socket" "/run/probe/agent.sock" -}}
+{{- with $values.delegates }}{{ $_ := set $flags "--delegate" . }}{{ end -}}
+{{- with $values.clusterKeys.url }}{{ $_ := set $flags "--jwks-url" . }}{{ end -}}
+{{- $short := dict "-b" "--bind-hosts" "-c" "--cluster-name" "-p" "--port" "-v" "--verbosity" -}}
+{{- range $given := list $values.agent.additionalArgs .set.additionalArgs -}}
+{{- range $flag, $value := $given -}}
+{{- $_ := set $flags (get $short $flag | default $flag) $value -}}
+{{- end -}}
+{{- end -}}
+{{- include "podcreds.flags" $flags -}}
+{{- end -}}

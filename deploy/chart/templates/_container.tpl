@@ -1,0 +1,100 @@
+{{/* The agent's container: what it sees of the host, and how kubelet asks it how it is. */}}
+{{- define "podcreds.container" -}}
+{{- $values := .root.Values -}}
+{{- $command := include "podcreds.command" $values.agent.command -}}
+{{- $capabilities := include "podcreds.capabilities" $values | fromYaml -}}
+{{- $region := toString ($values.env.AWS_REGION | default "") -}}
+name: agent
+image: {{ include "podcreds.image" .root | quote }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+{{- with $command }}
+command: {{ . }}
+{{- end }}
+args:
+  {{- if not $command }}
+  - server
+  {{- end }}
+  {{- include "podcreds.serverFlags" . | trim | nindent 2 }}
+{{- if or $values.env (contains "-iso" $region) }}
+env:
+  {{- range $name, $value := $values.env }}
+  - name: {{ $name }}
+    value: {{ toString $value | quote }}
+  {{- end }}
+  {{- if contains "-iso" $region }}
+  - name: SSL_CERT_FILE
+    value: /etc/pki/tls/certs/ca-bundle.crt
+  {{- end }}
+{{- end }}
+# Root without the capabilities that are not named here, since Kubernetes gives capabilities to nobody else.
+{{- range $name, $purpose := $capabilities }}
+# {{ $name }}: {{ $purpose }}
+{{- end }}
+securityContext:
+  {{- include "podcreds.serverSecurity" . | nindent 2 }}
+resources:
+  {{- toYaml $values.resources | nindent 2 }}
+{{- with include "podcreds.probes" $values | trim }}
+{{ . }}
+{{- end }}
+volumeMounts:
+  - name: probe
+    mountPath: /run/probe
+  {{- if $values.handover.enabled }}
+  - name: handover
+    mountPath: /run/podcreds
+  {{- end }}
+  {{- if ne $values.datapath "node" }}
+  - name: cgroup
+    mountPath: /sys/fs/cgroup
+    readOnly: true
+  {{- end }}
+  {{- if $values.delegates }}
+  - name: kubelet
+    mountPath: /var/lib/kubelet
+    # New pods' tokens are mounts that come later.
+    mountPropagation: HostToContainer
+    readOnly: true
+  {{- end }}
+  {{- if contains "-iso" $region }}
+  - name: ca-bundle
+    mountPath: /etc/pki/tls/certs/ca-bundle.crt
+    readOnly: true
+  {{- end }}
+  {{- with .set.volumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* How kubelet asks the agent how it is. */}}
+{{- define "podcreds.probes" -}}
+{{- if .agent.readinessEndpoint }}
+# While two agents overlap, the port for probes is the older one's. The socket is this container's own: through it kubelet asks
+# whether *this* agent serves pods, until it does for the first time. The port is cheaper, and is asked from then on.
+startupProbe:
+  exec:
+    command: [/podcreds, probe, --socket=/run/probe/agent.sock, {{ .agent.readinessEndpoint }}]
+  periodSeconds: 1
+  timeoutSeconds: 5
+  failureThreshold: 300
+readinessProbe:
+  httpGet:
+    host: 127.0.0.1
+    path: {{ .agent.readinessEndpoint }}
+    port: {{ .agent.probePort }}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end }}
+{{- if .agent.livenessEndpoint }}
+livenessProbe:
+  httpGet:
+    host: 127.0.0.1
+    path: {{ .agent.livenessEndpoint }}
+    port: {{ .agent.probePort }}
+  # Longer than an agent that hangs may take to end: until then the next one is asked through its port.
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+{{- end }}
+{{- end -}}

@@ -1,0 +1,38 @@
+{{/* The folders of the host that the agent sees, and one of its own. */}}
+{{- define "podcreds.volumes" -}}
+{{- $values := .root.Values -}}
+- name: probe
+  emptyDir:
+    medium: Memory
+    sizeLimit: 1Mi
+{{- if $values.handover.enabled }}
+# Where an agent hands its credentials over to the next one, through a socket and from memory to memory.
+- name: handover
+  hostPath:
+    path: {{ $values.handover.hostPath }}
+    type: DirectoryOrCreate
+{{- end }}
+{{- if ne $values.datapath "node" }}
+# Where kubelet makes a cgroup for each pod.
+- name: cgroup
+  hostPath:
+    path: /sys/fs/cgroup
+    type: Directory
+{{- end }}
+{{- if $values.delegates }}
+# Where kubelet mounts pods' tokens.
+- name: kubelet
+  hostPath:
+    path: /var/lib/kubelet
+    type: Directory
+{{- end }}
+{{- if contains "-iso" (toString ($values.env.AWS_REGION | default "")) }}
+- name: ca-bundle
+  hostPath:
+    path: /etc/pki/tls/certs/ca-bundle.crt
+    type: File
+{{- end }}
+{{- with .set.volumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

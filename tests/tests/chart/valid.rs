@@ -1,0 +1,236 @@
+//! Whatever it is told, the chart renders to what Kubernetes takes and the agent understands.
+
+use std::{fs, process::Command};
+
+use podcreds_tests::{
+    binary,
+    chart::{self, Rendering, VERSIONS},
+    privileged::can_run,
+};
+use serde_json::{Value, json};
+
+use super::{agent, daemon_set, official, render, request, strings};
+
+/// All that can be switched on at once.
+fn everything() -> Value {
+    json!({
+        "image": { "containerRegistry": "registry.example.com/team/", "digest": format!("sha256:{}", "0".repeat(64)) },
+        "imagePullSecrets": [{ "name": "registry" }],
+        "delegates": ["kube-system/csi-provider", "web/proxy"],
+        "clusterKeys": { "url": "https://issuer.example.com/keys", "createRBAC": true },
+        "agent": { "additionalArgs": {
+            "-v": "debug", "--max-service-qps": 5, "--max-cache-size": 1_000_000, "-b": "[fd00:ec2::23]",
+        } },
+        "init": { "additionalArgs": { "-v": "debug" } },
+        "metrics": {
+            "enabled": true,
+            "extraLabels": { "prometheus.io/port": 2705 },
+            "serviceMonitor": { "enabled": true, "extraLabels": { "team": "platform" } },
+        },
+        "env": { "AWS_REGION": "us-iso-east-1", "HTTPS_PROXY": "http://proxy.example.com:3128" },
+        "daemonsets": { "hybrid": { "create": true }, "hybrid-bottlerocket": { "create": true } },
+        "nodeSelector": { "pool": "blue" },
+        "podLabels": { "team": "platform" },
+        "serviceAccount": { "annotations": { "a/b": "c" } },
+        "podLivenessCheck": { "enabled": true },
+    })
+}
+
+fn renderings() -> Option<Vec<Rendering>> {
+    if !can_run(chart::check()) {
+        return None;
+    }
+    let only = |kind: &str| {
+        json!({ "env": { "AWS_REGION": "eu-west-1" }, "daemonsets": {
+            "cloud": { "create": false }, kind: { "create": true },
+        } })
+    };
+    let requests = [
+        ("default", json!({})),
+        ("official", official::values()),
+        ("hybrid", only("hybrid")),
+        ("hybrid-bottlerocket", only("hybrid-bottlerocket")),
+        ("node", json!({ "datapath": "node" })),
+        (
+            "ebpf",
+            json!({ "datapath": "ebpf", "handover": { "enabled": false } }),
+        ),
+        ("everything", everything()),
+    ];
+    let requests = requests.map(|(name, values)| {
+        let mut request = request(name, values);
+        request.versions = VERSIONS.to_vec();
+        request
+    });
+    Some(chart::render(&requests).unwrap())
+}
+
+#[test]
+fn every_rendering_fits_the_schemas_of_kubernetes() {
+    let Some(renderings) = renderings() else {
+        return;
+    };
+    for Rendering {
+        name, complaints, ..
+    } in &renderings
+    {
+        assert!(complaints.is_empty(), "{name}: {complaints:#?}");
+    }
+    let kinds = |rendering: &Rendering| {
+        let kinds = rendering.manifests.iter();
+        let mut kinds: Vec<_> = kinds.map(|manifest| manifest["kind"].to_string()).collect();
+        kinds.dedup();
+        kinds.join(" ").replace('"', "")
+    };
+    assert_eq!(kinds(&renderings[0]), "ServiceAccount DaemonSet");
+    assert_eq!(
+        kinds(&renderings[6]),
+        "ServiceAccount ClusterRole ClusterRoleBinding Service ServiceMonitor DaemonSet"
+    );
+    assert_eq!(renderings[6].of_kind("DaemonSet").len(), 3);
+}
+
+/// A flag that the agent does not know ends it at once. So it has understood all those before the first
+/// that it complains about.
+#[test]
+fn the_agent_understands_what_it_is_told() {
+    let Some(renderings) = renderings() else {
+        return;
+    };
+    for rendering in &renderings {
+        for set in rendering.of_kind("DaemonSet") {
+            let pod = &set["spec"]["template"]["spec"];
+            for kind in ["initContainers", "containers"] {
+                for container in pod[kind].as_array().into_iter().flatten() {
+                    assert_eq!(container["command"], Value::Null);
+                    let arguments = strings(&container["args"]);
+                    let output = Command::new(binary::podcreds())
+                        .args(&arguments)
+                        .arg("--no-such-flag")
+                        .output()
+                        .unwrap();
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    let (name, code) = (&rendering.name, output.status.code());
+                    assert_eq!(code, Some(64), "{name}: {arguments:?}: {said}");
+                    assert!(said.contains("--no-such-flag"), "{name}: {said}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_are_given_once_and_the_last_word_is_the_users() {
+    let values = json!({
+        "agent": { "additionalArgs": {
+            "--datapath": "node", "-v": "debug", "--rotate-credentials": "true", "--max-cache-size": 1_000_000,
+            "--delegate": ["a/b", "c/d"],
+        } },
+        "daemonsets": { "cloud": { "additionalArgs": { "-v": "error", "--rotate-credentials": "false" } } },
+    });
+    let Some(rendering) = render(values) else {
+        return;
+    };
+    let arguments = strings(&agent(&rendering)["args"]);
+    let expected = [
+        "server",
+        "--cluster-name=my-cluster",
+        "--datapath=node",
+        "--delegate=a/b",
+        "--delegate=c/d",
+        "--handover-dir=/run/podcreds",
+        "--max-cache-size=1000000",
+        "--metrics-port=2705",
+        "--probe-port=2703",
+        "--probe-socket=/run/probe/agent.sock",
+        "--verbosity=error",
+    ];
+    assert_eq!(arguments, expected);
+}
+
+#[test]
+fn the_next_agent_starts_before_the_last_one_ends() {
+    let strategy = |values| {
+        let rendering = render(values)?;
+        Some(daemon_set(&rendering)["spec"]["updateStrategy"].clone())
+    };
+    let Some(default) = strategy(json!({})) else {
+        return;
+    };
+    let surge =
+        json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });
+    assert_eq!(default, surge);
+    // Kubernetes takes one of the two only, so nothing may be added to what somebody asks for.
+    let own = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "10%" } });
+    assert_eq!(strategy(json!({ "updateStrategy": own })), Some(own));
+    let by_hand = json!({ "type": "OnDelete" });
+    assert_eq!(
+        strategy(json!({ "updateStrategy": by_hand })),
+        Some(by_hand)
+    );
+    // A port that is declared is taken for the second agent.
+    for rendering in renderings().into_iter().flatten() {
+        assert!(
+            !rendering.text.contains("containerPort"),
+            "{}",
+            rendering.name
+        );
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for (values, named) in [
+        (json!({ "clusterName": "" }), "clusterName is required"),
+        (json!({ "clusterName": "no/name" }), "/clusterName"),
+        (json!({ "clustername": "x" }), "'clustername' not allowed"),
+        (
+            json!({ "agent": { "additonalArgs": {} } }),
+            "'additonalArgs' not allowed",
+        ),
+        (json!({ "datapath": "ebfp" }), "/datapath"),
+        (json!({ "delegates": ["no-namespace"] }), "/delegates/0"),
+        (json!({ "agent": { "probePort": 0 } }), "/agent/probePort"),
+        (
+            json!({ "clusterKeys": { "createRBAC": true }, "serviceAccount": { "create": false } }),
+            "clusterKeys.createRBAC",
+        ),
+    ] {
+        let Some(rendering) = render(values) else {
+            return;
+        };
+        let complaints = rendering.complaints.join("\n");
+        assert!(complaints.contains(named), "no {named:?} in {complaints:?}");
+        assert!(rendering.manifests.is_empty(), "{named}");
+    }
+}
+
+#[test]
+fn the_chart_is_of_this_version() {
+    let chart = fs::read_to_string(chart::file("deploy/chart/Chart.yaml")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    for line in [
+        format!("version: {version}"),
+        format!("appVersion: {version}"),
+    ] {
+        assert!(chart.lines().any(|own| own == line), "no {line}");
+    }
+}
+
+#[test]
+fn the_manifests_are_what_the_chart_renders_to() {
+    if !can_run(chart::check()) {
+        return;
+    }
+    for name in ["podcreds", "podcreds-hybrid"] {
+        let path = format!("deploy/manifests/{name}");
+        let values = chart::values(&format!("{path}.values.yaml")).unwrap();
+        let rendering = render(values).unwrap();
+        let manifest = fs::read_to_string(chart::file(&format!("{path}.yaml"))).unwrap();
+        let body = manifest.lines().skip_while(|line| line.starts_with('#'));
+        assert!(
+            body.eq(rendering.text.lines()),
+            "{path}.yaml is old: `cargo xtask chart` renders it anew"
+        );
+    }
+}
