@@ -135,6 +135,10 @@ impl App {
             env!("CARGO_PKG_VERSION"),
             env!("PODCREDS_REVISION"),
         )?;
+        let handover = Handover::open(
+            config.handover.as_ref(),
+            handover::Metrics::register(&registry)?,
+        )?;
         let readiness = Readiness::new();
         let turn = readiness.gate("its turn: another agent is about to take over");
         let started = readiness.gate("the datapath");
@@ -144,10 +148,6 @@ impl App {
             datapath: Pulse::default(),
         };
         ops::serve(config, control, &vitals, &registry, &readiness)?;
-        let handover = Handover::open(
-            config.handover.as_ref(),
-            handover::Metrics::register(&registry)?,
-        )?;
         let stages = stages(config, control, &registry)?;
         let Some(seat) = serving.block_on(async {
             let join = handover.join(stages.store.clone(), control.handle());
@@ -172,6 +172,7 @@ impl App {
         // The thread that follows the pods has started, with all that this one had.
         privileges::keep_for_serving();
         started.open();
+        seat.serve();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             revision = env!("PODCREDS_REVISION"),
@@ -192,6 +193,7 @@ impl App {
         self.readiness.drain();
         tracing::info!(signal, "draining");
         let work = async {
+            self.seat.wait_for_heir().await;
             self.paths.stop(self.seat.is_heir()).await;
             self.server.drain().await;
             self.seat.leave().await;

@@ -1,7 +1,7 @@
 //! What two agents say to each other, in bytes.
 //!
 //! Each begins with a greeting that names its version of all that follows, and says nothing more to one that speaks
-//! another. Then the leader sends frames, and the heir listens.
+//! another. Then the leader sends frames, and the heir says one word: that it serves.
 
 use std::io;
 
@@ -14,6 +14,9 @@ const NAME: &[u8; 8] = b"podcreds";
 pub(super) const VERSION: u16 = 1;
 /// The longest frame: a token and a body are a few KiB each.
 const LONGEST: u32 = 256 * 1024;
+
+/// The heir's word.
+const SERVING: u8 = b'!';
 
 const CHANGE: u8 = 1;
 const COMPLETE: u8 = 2;
@@ -78,6 +81,19 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result
         COMPLETE if payload.is_empty() => Ok(Frame::Complete),
         LEAVING if payload.is_empty() => Ok(Frame::Leaving),
         _ => Err(nonsense("a frame of an unknown kind")),
+    }
+}
+
+/// Says that this agent serves.
+pub(super) async fn say_serving(stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    stream.write_u8(SERVING).await
+}
+
+/// Waits until the heir says that it serves. May be given up at any time.
+pub(super) async fn hear_serving(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    match stream.read_u8().await? {
+        SERVING => Ok(()),
+        _ => Err(nonsense("not what an heir says")),
     }
 }
 

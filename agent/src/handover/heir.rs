@@ -1,9 +1,9 @@
 //! The heir's side: it takes in what the leader tells.
 
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::pending, io, sync::Arc, time::Duration};
 
 use tokio::{
-    net::UnixStream,
+    net::{UnixStream, unix::ReadHalf},
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -38,93 +38,109 @@ enum End {
     Foreign(u16),
 }
 
-/// Takes in what the leader tells, over as many connections as it takes, until `last` turns true and the leader says
-/// nothing any more.
-pub(super) async fn follow(
-    folder: Arc<Folder>,
-    store: Store,
-    metrics: Metrics,
-    progress: watch::Sender<Progress>,
-    mut last: watch::Receiver<bool>,
-) {
-    let mut complaint = None;
-    loop {
-        let heard = match folder.connect().await {
-            Ok(Some(stream)) => listen(stream, &store, &metrics, &progress).await,
-            Ok(None) => Err(io::ErrorKind::NotConnected.into()),
-            Err(error) => Err(io::Error::other(error)),
-        };
-        match heard {
-            Ok(End::Left) => tracing::info!("the agent before this one has left"),
-            Ok(End::Foreign(theirs)) => {
-                tracing::warn!(
-                    ours = frame::VERSION,
-                    theirs,
-                    "the agent before this one hands over in another version: its credentials are not used"
-                );
-                progress.send_replace(Progress::Settled);
-                return;
-            }
-            // Said once: it is tried again and again.
-            Err(error) if complaint != Some(error.kind()) => {
-                tracing::info!(%error, "the agent before this one cannot be heard");
-                complaint = Some(error.kind());
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            biased;
-            _ = last.wait_for(|last| *last) => return,
-            () = sleep(PAUSE) => {}
-        }
-    }
+/// An agent that takes in what its leader tells.
+pub(super) struct Heir {
+    pub(super) folder: Arc<Folder>,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    pub(super) progress: watch::Sender<Progress>,
+    /// Whether it serves.
+    pub(super) serves: watch::Receiver<bool>,
 }
 
-/// Takes in what the leader tells on one connection.
-async fn listen(
-    mut stream: UnixStream,
-    store: &Store,
-    metrics: &Metrics,
-    progress: &watch::Sender<Progress>,
-) -> io::Result<End> {
-    peer::check(&stream)?;
-    let greeted = timeout(PATIENCE, async {
-        frame::greet(&mut stream).await?;
-        frame::hear(&mut stream).await
-    });
-    let theirs = greeted
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    if theirs != frame::VERSION {
-        return Ok(End::Foreign(theirs));
-    }
-    let started = Instant::now();
-    let (mut told, mut kept) = (HashSet::new(), 0);
-    let mut is_complete = false;
-    loop {
-        match frame::receive(&mut stream).await? {
-            Frame::Change(bytes) => {
-                let change = Change::decode(&bytes)
-                    .ok_or_else(|| frame::nonsense("a change that cannot be read"))?;
-                metrics.received.inc();
-                if !is_complete {
-                    told.insert(change.subject());
+impl Heir {
+    /// Takes in what is told, over as many connections as it takes, until `last` turns true and the leader says
+    /// nothing any more.
+    pub(super) async fn follow(self, mut last: watch::Receiver<bool>) {
+        let mut complaint = None;
+        loop {
+            let heard = match self.folder.connect().await {
+                Ok(Some(stream)) => self.listen(stream).await,
+                Ok(None) => Err(io::ErrorKind::NotConnected.into()),
+                Err(error) => Err(io::Error::other(error)),
+            };
+            match heard {
+                Ok(End::Left) => tracing::info!("the agent before this one has left"),
+                Ok(End::Foreign(theirs)) => {
+                    tracing::warn!(
+                        ours = frame::VERSION,
+                        theirs,
+                        "the agent before this one hands over in another version: its credentials are not used"
+                    );
+                    self.progress.send_replace(Progress::Settled);
+                    return;
                 }
-                kept += usize::from(store.inherit(change));
+                // Said once: it is tried again and again.
+                Err(error) if complaint != Some(error.kind()) => {
+                    tracing::info!(%error, "the agent before this one cannot be heard");
+                    complaint = Some(error.kind());
+                }
+                Err(_) => {}
             }
-            Frame::Complete => {
-                is_complete = true;
-                // What an earlier connection has told may not be true any more.
-                store.disown_all_but(&std::mem::take(&mut told));
-                progress.send_replace(Progress::Settled);
-                let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(
-                    entries = kept,
-                    ms,
-                    "took in the credentials of the agent before this one"
-                );
+            tokio::select! {
+                biased;
+                _ = last.wait_for(|last| *last) => return,
+                () = sleep(PAUSE) => {}
             }
-            Frame::Leaving => return Ok(End::Left),
+        }
+    }
+
+    /// Takes in what is told on one connection.
+    async fn listen(&self, mut stream: UnixStream) -> io::Result<End> {
+        peer::check(&stream)?;
+        let greeted = timeout(PATIENCE, async {
+            frame::greet(&mut stream).await?;
+            frame::hear(&mut stream).await
+        });
+        let theirs = greeted
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if theirs != frame::VERSION {
+            return Ok(End::Foreign(theirs));
+        }
+        let (from_leader, mut to_leader) = stream.split();
+        let mut serves = self.serves.clone();
+        tokio::select! {
+            end = self.take_in(from_leader) => end,
+            // Never: it is said once, and what comes of that is told on the other side.
+            never = async {
+                if serves.wait_for(|serves| *serves).await.is_ok() {
+                    let _said = frame::say_serving(&mut to_leader).await;
+                }
+                pending().await
+            } => never,
+        }
+    }
+
+    async fn take_in(&self, mut from_leader: ReadHalf<'_>) -> io::Result<End> {
+        let started = Instant::now();
+        let (mut told, mut kept) = (HashSet::new(), 0);
+        let mut is_complete = false;
+        loop {
+            match frame::receive(&mut from_leader).await? {
+                Frame::Change(bytes) => {
+                    let change = Change::decode(&bytes)
+                        .ok_or_else(|| frame::nonsense("a change that cannot be read"))?;
+                    self.metrics.received.inc();
+                    if !is_complete {
+                        told.insert(change.subject());
+                    }
+                    kept += usize::from(self.store.inherit(change));
+                }
+                Frame::Complete => {
+                    is_complete = true;
+                    // What an earlier connection has told may not be true any more.
+                    self.store.disown_all_but(&std::mem::take(&mut told));
+                    self.progress.send_replace(Progress::Settled);
+                    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    tracing::info!(
+                        entries = kept,
+                        ms,
+                        "took in the credentials of the agent before this one"
+                    );
+                }
+                Frame::Leaving => return Ok(End::Left),
+            }
         }
     }
 }

@@ -12,10 +12,11 @@ mod folder;
 mod frame;
 mod heir;
 mod leader;
+mod meeting;
 mod metrics;
 mod peer;
 
-use std::{os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
@@ -26,17 +27,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{error::HandoverError, metrics::Metrics};
 use self::{
-    folder::{Folder, HEIR, LEADER, Lock},
-    heir::Progress,
+    folder::{Folder, HEIR, Lock},
+    meeting::Meeting,
     metrics::Role,
 };
 use crate::credentials::Store;
 
 /// How often an agent looks whether it is its turn.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long the leader's credentials are waited for before the agent starts without. It may stand still, which must
-/// not keep its heir from serving.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a leader that is told to end waits for an heir that does not serve yet.
+const HEIR_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last words of an agent may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -50,22 +50,23 @@ pub struct Config {
 }
 
 /// The place where agents meet, found to be safe; or none, and then each keeps to itself.
-pub struct Handover(Option<(Arc<Folder>, Metrics)>);
+pub struct Handover(Option<Place>);
 
-/// One agent's part in a meeting.
-struct Meeting {
+struct Place {
     folder: Arc<Folder>,
     metrics: Metrics,
-    role: watch::Sender<Role>,
-    left: watch::Receiver<bool>,
+    /// The heir's lock, if nobody held it: whoever leads knows from here on that somebody is coming.
+    heir: Option<Lock>,
 }
 
 /// An agent's place in the queue. Dropped, it is given up at once.
 pub struct Seat {
     leaving: watch::Sender<bool>,
+    serving: watch::Sender<bool>,
     role: watch::Receiver<Role>,
-    /// What goes on meanwhile; nothing if the agent keeps to itself.
-    task: Option<AbortOnDropHandle<()>>,
+    heir_serves: watch::Receiver<bool>,
+    /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to itself.
+    meeting: Option<(Arc<Folder>, AbortOnDropHandle<()>)>,
 }
 
 impl Handover {
@@ -79,7 +80,11 @@ impl Handover {
             return Ok(Self(None));
         };
         match Folder::open(&config.dir) {
-            Ok(folder) => Ok(Self(Some((Arc::new(folder), metrics)))),
+            Ok(folder) => Ok(Self(Some(Place {
+                heir: folder.try_lock(HEIR)?,
+                folder: Arc::new(folder),
+                metrics,
+            }))),
             Err(error) if error.is_harmless() && !config.is_named => {
                 tracing::warn!(%error, "credentials will not outlive this agent");
                 Ok(Self(None))
@@ -96,138 +101,78 @@ impl Handover {
     /// When something in the folder could be another user's.
     pub async fn join(self, store: Store, runtime: &Handle) -> Result<Seat, HandoverError> {
         let (leaving, left) = watch::channel(false);
+        let (serving, serves) = watch::channel(false);
+        let (heir_speaks, heir_serves) = watch::channel(false);
         // Nobody is before one that keeps to itself.
         let (role, roles) = watch::channel(Role::Leader);
-        let task = match self.0 {
-            Some((folder, metrics)) => {
+        let meeting = match self.0 {
+            Some(place) => {
+                let folder = Arc::clone(&place.folder);
                 let meeting = Meeting {
-                    folder,
-                    metrics,
+                    folder: place.folder,
+                    metrics: place.metrics,
+                    store,
                     role,
                     left,
+                    serves,
+                    heir_serves: heir_speaks,
                 };
-                Some(meeting.join(store, runtime).await?)
+                Some((folder, meeting.join(place.heir, runtime).await?))
             }
             None => None,
         };
         Ok(Seat {
             leaving,
+            serving,
             role: roles,
-            task,
+            heir_serves,
+            meeting,
         })
     }
 }
 
-impl Meeting {
-    async fn join(
-        self,
-        store: Store,
-        runtime: &Handle,
-    ) -> Result<AbortOnDropHandle<()>, HandoverError> {
-        let heir = match self.folder.try_lock(HEIR)? {
-            Some(lock) => lock,
-            None => {
-                self.set_role(Role::Waiting);
-                tracing::info!(
-                    "another agent is about to take over: this one waits until that has happened"
-                );
-                self.turn(HEIR).await
-            }
-        };
-        let task = match self.folder.try_lock(LEADER)? {
-            Some(lock) => {
-                let listener = self.folder.listen()?;
-                drop(heir);
-                runtime.spawn(self.lead(lock, Some(listener), store))
-            }
-            None => {
-                self.set_role(Role::Heir);
-                store.set_following(true);
-                let (progress, mut learns) = watch::channel(Progress::Learning);
-                let task = runtime.spawn(self.succeed(heir, store, progress));
-                let settled = learns.wait_for(|progress| *progress == Progress::Settled);
-                if timeout(PATIENCE, settled).await.is_err() {
-                    tracing::warn!(
-                        "the agent before this one does not tell what it has: starting without"
-                    );
-                }
-                task
-            }
-        };
-        Ok(AbortOnDropHandle::new(task))
-    }
-
-    /// Follows the leader until it is gone, then leads.
-    async fn succeed(self, heir: Lock, store: Store, progress: watch::Sender<Progress>) {
-        let mut left = self.left.clone();
-        let (last, is_last) = watch::channel(false);
-        let follow = heir::follow(
-            Arc::clone(&self.folder),
-            store.clone(),
-            self.metrics.clone(),
-            progress,
-            is_last,
-        );
-        let follow = AbortOnDropHandle::new(tokio::spawn(follow));
-        let lock = tokio::select! {
-            lock = self.turn(LEADER) => lock,
-            _ = left.wait_for(|left| *left) => return,
-        };
-        // What it said last may still be on its way.
-        last.send_replace(true);
-        if timeout(LAST_WORDS, follow).await.is_err() {
-            tracing::warn!("the agent before this one has gone, but its connection has not ended");
-        }
-        store.set_following(false);
-        let listener = self.folder.listen().inspect_err(|error| {
-            tracing::error!(%error, "credentials will not outlive this agent");
-        });
-        drop(heir);
-        self.lead(lock, listener.ok(), store).await;
-    }
-
-    /// Holds the lead, and tells heirs what there is, until told to leave.
-    async fn lead(mut self, _lock: Lock, listener: Option<UnixListener>, store: Store) {
-        self.set_role(Role::Leader);
-        tracing::info!("leading this node's agents");
-        if let Some(listener) = listener {
-            let told = leader::lead(listener, store, self.metrics.clone(), self.left.clone()).await;
-            if let Err(error) = told {
-                tracing::error!(%error, "credentials will not outlive this agent");
-            }
-        }
-        // An error means that whoever would say so is gone.
-        let _left = self.left.wait_for(|left| *left).await;
-    }
-
-    fn set_role(&self, role: Role) {
-        self.metrics.set_role(role);
-        self.role.send_replace(role);
-    }
-
-    /// Waits for a lock.
-    async fn turn(&self, name: &str) -> Lock {
-        loop {
-            match self.folder.try_lock(name) {
-                Ok(Some(lock)) => return lock,
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "cannot look whose turn it is"),
-            }
-            sleep(LOOK).await;
-        }
-    }
-}
-
 impl Seat {
+    /// Lets the leader know that this agent serves.
+    pub fn serve(&self) {
+        self.serving.send_replace(true);
+    }
+
     /// Whether an agent is there that has come before this one.
     pub fn is_heir(&self) -> bool {
         *self.role.borrow() == Role::Heir
     }
 
+    /// Waits until an agent that has come to take over serves: whoever has told this one to end may not have waited
+    /// for that. Not for ever, and not at all if there is none.
+    pub async fn wait_for_heir(&self) {
+        if self.is_heir() || !self.heir_is_late() {
+            return;
+        }
+        tracing::info!("the agent that comes next does not serve yet: waiting for it");
+        let serves = timeout(HEIR_PATIENCE, async {
+            while self.heir_is_late() {
+                sleep(LOOK).await;
+            }
+        });
+        if serves.await.is_err() {
+            tracing::warn!(
+                "the agent that comes next still does not serve: not waiting any longer"
+            );
+        }
+    }
+
+    /// Whether there is an heir that does not serve yet.
+    fn heir_is_late(&self) -> bool {
+        let Some((folder, _)) = &self.meeting else {
+            return false;
+        };
+        !*self.heir_serves.borrow() && matches!(folder.try_lock(HEIR), Ok(None))
+    }
+
     /// Tells the heir the last of what there is to tell, and leaves the lead to it.
     pub async fn leave(self) {
         self.leaving.send_replace(true);
-        if let Some(task) = self.task
+        if let Some((_, task)) = self.meeting
             && timeout(LAST_WORDS, task).await.is_err()
         {
             tracing::warn!("the agent that comes next does not listen to this one's last words");

@@ -17,6 +17,7 @@ use podcreds_tests::{
     eks_auth::EksAuth,
     needs_privileges,
     scenario::assert_owned,
+    wait::DEADLINE,
 };
 
 use crate::scene::{Scene, wait_role};
@@ -166,6 +167,7 @@ fn sent(agent: &Agent) -> f64 {
 /// Says something to an agent, and returns all that it says.
 fn say(scene: &Scene, bytes: &[u8]) -> Vec<u8> {
     let mut stream = UnixStream::connect(scene.folder().join("leader.sock")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(bytes).unwrap();
     let mut heard = Vec::new();
     // It may hang up before it has read everything.

@@ -1,10 +1,15 @@
 //! The queue in which agents stand: one leads, one is next, the others wait.
 
-use std::{fs, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use podcreds_tests::{
-    agent::Agent,
+    agent::{Agent, LogLine},
     http::client,
     needs_privileges,
     scenario::{assert_owned, wait_served},
@@ -106,6 +111,49 @@ fn a_leader_that_stands_still_delays_nobody_and_may_speak_later() {
     assert_owned(&stays.run(["get"]), &stays);
     assert_eq!(scene.eks_auth.call_count(), 2);
     assert!(heir.terminate().success());
+}
+
+/// Holds the heir's lock, as an agent does that starts.
+fn heirs_lock(scene: &Scene) -> File {
+    let lock = File::options()
+        .write(true)
+        .open(scene.folder().join("heir.lock"))
+        .unwrap();
+    until("the heir's lock is free", || lock.try_lock().is_ok());
+    lock
+}
+
+#[test]
+fn whoever_is_told_to_end_waits_for_an_heir_that_starts_but_not_for_one_that_is_gone() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let waiting = |line: &LogLine| line.message.contains("does not serve yet: waiting for it");
+    let start = || {
+        let agent = scene.agent().start();
+        wait_role(&agent, "leader");
+        agent
+    };
+    let mut agent = start();
+    let pod = scene.served_pod("web");
+    let lock = heirs_lock(&scene);
+    agent.signal(Signal::SIGTERM);
+    agent.logs().wait_for("it waits", waiting);
+    assert_owned(&pod.run(["get"]), &pod);
+    drop(lock);
+    assert!(agent.wait_exit().success());
+
+    let mut agent = start();
+    let _lock = heirs_lock(&scene);
+    let mut heir = UnixStream::connect(scene.folder().join("leader.sock")).unwrap();
+    heir.write_all(b"podcreds\x00\x01").unwrap();
+    agent.signal(Signal::SIGTERM);
+    agent.logs().wait_for("it waits", waiting);
+    assert_owned(&pod.run(["get"]), &pod);
+    heir.write_all(b"!").unwrap();
+    assert!(agent.wait_exit().success());
+    let mut told = Vec::new();
+    heir.read_to_end(&mut told).unwrap();
+    assert!(told.ends_with(b"\x03\x00\x00\x00\x00"), "its last word");
 }
 
 #[test]

@@ -68,6 +68,26 @@ fn ten_updates_in_a_row_are_noticed_by_nobody() {
     update(10, |scene, _| scene.agent());
 }
 
+/// Whoever replaces the agent does not wait until the next one is ready, as without a readiness probe of its own.
+#[test]
+fn an_agent_that_is_told_to_end_waits_for_the_next_one_to_serve() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut agent = scene.agent().start();
+    let pods = scene.served_pods(PODS, 0);
+    scene.eks_auth.forget_calls();
+    let load = Load::start(&pods);
+    for _ in 0..3 {
+        wait_answers(&agent, ANSWERS);
+        let next = scene.agent().spawn();
+        next.metrics_address();
+        let mut before = std::mem::replace(&mut agent, next);
+        assert!(before.terminate().success());
+    }
+    wait_answers(&agent, ANSWERS);
+    assert_unnoticed("3 hasty updates", &scene, &load.finish());
+}
+
 /// Another build, as far as it can be told from this one: its revision.
 fn other_build(folder: &Path) -> String {
     let version = |program: &Path| {

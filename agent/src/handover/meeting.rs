@@ -1,0 +1,144 @@
+//! One agent's part in the queue.
+
+use std::{os::unix::net::UnixListener, sync::Arc, time::Duration};
+
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    HandoverError, LAST_WORDS, LOOK, Metrics,
+    folder::{Folder, HEIR, LEADER, Lock},
+    heir::{Heir, Progress},
+    leader::Leader,
+    metrics::Role,
+};
+use crate::credentials::Store;
+
+/// How long the leader's credentials are waited for before the agent starts without. It may stand still, which must
+/// not keep its heir from serving.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an agent brings to the queue.
+pub(super) struct Meeting {
+    pub(super) folder: Arc<Folder>,
+    pub(super) metrics: Metrics,
+    pub(super) store: Store,
+    pub(super) role: watch::Sender<Role>,
+    /// Whether it has left.
+    pub(super) left: watch::Receiver<bool>,
+    /// Whether it serves.
+    pub(super) serves: watch::Receiver<bool>,
+    /// Whether its heir does.
+    pub(super) heir_serves: watch::Sender<bool>,
+}
+
+impl Meeting {
+    /// Waits for this agent's turn, with the heir's lock or for it, and goes on from there on `runtime`.
+    pub(super) async fn join(
+        self,
+        heir: Option<Lock>,
+        runtime: &Handle,
+    ) -> Result<AbortOnDropHandle<()>, HandoverError> {
+        let heir = match heir {
+            Some(lock) => lock,
+            None => {
+                self.set_role(Role::Waiting);
+                tracing::info!(
+                    "another agent is about to take over: this one waits until that has happened"
+                );
+                self.turn(HEIR).await
+            }
+        };
+        let task = match self.folder.try_lock(LEADER)? {
+            Some(lock) => {
+                let listener = self.folder.listen()?;
+                drop(heir);
+                runtime.spawn(self.lead(lock, Some(listener)))
+            }
+            None => {
+                self.set_role(Role::Heir);
+                self.store.set_following(true);
+                let (progress, mut learns) = watch::channel(Progress::Learning);
+                let task = runtime.spawn(self.succeed(heir, progress));
+                let settled = learns.wait_for(|progress| *progress == Progress::Settled);
+                if timeout(PATIENCE, settled).await.is_err() {
+                    tracing::warn!(
+                        "the agent before this one does not tell what it has: starting without"
+                    );
+                }
+                task
+            }
+        };
+        Ok(AbortOnDropHandle::new(task))
+    }
+
+    /// Follows the leader until it is gone, then leads.
+    async fn succeed(self, lock: Lock, progress: watch::Sender<Progress>) {
+        let mut left = self.left.clone();
+        let (last, is_last) = watch::channel(false);
+        let heir = Heir {
+            folder: Arc::clone(&self.folder),
+            store: self.store.clone(),
+            metrics: self.metrics.clone(),
+            progress,
+            serves: self.serves.clone(),
+        };
+        let follow = AbortOnDropHandle::new(tokio::spawn(heir.follow(is_last)));
+        let lead = tokio::select! {
+            lead = self.turn(LEADER) => lead,
+            _ = left.wait_for(|left| *left) => return,
+        };
+        // What it said last may still be on its way.
+        last.send_replace(true);
+        if timeout(LAST_WORDS, follow).await.is_err() {
+            tracing::warn!("the agent before this one has gone, but its connection has not ended");
+        }
+        self.store.set_following(false);
+        let listener = self.folder.listen().inspect_err(|error| {
+            tracing::error!(%error, "credentials will not outlive this agent");
+        });
+        drop(lock);
+        self.lead(lead, listener.ok()).await;
+    }
+
+    /// Holds the lead, and tells heirs what there is, until told to leave.
+    async fn lead(mut self, _lock: Lock, listener: Option<UnixListener>) {
+        self.set_role(Role::Leader);
+        tracing::info!("leading this node's agents");
+        if let Some(listener) = listener {
+            let leader = Leader {
+                store: self.store.clone(),
+                metrics: self.metrics.clone(),
+                heir_serves: self.heir_serves.clone(),
+                leaving: self.left.clone(),
+            };
+            let told = leader.lead(listener).await;
+            if let Err(error) = told {
+                tracing::error!(%error, "credentials will not outlive this agent");
+            }
+        }
+        // An error means that whoever would say so is gone.
+        let _left = self.left.wait_for(|left| *left).await;
+    }
+
+    fn set_role(&self, role: Role) {
+        self.metrics.set_role(role);
+        self.role.send_replace(role);
+    }
+
+    /// Waits for a lock.
+    async fn turn(&self, name: &str) -> Lock {
+        loop {
+            match self.folder.try_lock(name) {
+                Ok(Some(lock)) => return lock,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "cannot look whose turn it is"),
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
