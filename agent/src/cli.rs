@@ -28,6 +28,7 @@ pub struct Cli {
         long,
         value_enum,
         global = true,
+        display_order = 1000,
         default_value_t,
         value_name = "LEVEL"
     )]
@@ -38,6 +39,7 @@ pub struct Cli {
         long,
         value_enum,
         global = true,
+        display_order = 1001,
         default_value_t,
         value_name = "FORMAT"
     )]
@@ -51,6 +53,28 @@ const VERSION: &str = concat!(
     ")"
 );
 
+const SERVER_EXAMPLES: &str = "\
+Examples:
+  podcreds server -c my-cluster
+      Redirects the pods of this node, and serves 169.254.170.23 and [fd00:ec2::23] as well
+      where `podcreds initialize` has made them.
+  podcreds server -c my-cluster --datapath ebpf
+      Serves nobody on a token alone: a pod must be known to the kernel.
+  podcreds server -c my-cluster --datapath node -b 127.0.0.1 -p 8080
+      Needs no privileges. Try it with
+      curl -H \"Authorization: $(cat TOKEN_FILE)\" http://127.0.0.1:8080/v1/credentials
+
+Is it well?
+  curl -s localhost:2703/readyz            ok, and on a line each what it has to do without
+  curl -s localhost:2705/metrics | grep podcreds_paths
+                                           whether pods are redirected, and how many of the
+                                           host's addresses are served";
+
+const INITIALIZE_CHECKS: &str = "\
+What there is afterwards:
+  ip address show dev pod-id-link0
+  ip route get 169.254.170.23";
+
 /// What podcreds can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -62,6 +86,7 @@ pub enum Command {
     /// Exit codes: 0 after SIGTERM or SIGINT, 1 when connections had to be cut off in the end (a second
     /// signal, or the end of the grace period), 64 for a wrong command line, 69 when the kernel or the
     /// machine lacks something, 77 for missing privileges.
+    #[command(after_long_help = SERVER_EXAMPLES)]
     Server(Box<ServerArgs>),
 
     /// Make the link pod-id-link0 with the addresses that pods without eBPF ask.
@@ -72,6 +97,7 @@ pub enum Command {
     ///
     /// Exit codes: 0 when the IPv4 address is ready, 69 when the kernel has no dummy links or refuses
     /// something else, 77 without CAP_NET_ADMIN.
+    #[command(after_long_help = INITIALIZE_CHECKS)]
     Initialize,
 
     /// Ask a running agent how it is.
@@ -230,8 +256,7 @@ pub struct ProbeArgs {
 /// How pods reach the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Datapath {
-    /// By eBPF, and at the addresses of --bind-hosts whoever is not redirected; where eBPF cannot be had,
-    /// all of them there
+    /// Redirected by eBPF; whoever is not, and all where eBPF cannot be had, at the addresses of --bind-hosts
     #[default]
     Auto,
     /// Redirected by eBPF, and identified by the kernel; nobody else is served
