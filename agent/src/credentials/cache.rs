@@ -1,6 +1,7 @@
 //! The credentials at hand, by pod.
 
 mod copies;
+mod denials;
 
 use std::{
     mem,
@@ -11,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use dashmap::DashMap;
 
+use self::denials::Denials;
 use super::{
     Config, Metrics, RefusalKind, Subject,
     accepted::Accepted,
@@ -93,6 +95,8 @@ pub(super) struct Cache {
     hits: AtomicU64,
     /// Whether somebody else refreshes what was inherited.
     following: AtomicBool,
+    /// What EKS Auth has refused meanwhile.
+    denials: Denials,
     watchers: Watchers,
     metrics: Metrics,
 }
@@ -105,6 +109,7 @@ impl Cache {
             retention: config.retention,
             hits: AtomicU64::new(0),
             following: AtomicBool::new(false),
+            denials: Denials::default(),
             watchers: Watchers::default(),
             metrics,
         }
@@ -190,7 +195,10 @@ impl Cache {
         };
         entry.accepted.add(fetched.token, fetched.digest);
         self.count(&entry);
-        self.entries.insert(subject, Box::new(entry));
+        // Another agent's may have come in since.
+        if let Some(inherited) = self.entries.insert(subject, Box::new(entry)) {
+            self.uncount(&inherited);
+        }
         self.watchers.note(&subject);
         self.make_room();
     }
@@ -214,14 +222,23 @@ impl Cache {
 
     /// Takes the credentials from a token that EKS Auth no longer accepts. Where it is the pod that
     /// is refused, they go altogether.
-    pub(super) fn refuse(&self, subject: &Subject, digest: &TokenDigest, kind: RefusalKind) {
+    pub(super) fn refuse(
+        &self,
+        subject: &Subject,
+        digest: &TokenDigest,
+        kind: RefusalKind,
+        now: SystemTime,
+    ) {
+        let is_total = kind != RefusalKind::BadToken || matches!(subject, Subject::Bearer(_));
+        // First, so that what is told meanwhile does not bring it back.
+        self.deny(subject, digest, is_total, now);
         let Some(mut entry) = self.entries.get_mut(subject) else {
             return;
         };
         if !entry.accepted.contains(digest) {
             return;
         }
-        if kind != RefusalKind::BadToken || matches!(subject, Subject::Bearer(_)) {
+        if is_total {
             drop(entry);
             self.remove(subject);
             return;
@@ -245,6 +262,7 @@ impl Cache {
 
     /// Drops a subject's entry.
     pub(super) fn forget(&self, subject: &Subject) {
+        self.denials.forget(subject);
         self.remove(subject);
     }
 

@@ -237,7 +237,8 @@ impl Shared {
                     code,
                     message,
                 };
-                self.cache.refuse(&subject, &digest, kind);
+                let now = self.clock.now();
+                self.cache.refuse(&subject, &digest, kind, now);
                 ("refused", self.refused(&mut line, subject, digest, error))
             }
             Err(error) => {

@@ -11,9 +11,12 @@ use std::{
 use dashmap::Entry as Slot;
 
 use super::{Cache, Entry};
-use crate::credentials::{
-    Subject,
-    succession::{Kept, Pending},
+use crate::{
+    credentials::{
+        Subject,
+        succession::{Kept, Pending},
+    },
+    types::TokenDigest,
 };
 
 impl Entry {
@@ -55,7 +58,7 @@ impl Cache {
     pub(in crate::credentials) fn inherit(
         &self,
         subject: Subject,
-        kept: Kept,
+        mut kept: Kept,
         now: SystemTime,
     ) -> bool {
         if self.is_off() || kept.freshness.expiration <= now {
@@ -69,6 +72,12 @@ impl Cache {
         if let Slot::Occupied(own) = &slot
             && own.get().is_own_and_newer(&kept)
         {
+            return false;
+        }
+        // With the slot held: who refuses a token from here on finds the entry.
+        if !self.denials.allow(&subject, &mut kept) {
+            drop(slot);
+            self.disown(&subject);
             return false;
         }
         let entry = Box::new(Entry {
@@ -111,5 +120,23 @@ impl Cache {
     /// Has somebody else refresh what was inherited, or nobody but this agent.
     pub(in crate::credentials) fn set_following(&self, following: bool) {
         self.following.store(following, Relaxed);
+        if !following {
+            self.denials.clear();
+        }
+    }
+
+    /// Notes a refusal of which the agent before this one may not know.
+    pub(super) fn deny(
+        &self,
+        subject: &Subject,
+        digest: &TokenDigest,
+        is_total: bool,
+        now: SystemTime,
+    ) {
+        // Whoever calls without being identified may make up any number of tokens.
+        let counts = matches!(subject, Subject::Pod(_)) || self.entries.contains_key(subject);
+        if counts && self.following.load(Relaxed) {
+            self.denials.add(*subject, *digest, is_total, now);
+        }
     }
 }

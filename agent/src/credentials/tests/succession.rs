@@ -166,6 +166,52 @@ async fn what_the_heir_has_got_itself_stays() {
     assert_eq!(next.calls(), ["a-newer"]);
 }
 
+/// Has the older agent's refreshes fail until credentials are stale, so that the heir asks EKS Auth itself and is told
+/// `no`; then the older one tells once more what it has.
+async fn told_again_after(no: UpstreamError) -> (Fake, Store, Changes, Fake, Store) {
+    let (fake, store, changes, next, heir) = two_stores().await;
+    tell(&changes, &heir);
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    next.now(move |_| Err(no.clone()));
+    sleep(6 * HOUR - 10 * MINUTE).await;
+    assert!(was_refused(&ask(&heir, pod(1), "a").await));
+    assert!(tell(&changes, &heir).contains(&subject(1)));
+    (fake, store, changes, next, heir)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_eks_auth_has_refused_the_heir_is_not_told_back_in() {
+    let (fake, store, changes, next, heir) = told_again_after(refused()).await;
+    assert_eq!(heir.0.metrics.entries.get(), 1, "only the other pod's");
+    assert!(heir.cached(&pod(1), &digest("a")).is_none());
+    assert!(was_refused(&ask(&heir, pod(1), "a").await));
+    let everything = store.changes();
+    tell(&everything, &heir);
+    assert!(was_refused(&ask(&heir, pod(1), "a").await));
+
+    // What the older one gets later is news.
+    let expiration = store.0.clock.now() + 6 * HOUR;
+    fake.now(move |token| Ok(credentials(token, expiration)));
+    sleep(6 * MINUTE).await;
+    tell(&changes, &heir);
+    assert_eq!(served(&heir, pod(1), &["a"]), ["a"]);
+    next.now(|_| panic!("there is no need to ask"));
+    ask(&heir, pod(1), "a").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_eks_auth_has_refused_the_heir_is_not_told_back_in() {
+    let no = UpstreamError::Refused {
+        kind: RefusalKind::BadToken,
+        code: "ExpiredTokenException".to_owned(),
+        message: "too late".to_owned(),
+    };
+    let (_fake, _store, _changes, _next, heir) = told_again_after(no).await;
+    assert_eq!(heir.0.metrics.entries.get(), 2);
+    assert!(!heir.0.cache.accepts(&subject(1), &digest("a")));
+    assert!(heir.0.cache.accepts(&subject(2), &digest("b")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_told_on_a_connection_that_broke_is_not_believed_for_ever() {
     let (_fake, store, changes, _next, heir) = two_stores().await;
