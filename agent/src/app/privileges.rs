@@ -6,9 +6,9 @@ use crate::{config::Config, ops::privileges};
 
 /// What the process takes along from its start: nothing that it is not asked to do.
 pub(super) fn of_process(config: &Config) -> Vec<Capability> {
-    let mut needed = vec![CAP_BPF];
+    let mut needed = Vec::new();
     if config.paths.ebpf.is_some() {
-        needed.extend([CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_PTRACE]);
+        needed.extend([CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_PTRACE]);
     }
     if config.paths.node.is_some() {
         needed.push(CAP_NET_BIND_SERVICE);
