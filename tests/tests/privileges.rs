@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::{Ipv4Addr, TcpListener},
     os::unix::fs::{PermissionsExt, chown},
 };
 
@@ -18,7 +19,7 @@ use podcreds_tests::{
     needs_privileges,
     node::Node,
     pod::Pod,
-    scenario::wait_served,
+    scenario::{assert_owned, wait_served},
     token::{BoundObject, Claims, Issuer, new_uid},
     wait::until,
 };
@@ -161,6 +162,45 @@ fn the_documented_capabilities_are_enough() {
     });
 }
 
+/// After its start too: a port below 1024 that comes late, and the agent that comes next.
+#[test]
+fn the_documented_capabilities_are_enough_to_the_end() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    eks_auth.associate("default", "default", "default-role");
+    // As kubelet makes it where a pod mounts it.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let start = || {
+        let agent = Agent::on(&node, &eks_auth)
+            .set("--datapath", "auto")
+            .set("--bind-hosts", "127.0.0.83")
+            .set("--port", "80")
+            .set("--handover-dir", folder.path().to_str().unwrap());
+        confined(agent, "none of them").start()
+    };
+    let listens = |agent: &Agent| {
+        agent.wait_metric("podcreds_paths", &[("path", "node")], |open| open == 1.0);
+    };
+    let other = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 83), 80)).unwrap();
+    let mut agent = start();
+    drop(other);
+    listens(&agent);
+    let pod = node.pod("web").start();
+    wait_served(&pod, []);
+
+    let next = start();
+    listens(&next);
+    assert!(agent.terminate().success());
+    next.wait_metric("podcreds_handover_role", &[("role", "leader")], |it| {
+        it == 1.0
+    });
+    assert_owned(&pod.run(["get"]), &pod);
+    let late = node.pod("late").start();
+    wait_served(&late, []);
+    assert_eq!(eks_auth.call_count(), 2);
+}
+
 #[test]
 fn each_documented_capability_is_needed() {
     needs_privileges!();
@@ -225,6 +265,17 @@ fn each_thread_keeps_its_own_part() {
     assert!(threads.contains_key("control") && threads.contains_key("datapath"));
     for (thread, held) in &threads {
         assert_eq!(held, expected(thread), "{thread}");
+    }
+}
+
+#[test]
+fn without_ebpf_no_thread_keeps_what_that_needs() {
+    needs_privileges!();
+    let eks_auth = EksAuth::start();
+    let agent = Agent::on_loopback(&eks_auth).start();
+    let allowed = BTreeSet::from(["CAP_NET_BIND_SERVICE".to_owned()]);
+    for (thread, held) in held_by_threads(&agent) {
+        assert!(held.is_subset(&allowed), "{thread}: {held:?}");
     }
 }
 
