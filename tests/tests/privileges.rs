@@ -12,8 +12,10 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
 };
 
+use nix::libc;
 use podcreds_tests::{
     agent::{Agent, AgentBuilder},
+    aws::NodeCredentials,
     eks_auth::EksAuth,
     jwks::Jwks,
     needs_privileges,
@@ -22,8 +24,10 @@ use podcreds_tests::{
     scenario::{assert_owned, wait_served},
     token::{BoundObject, Claims, Issuer, new_uid},
     wait::until,
+    wire,
 };
 use procfs::process::Process;
+use serde_json::json;
 
 const DOCUMENT: &str = include_str!("../../docs/security.md");
 
@@ -292,4 +296,67 @@ fn it_forbids_itself_what_it_never_needs() {
         names(status.capinh).len() + names(status.capamb.unwrap()).len(),
         0
     );
+}
+
+/// Makes system calls in ways that are seldom used, and prints what the kernel says to each.
+const CALLS: &str = r#"
+my ($clone, $clone3, $ptrace) = @ARGV;
+sub try { my $result = syscall($_[0], $_[1], 0, 0, 0, 0); exit if $result == 0; print $! + 0, "\n" }
+try($clone, 0x10000011);
+try($clone3, 0);
+try(0x40000000 | $ptrace, 0);
+"#;
+
+/// The only program that it runs.
+#[test]
+fn a_credential_process_may_do_no_more_than_the_agent() {
+    needs_privileges!();
+    let eks_auth = EksAuth::start();
+    eks_auth.associate("default", "default", "default-role");
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let signer = NodeCredentials::default();
+    let numbers = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_ptrace].map(|it| it.to_string());
+    let answer = json!({
+        "Version": 1,
+        "AccessKeyId": signer.access_key_id,
+        "SecretAccessKey": signer.secret_access_key,
+        "SessionToken": signer.session_token,
+    });
+    let program = format!(
+        "#!/bin/sh\nperl {} {} > {}\ncat /proc/self/status > {}\necho '{answer}'\n",
+        at("calls.pl"),
+        numbers.join(" "),
+        at("said"),
+        at("status"),
+    );
+    fs::write(at("calls.pl"), CALLS).unwrap();
+    fs::write(at("program"), program).unwrap();
+    fs::set_permissions(at("program"), fs::Permissions::from_mode(0o700)).unwrap();
+    let config = format!("[default]\ncredential_process = {}\n", at("program"));
+    fs::write(at("config"), config).unwrap();
+    let agent = Agent::on_loopback(&eks_auth).env("AWS_CONFIG_FILE", &at("config"));
+    let agent = signer
+        .env()
+        .into_keys()
+        .fold(agent, AgentBuilder::env_remove)
+        .start();
+
+    let pod = BoundObject::new("web");
+    let token = eks_auth
+        .issuer()
+        .sign(&Claims::new("default", "default", pod));
+    let got = wire::ask_at(agent.node_path_address(), &token);
+    assert_eq!(got["status"], 200, "{got}");
+    assert_eq!(eks_auth.calls()[0].signer, signer.access_key_id);
+    let refused = [libc::EPERM, libc::ENOSYS, libc::ENOSYS];
+    let refused = refused.map(|error| format!("{error}\n")).concat();
+    assert_eq!(fs::read_to_string(at("said")).unwrap(), refused);
+    let status = fs::read_to_string(at("status")).unwrap();
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+    };
+    assert_eq!((number("NoNewPrivs:"), number("Seccomp:")), (1, 2));
+    assert_eq!(number("CapPrm:"), 0, "it was root's");
 }

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, env::consts::ARCH};
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule,
+    SeccompFilter, SeccompRule, sock_filter,
 };
 
 /// Refused with EPERM, whatever their arguments.
 ///
-/// Those only that libc knows on each of our targets. A list of what is allowed would be shorter to defend, but it would depend on the C library, on the
-/// kernel and on each dependency. `execve` is not here: the AWS SDK runs a profile's `credential_process`.
+/// Those only that libc knows on each of our targets. A list of what is allowed would be shorter to defend, but it would
+/// depend on the C library, on the kernel and on each dependency. `execve` is not here: the AWS SDK runs a profile's
+/// `credential_process`.
 const REFUSED: [libc::c_long; 52] = [
     // Other processes.
     libc::SYS_kcmp,
@@ -73,6 +74,19 @@ const REFUSED: [libc::c_long; 52] = [
     libc::SYS_setresuid,
 ];
 
+/// What `clone` could make anew. `unshare` is refused altogether.
+const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
+];
+/// Set in the number of a call that is made the x32 way, where the kernel knows each of them by a second number.
+const X32: u32 = 0x4000_0000;
+
 /// Why the filter is not in place.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
@@ -96,6 +110,9 @@ pub fn refuse_what_is_never_needed() -> Result<(), SeccompError> {
         libc::SYS_setns,
         vec![SeccompRule::new(vec![any_but_net()?])?],
     );
+    let new_namespaces = NAMESPACES.map(|flag| SeccompRule::new(vec![any_with(flag)?]));
+    let new_namespaces = new_namespaces.into_iter().collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_clone, new_namespaces);
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,
@@ -103,7 +120,40 @@ pub fn refuse_what_is_never_needed() -> Result<(), SeccompError> {
         ARCH.try_into()?,
     )?;
     let program: BpfProgram = filter.try_into()?;
-    Ok(seccompiler::apply_filter(&program)?)
+    seccompiler::apply_filter(&program)?;
+    Ok(seccompiler::apply_filter(&what_there_is_not())?)
+}
+
+/// Says ENOSYS to what a filter cannot look into: `clone3`, whose flags are in memory (C libraries then take `clone`),
+/// and all calls by their second numbers.
+fn what_there_is_not() -> BpfProgram {
+    let instruction = |code: u32, jt, jf, k| sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let clone3 = libc::SYS_clone3 as u32;
+    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    vec![
+        // The number is what comes first.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 2, 0, X32),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0, clone3),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, no_such_call),
+    ]
+}
+
+/// `clone` with a flag.
+fn any_with(flag: libc::c_int) -> Result<SeccompCondition, BackendError> {
+    let flag = u64::from(flag.unsigned_abs());
+    SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(flag),
+        flag,
+    )
 }
 
 /// `setns` into a namespace that is not a network namespace.
