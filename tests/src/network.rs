@@ -53,6 +53,17 @@ impl HostNetwork {
         network
     }
 
+    /// Whether the kernel has dummy links, of which `podcreds initialize` makes one.
+    pub fn has_dummies(&self) -> bool {
+        let add = ["link", "add", "probe", "type", "dummy"];
+        let added = self.join().command("ip").args(add).output();
+        let has = added.is_ok_and(|output| output.status.success());
+        if has {
+            self.ip("link delete probe");
+        }
+        has
+    }
+
     /// One whose link for the node path is there, though it is of a kind that every kernel has.
     ///
     /// # Panics

@@ -59,7 +59,10 @@ impl Node {
     ///
     /// When it cannot be made.
     pub fn with_network() -> Self {
-        let network = HostNetwork::with_link();
+        let mut network = HostNetwork::new();
+        if !network.has_dummies() {
+            network = HostNetwork::with_link();
+        }
         network.initialize();
         let mut node = Self::new();
         node.network = Some(network);

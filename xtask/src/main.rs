@@ -3,6 +3,7 @@
 mod architecture;
 mod cluster;
 mod image;
+mod kernels;
 mod run;
 mod setup;
 mod tasks;
@@ -60,6 +61,12 @@ enum Command {
     /// A Kubernetes node on this machine, with podcreds on it and nothing simulated but AWS.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Boot the kernels that nodes run in virtual machines, and test on each of them.
+    Kernels {
+        /// Which ones. Without any: all.
+        #[arg(value_name = "VERSION", value_parser = kernels::versions())]
+        versions: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -102,6 +109,7 @@ fn main() -> ExitCode {
         Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),
         Command::Load { args } => tasks::load(&args),
         Command::Cluster(command) => cluster::run_command(&command),
+        Command::Kernels { versions } => kernels::run(&versions),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -98,7 +98,7 @@ pub(super) fn unpack(package: &str, folder: &Path) -> Result<()> {
 }
 
 /// The program's full path, also where only root's path has it.
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

@@ -15,6 +15,7 @@ mod rust;
 
 use anyhow::Result;
 
+pub(crate) use apt::find_program;
 pub(crate) use nginx::nginx;
 
 use apt::Wanted;
@@ -25,6 +26,16 @@ use crate::architecture::Architecture;
 const NAMESPACES: Wanted<'_> = Wanted::command("unshare", "util-linux");
 /// `ip`, with which simulated pods bring their network up.
 const IPROUTE: Wanted<'_> = Wanted::command("ip", "iproute2");
+/// What virtual machines are made of.
+const MACHINES: [Wanted<'_>; 6] = [
+    Wanted::command("qemu-system-x86_64", "qemu-system-x86"),
+    Wanted::command("cpio", "cpio"),
+    Wanted::command("strip", "binutils"),
+    Wanted::command("xz", "xz-utils"),
+    Wanted::package("ca-certificates"),
+    // Without it apt could not tell whether the kernels are the distribution's.
+    Wanted::package("debian-archive-keyring"),
+];
 
 pub(crate) fn everything() -> Result<()> {
     for_build()?;
@@ -33,8 +44,10 @@ pub(crate) fn everything() -> Result<()> {
     for_load()?;
     for_image(&Architecture::ALL)?;
     for_chart()?;
+    for_kernels()?;
     eprintln!(
-        "Everything is in place: cargo xtask build | test | lint | demo | load | image | chart"
+        "Everything is in place: cargo xtask build | test | lint | demo | load | image | chart \
+         | kernels"
     );
     Ok(())
 }
@@ -100,4 +113,9 @@ pub(crate) fn for_cluster() -> Result<()> {
 pub(crate) fn for_load() -> Result<()> {
     for_test()?;
     nginx::install()
+}
+
+pub(crate) fn for_kernels() -> Result<()> {
+    for_test()?;
+    apt::install("virtual machines", &MACHINES)
 }
