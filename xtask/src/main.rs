@@ -63,6 +63,9 @@ enum Command {
     Cluster(Cluster),
     /// Boot the kernels that nodes run in virtual machines, and test on each of them.
     Kernels {
+        /// Only fetch them.
+        #[arg(long)]
+        fetch: bool,
         /// Which ones. Without any: all.
         #[arg(value_name = "VERSION", value_parser = kernels::versions())]
         versions: Vec<String>,
@@ -109,7 +112,7 @@ fn main() -> ExitCode {
         Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),
         Command::Load { args } => tasks::load(&args),
         Command::Cluster(command) => cluster::run_command(&command),
-        Command::Kernels { versions } => kernels::run(&versions),
+        Command::Kernels { fetch, versions } => kernels::run(&versions, fetch),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -93,6 +93,7 @@ impl Apt {
             // Only apt's own user would need folders that it can write to.
             "APT::Sandbox::User=root".to_owned(),
             "Acquire::Languages=none".to_owned(),
+            "Acquire::Retries=3".to_owned(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
         ] {
             command.arg("-o").arg(setting);

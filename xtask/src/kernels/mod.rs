@@ -31,18 +31,21 @@ use report::Report;
 /// How long one kernel may take, on a machine that is busy with other things.
 const DEADLINE: Duration = Duration::from_secs(40 * 60);
 
-/// Runs the checks on the kernels of these versions, or on all.
+/// Runs the checks on the kernels of these versions, or on all; or only fetches them.
 ///
 /// # Errors
 ///
 /// When a kernel cannot be had, or a check fails on one.
-pub(crate) fn run(versions: &[String]) -> Result<()> {
+pub(crate) fn run(versions: &[String], only_fetch: bool) -> Result<()> {
     ensure!(
         ARCH == "x86_64",
         "the kernels are for x86-64, and what runs on them is built here: this is {ARCH}"
     );
     setup::for_kernels()?;
     let kernels = fetch(versions)?;
+    if only_fetch {
+        return Ok(());
+    }
     let Some((_, any)) = kernels.first() else {
         bail!("there is no such kernel");
     };
