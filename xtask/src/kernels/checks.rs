@@ -88,6 +88,11 @@ const SUPPORTED: &[Check] = &[
     INITIALIZE,
     NODE_PATH,
     Check {
+        title: "both paths at once",
+        program: "node_path",
+        tests: &["with_both_roads_who_is_not_redirected_is_served_by_its_token"],
+    },
+    Check {
         title: "without eBPF it degrades",
         program: "paths",
         tests: &[
@@ -133,10 +138,7 @@ const INITIALIZE: Check = Check {
 const NODE_PATH: Check = Check {
     title: "the node path at that link",
     program: "node_path",
-    tests: &[
-        "a_pods_two_families_share_one_exchange",
-        "a_rotated_token_is_known_by_its_signature",
-    ],
+    tests: &["a_pods_two_families_share_one_exchange"],
 };
 
 /// The test programs that are needed.
