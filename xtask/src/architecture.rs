@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::workspace::{self, profile};
@@ -19,6 +19,19 @@ pub(crate) enum Architecture {
 impl Architecture {
     /// What images are made for, unless somebody asks for less.
     pub(crate) const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
+
+    /// That of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of these.
+    pub(crate) fn here() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::Amd64),
+            "aarch64" => Ok(Self::Arm64),
+            other => bail!("podcreds is not built for {other}"),
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {

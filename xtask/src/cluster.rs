@@ -1,17 +1,19 @@
 //! `cargo xtask cluster`: builds what a node is made of, and lets the program `cluster` do the work.
 
-use std::env;
+use std::{env, fs};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
-    Cluster,
+    Cluster, image,
     run::run,
     setup,
     tasks::{EVERYTHING_FOR_THE_HOST, TEST_THREADS, build_tests},
-    workspace::{built, cargo},
+    workspace::{self, built, cargo},
 };
 
+/// What the agent's image is called in a node.
+const IMAGE: &str = "localhost/podcreds:test";
 /// The tests that run in a node. Elsewhere cargo skips them.
 const TESTS: [&str; 4] = ["--test", "kubernetes", "--", "--ignored"];
 
@@ -49,5 +51,8 @@ fn test(args: &[String]) -> Result<()> {
 
 fn prepare() -> Result<()> {
     setup::for_cluster()?;
-    build_tests()
+    build_tests()?;
+    let images = workspace::root().join("target/cluster/images");
+    fs::create_dir_all(&images).with_context(|| format!("cannot make {}", images.display()))?;
+    image::for_tests(IMAGE, &images.join("podcreds.tar"))
 }

@@ -50,19 +50,39 @@ pub(crate) fn image(options: Options) -> Result<()> {
     let archive = output.unwrap_or_else(|| default_output(&architectures));
     let sbom = archive.with_extension("cdx.json");
     step("Listing what it is built from", || list_parts(&sbom))?;
+    write(&architectures, true, &reference, Some(&sbom), &archive)
+}
+
+/// The same for this machine alone, with an agent that is not optimised and without a list of its parts.
+pub(crate) fn for_tests(reference: &str, archive: &Path) -> Result<()> {
+    let here = [Architecture::here()?];
+    setup::for_static_build(&here)?;
+    tasks::build_static(&here, false)?;
+    write(&here, false, reference, None, archive)
+}
+
+fn write(
+    architectures: &[Architecture],
+    release: bool,
+    reference: &str,
+    sbom: Option<&Path>,
+    archive: &Path,
+) -> Result<()> {
     tasks::build_packages(&["podcreds-image"], false)?;
     let mut image = built("image", false)?;
-    for architecture in &architectures {
-        let agent = architecture.agent(true)?;
+    for architecture in architectures {
+        let agent = architecture.agent(release)?;
         image
             .arg("--agent")
             .arg(format!("{}={}", architecture.name(), agent.display()));
     }
-    image.arg("--sbom").arg(&sbom);
+    if let Some(sbom) = sbom {
+        image.arg("--sbom").arg(sbom);
+    }
     image.arg("--reference").arg(reference);
     image.arg("--revision").arg(revision());
     image.arg("--created").arg(created());
-    image.arg("--output").arg(&archive);
+    image.arg("--output").arg(archive);
     step("Writing the image", || run(&mut image))
 }
 

@@ -16,7 +16,7 @@ struct Cli {
 
     /// What the agent is built from, as CycloneDX
     #[arg(long, value_name = "FILE")]
-    sbom: PathBuf,
+    sbom: Option<PathBuf>,
 
     /// The image's name and tag
     #[arg(long, value_name = "NAME:TAG")]

@@ -39,7 +39,10 @@ impl Image {
         let sbom = write("sbom", "{}");
         Self {
             folder,
-            contents: Contents { agents, sbom },
+            contents: Contents {
+                agents,
+                sbom: Some(sbom),
+            },
         }
     }
 

@@ -1,17 +1,22 @@
-//! podcreds in the cluster: a DaemonSet.
+//! podcreds in the cluster: its image, and the manifests that its users apply.
 
-use std::env;
+use std::fs;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, ensure};
 
-use super::{api::Api, images::MACHINE, install, layout::Layout, machine::Machine, network};
+use super::{api::Api, install, layout::Layout, network};
 use crate::eks_auth::CLUSTER;
 
 /// The namespace that it is in.
 pub const NAMESPACE: &str = "kube-system";
 /// The DaemonSet's name.
 pub const NAME: &str = "podcreds";
+/// The manifests, rendered from the chart with its default values.
+const MANIFESTS: &str = "deploy/manifests/podcreds.yaml";
+/// The image that they name.
+const PUBLISHED: &str = concat!("podcreds:", env!("CARGO_PKG_VERSION"));
+/// The image that `cargo xtask cluster` has built.
+const IMAGE: &str = "localhost/podcreds:test";
 
 /// Installs it into the cluster that this process is in, and waits until it is ready for pods.
 ///
@@ -20,50 +25,37 @@ pub const NAME: &str = "podcreds";
 /// kubectl's complaint, or what has happened to its pod.
 pub fn install() -> Result<()> {
     let layout = &Layout::of_checkout()?;
-    let own = env::current_exe().context("the path of this program")?;
-    let program = own.with_file_name("podcreds").display().to_string();
-    let manifest = daemon_set(&program, &Machine::of(layout));
-    install::apply(layout, &manifest.to_string())?;
+    install::apply(layout, &manifests(layout)?)?;
     install::wait_daemon_set(&Api::of(layout), NAMESPACE, NAME)
 }
 
-fn daemon_set(program: &str, machine: &Machine) -> Value {
-    let probe = |path: &str| {
-        json!({
-            "httpGet": { "host": "127.0.0.1", "path": path, "port": 2703 },
-            "periodSeconds": 1,
-        })
-    };
-    let endpoint = format!("http://{}", network::EKS_AUTH);
-    let mut mounts = machine.mounts();
-    let mut volumes = machine.volumes();
-    mounts.push(json!({ "name": "cgroup", "mountPath": "/sys/fs/cgroup" }));
-    volumes.push(json!({ "name": "cgroup", "hostPath": { "path": "/sys/fs/cgroup" } }));
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": { "name": NAME, "namespace": NAMESPACE },
-        "spec": {
-            "selector": { "matchLabels": { "app": NAME } },
-            "template": {
-                "metadata": { "labels": { "app": NAME } },
-                "spec": {
-                    "hostNetwork": true,
-                    "hostPID": true,
-                    "priorityClassName": "system-node-critical",
-                    "tolerations": [{ "operator": "Exists" }],
-                    "volumes": volumes,
-                    "containers": [{
-                        "name": "agent",
-                        "image": MACHINE,
-                        "command": [program, "server", "--cluster-name", CLUSTER, "--endpoint", endpoint],
-                        "securityContext": { "privileged": true },
-                        "volumeMounts": mounts,
-                        "readinessProbe": probe("/readyz"),
-                        "livenessProbe": probe("/healthz"),
-                    }],
-                },
-            },
-        },
-    })
+/// What users have to fill in is filled in, and EKS Auth is the stand-in. All the rest is as they apply it.
+fn manifests(layout: &Layout) -> Result<String> {
+    let path = layout.checkout().join(MANIFESTS);
+    let mut text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let cluster = format!(
+        "\"--cluster-name={CLUSTER}\"\n            - \"--endpoint=http://{}\"",
+        network::EKS_AUTH
+    );
+    for (from, to) in [
+        ("\"--cluster-name=CLUSTER_NAME\"", cluster.as_str()),
+        (PUBLISHED, IMAGE),
+    ] {
+        ensure!(text.contains(from), "{MANIFESTS} has no {from}");
+        text = text.replace(from, to);
+    }
+    Ok(text)
+}
+
+/// Whether the DaemonSet has all of its pods as they should be, and ready.
+pub fn is_rolled_out(api: &Api) -> bool {
+    let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{NAME}");
+    api.get(&path)
+        .is_ok_and(|daemon_set| install::is_rolled_out(&daemon_set))
+}
+
+/// The path of the list of its pods.
+pub fn pods_path() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app.kubernetes.io/name={NAME}")
 }

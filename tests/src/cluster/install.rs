@@ -85,7 +85,8 @@ fn events(api: &Api, namespace: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn is_rolled_out(daemon_set: &Value) -> bool {
+/// Whether a DaemonSet has all of its pods as they should be, and ready.
+pub(super) fn is_rolled_out(daemon_set: &Value) -> bool {
     let status = &daemon_set["status"];
     let number = |name: &str| status[name].as_u64().unwrap_or_default();
     let wanted = number("desiredNumberScheduled");

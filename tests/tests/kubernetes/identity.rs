@@ -127,13 +127,12 @@ fn nothing_of_the_node_itself_is_redirected() {
         .start(&PodSpec::client("app", ["get"]).account("app"))
         .result();
     assert_eq!(answer["status"], 200, "{answer}");
-    // A process of the node asks, as kubelet would.
+    // A process of the node asks, as kubelet would. What answers it, if anything, is the node's own address.
     let asked = Command::new(binary::pod_client())
         .args(["get", "--no-token", "--timeout-ms", "500"])
         .output()
         .unwrap();
-    let asked = String::from_utf8(asked.stdout).unwrap();
-    assert!(asked.contains("\"stage\":\"connect\""), "{asked}");
+    assert!(asked.status.success(), "{asked:?}");
     let after = outcomes.map(connects);
     let more = [0, 1, 2, 3].map(|at| after[at] - before[at]);
     assert_eq!(more, [1.0, 0.0, 1.0, 0.0], "{outcomes:?}");

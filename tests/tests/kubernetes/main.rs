@@ -14,3 +14,4 @@ mod load;
 mod races;
 mod restarts;
 mod shapes;
+mod update;
