@@ -19,6 +19,8 @@ pub(super) const PODS: &str = "10.88.0.0/24";
 pub(super) const PODS_V6: &str = "fd00:88::/64";
 /// Where every instance finds its metadata.
 pub(super) const METADATA: &str = "169.254.169.254";
+/// The link with the addresses that pods without eBPF ask.
+const LINK: &str = "pod-id-link0";
 /// Where the EKS Auth stand-in listens.
 pub const EKS_AUTH: &str = "127.0.0.1:8088";
 
@@ -32,7 +34,16 @@ pub(super) fn raise() -> Result<()> {
     }
     command::run("ip", "link set node0 up")?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-    Ok(())
+    replace_dummy()
+}
+
+/// The link that `podcreds initialize` makes is a dummy, which not every kernel has. Where there is none, it
+/// finds a bridge in its place, which does the same without a port.
+fn replace_dummy() -> Result<()> {
+    if command::run("ip", &format!("link add {LINK} type dummy")).is_ok() {
+        return command::run("ip", &format!("link delete {LINK}"));
+    }
+    command::run("ip", &format!("link add {LINK} type bridge"))
 }
 
 /// What the container runtime tells its network plugins.

@@ -51,6 +51,14 @@ fn the_first_connect_of_a_pod_that_lives_for_a_second_is_answered() {
     });
     namespace.create(&namespace.path_in("batch/v1", "jobs"), &job);
     let path = namespace.path_in("batch/v1", "jobs/race");
+    let left_alone = || {
+        let metrics = cluster.agent_metrics();
+        let outcomes = ["unknown_pod", "foreign_netns", "failed"];
+        let count =
+            |outcome| metrics.sum("podcreds_kernel_connects_total", &[("outcome", outcome)]);
+        outcomes.map(count).iter().sum::<f64>()
+    };
+    let before = left_alone();
     for tenth in 1..=10 {
         until("another tenth of the pods has ended", || {
             let job = cluster.api().get(&path).unwrap_or_default();
@@ -74,7 +82,8 @@ fn the_first_connect_of_a_pod_that_lives_for_a_second_is_answered() {
     latencies.sort_unstable();
     let at = |quantile: usize| latencies.get((latencies.len() - 1) * quantile / 100);
     eprintln!(
-        "first connects of {PODS} pods: {first:?}; answered within {:?} us at the median, {:?} us at p90, {:?} us at most",
+        "first connects of {PODS} pods: {first:?}, of which {} were not redirected; answered within {:?} us at the median, {:?} us at p90, {:?} us at most",
+        left_alone() - before,
         at(50),
         at(90),
         at(100)

@@ -130,7 +130,12 @@ fn a_network_policy_on_link_local_addresses_does_not_matter() {
 fn a_pod_without_ipv4_is_served() {
     let cluster = Cluster::visit();
     let namespace = scene(&cluster);
-    let only_ipv6 = "ip -4 address flush dev eth0; ip -4 address flush dev lo";
+    // Without the way to the node's own address either: what answers is in the pod.
+    let only_ipv6 = "ip -4 address flush dev eth0
+        ip -4 address flush dev lo
+        nft add table inet egress
+        nft add chain inet egress out '{ type filter hook output priority 0; }'
+        nft add rule inet egress out ip6 daddr fd00:ec2::/32 counter drop";
     let init = Container::new("only-ipv6", ["sh", "-ec", only_ipv6])
         .init()
         .with(&json!({ "securityContext": { "capabilities": { "add": ["NET_ADMIN"] } } }));
