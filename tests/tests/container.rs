@@ -34,7 +34,10 @@ fn an_agent_in_a_container_serves_pods() {
     let scene = Scenario::run(Node::new(), EksAuth::start(), |agent| {
         agent.set("--datapath", "auto").through(contained)
     });
-    for (number, arguments) in [&[][..], &["--dst", "[fd00:ec2::23]:80"]].iter().enumerate() {
+    for (number, arguments) in [&[][..], &["--dst", "[fd00:ec2::23]:80"]]
+        .iter()
+        .enumerate()
+    {
         let pod = scene.pod(&format!("web-{number}")).start();
         wait_served(&pod, arguments.iter().copied());
     }
