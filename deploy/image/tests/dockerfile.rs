@@ -23,8 +23,8 @@ fn config() -> Value {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let contents = Contents {
-        agents: vec![(Architecture::Amd64, file.clone())],
-        sbom: file,
+        agents: vec![(Architecture::Amd64, file)],
+        sbom: None,
     };
     let description = Description {
         reference: "podcreds:1".to_owned(),
