@@ -12,10 +12,11 @@ pub struct Config {
     pub patience: Duration,
     /// How many different tokens of one pod may wait to be exchanged (4).
     pub tokens_per_pod: usize,
-    /// How many tokens may wait whose bearers nobody has identified (256). Anyone on the node path can
+    /// How many tokens may wait whose bearers nobody has identified (512). Anyone on the node path can
     /// make up such tokens.
     pub unidentified: usize,
-    /// How many of these may come from one place (64).
+    /// How many of these may come from one place (128): as many as a delegate shows for the pods of a node
+    /// that has just started.
     pub unidentified_each: usize,
     /// The oldest that credentials get before they are refreshed, if somebody has asked for them since
     /// the last refresh (3 h). Zero turns the cache off: `--max-credential-retention-before-renewal`.
@@ -33,8 +34,8 @@ impl Default for Config {
             client_wait: Duration::from_millis(900),
             patience: Duration::from_secs(30),
             tokens_per_pod: 4,
-            unidentified: 256,
-            unidentified_each: 64,
+            unidentified: 512,
+            unidentified_each: 128,
             retention: Duration::from_secs(3 * 60 * 60),
             capacity: 2000,
             max_calls_per_second: 3.0,

@@ -74,10 +74,10 @@ async fn callers_that_nobody_knows_cannot_fill_the_memory() {
     let flood = (0..1000).map(|n| store.fetch(bearer((n % 20) as u8, None), token(n)));
     let outcomes = join_all(flood).await;
     assert!(outcomes.iter().all(not_ready));
-    assert_eq!(store.0.metrics.flights.get(), 256);
+    assert_eq!(store.0.metrics.flights.get(), 512);
     drop(fake);
     assert!(not_ready(&store.fetch(pod(1), Token::new("a")).await));
-    assert_eq!(store.0.metrics.flights.get(), 257, "a known pod still can");
+    assert_eq!(store.0.metrics.flights.get(), 513, "a known pod still can");
 }
 
 #[tokio::test(start_paused = true)]
