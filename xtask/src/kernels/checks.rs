@@ -159,3 +159,28 @@ pub(super) fn plan(kernel: &Kernel) -> Value {
     });
     checks.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::workspace::root;
+
+    /// Whoever renames a test hears of it before a kernel is booted.
+    #[test]
+    fn all_tests_exist() {
+        for check in SUPPORTED.iter().chain(TOO_OLD) {
+            for test in check.tests {
+                let program = format!("tests/tests/{}", check.program);
+                let (file, name) = match test.split_once("::") {
+                    Some((module, name)) => (format!("{program}/{module}.rs"), name),
+                    None => (format!("{program}.rs"), *test),
+                };
+                let source = fs::read_to_string(root().join(&file)).unwrap_or_default();
+                let exists = source.contains(&format!("\nfn {name}("));
+                assert!(exists, "there is no test {name} in {file}");
+            }
+        }
+    }
+}

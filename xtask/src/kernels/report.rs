@@ -5,6 +5,11 @@ use std::{path::Path, time::Instant};
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
+use super::folder;
+
+/// What a machine is at before its first check.
+const BOOT: &str = "boot";
+
 /// One line of the table.
 struct Row {
     kernel: String,
@@ -38,17 +43,18 @@ impl Report {
         Run {
             report: self,
             version,
-            at: "booting".to_owned(),
+            at: BOOT.to_owned(),
             since: Instant::now(),
             ended: false,
         }
     }
 
-    /// Notes that a machine has not come to its end.
+    /// Notes that a machine has not come to its end, and says why.
     pub(super) fn failure(&mut self, version: &str, error: &anyhow::Error) {
+        eprintln!("    {error:#}");
         self.rows.push(Row {
             kernel: version.to_owned(),
-            check: format!("{error:#}"),
+            check: "comes to its end".to_owned(),
             tests: String::new(),
             ok: false,
             seconds: 0.0,
@@ -81,7 +87,11 @@ impl Report {
             );
         }
         let failed = self.rows.iter().filter(|row| !row.ok).count();
-        ensure!(failed == 0, "{failed} checks failed");
+        ensure!(
+            failed == 0,
+            "{failed} checks failed: what they have printed is in {}/*.log",
+            folder().display()
+        );
         Ok(())
     }
 }
@@ -100,8 +110,8 @@ impl Run<'_> {
             bail!("{error}");
         }
         if let Some(check) = told["begins"].as_str() {
-            if self.at == "booting" {
-                self.row("boot", "", true);
+            if self.at == BOOT {
+                self.row(BOOT, "", true);
             }
             self.at = check.to_owned();
         } else if let Some(check) = told["title"].as_str() {
@@ -115,7 +125,7 @@ impl Run<'_> {
 
     /// What is known of a machine that has not come to its end.
     pub(super) fn unfinished(&self, console: &Path) -> String {
-        format!("while {}; see {}", self.at, console.display())
+        format!("in \"{}\", see {}", self.at, console.display())
     }
 
     /// Checks that the machine has come to its end.
@@ -140,5 +150,47 @@ impl Run<'_> {
             ok,
             seconds,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(lines: &[&str]) -> (Report, Result<()>) {
+        let mut report = Report::default();
+        let mut run = report.begin("6.1");
+        let taken: Result<()> = lines.iter().try_for_each(|line| run.take(line));
+        let done = taken.and_then(|()| run.end());
+        (report, done)
+    }
+
+    #[test]
+    fn a_machine_that_says_all_is_well_to_its_end_passes() {
+        let (report, done) = told(&[
+            r#"{"begins":"smoke"}"#,
+            r#"{"title":"smoke","passed":2,"tests":2,"ok":true}"#,
+            r#"{"kernel":"6.1.0"}"#,
+        ]);
+        assert!(done.is_ok() && report.finish().is_ok());
+        assert_eq!(report.rows.len(), 2);
+    }
+
+    #[test]
+    fn a_check_that_fails_fails_the_whole() {
+        let (report, done) = told(&[
+            r#"{"begins":"smoke"}"#,
+            r#"{"title":"smoke","passed":1,"tests":2,"ok":false}"#,
+            r#"{"kernel":"6.1.0"}"#,
+        ]);
+        assert!(done.is_ok() && report.finish().is_err());
+    }
+
+    #[test]
+    fn a_machine_that_ends_early_fails() {
+        let begins = r#"{"begins":"smoke"}"#;
+        assert!(told(&[begins]).1.is_err());
+        assert!(told(&[begins, r#"{"error":"no room"}"#]).1.is_err());
+        assert!(told(&["Kernel panic"]).1.is_err());
     }
 }
