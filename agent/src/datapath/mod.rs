@@ -43,8 +43,9 @@ pub use pods::OnPod;
 
 use crate::types::PodUid;
 
-/// How long connects that were under way when the road was moved may take to reach a backlog.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(50);
+/// How long connects that were under way when the road was moved may take to reach a backlog: microseconds, unless
+/// the caller is put off the processor just then and others have it for a while.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(250);
 
 /// What the datapath needs to know from the command line.
 #[derive(Clone, Debug, Default)]

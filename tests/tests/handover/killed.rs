@@ -20,9 +20,11 @@ use crate::scene::{Load, PODS, Report, Scene, wait_answers, wait_role};
 
 /// What each agent answers before something happens to it.
 const ANSWERS: f64 = 500.0;
-/// All that a client may see: the answer, a connection that was cut, or that nobody is there. None waits in vain.
-const POSSIBLE: [&str; 6] = [
+/// All that a client may see: the answer, that it is to come back in a second, a connection that was cut, or that nobody
+/// is there. None waits in vain.
+const POSSIBLE: [&str; 7] = [
     "200",
+    "503",
     "ENETUNREACH",
     "ECONNREFUSED",
     "ECONNRESET",
