@@ -45,9 +45,17 @@ pub(crate) fn everything() -> Result<()> {
     for_image(&Architecture::ALL)?;
     for_chart()?;
     for_kernels()?;
+    // It takes a Go that is newer than most distributions', and nothing else does.
+    let cluster = match for_cluster() {
+        Ok(()) => " | cluster",
+        Err(error) => {
+            eprintln!("    {error:#}");
+            ""
+        }
+    };
     eprintln!(
         "Everything is in place: cargo xtask build | test | lint | demo | load | image | chart \
-         | kernels"
+         | kernels{cluster}"
     );
     Ok(())
 }
