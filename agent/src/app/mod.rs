@@ -14,8 +14,8 @@ use self::path::{Paths, Stages};
 use crate::{
     config::Config,
     credentials::{self, Clock, ClusterKeys, Store},
-    datapath::DatapathError,
-    handover::{self, Handover, HandoverError, Seat},
+    datapath::{DatapathError, Lending},
+    handover::{self, Handover, HandoverError, Lend, Seat},
     identity::{self, Identity},
     ops::{
         metrics::register_process,
@@ -149,8 +149,12 @@ impl App {
         };
         ops::serve(config, control, &vitals, &registry, &readiness)?;
         let stages = stages(config, control, &registry)?;
+        let door = handover.door();
+        let lending = Arc::new(Lending::new(Box::new(move || door.knock())));
+        let lender = Arc::clone(&lending);
+        let lend: Lend = Arc::new(move |stream| lender.lend(&stream));
         let Some(seat) = serving.block_on(async {
-            let join = handover.join(stages.store.clone(), control.handle());
+            let join = handover.join(stages.store.clone(), lend, control.handle());
             tokio::select! {
                 seat = join => seat.map(Some),
                 _ = signals.next() => Ok(None),
@@ -168,6 +172,7 @@ impl App {
             &registry,
             &readiness,
             vitals.datapath,
+            &lending,
         )?;
         // The thread that follows the pods has started, with all that this one had.
         privileges::keep_for_serving();
@@ -194,7 +199,7 @@ impl App {
         tracing::info!(signal, "draining");
         let work = async {
             self.seat.wait_for_heir().await;
-            self.paths.stop(self.seat.is_heir()).await;
+            self.paths.stop().await;
             self.server.drain().await;
             self.seat.leave().await;
         };

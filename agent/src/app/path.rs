@@ -9,7 +9,9 @@ use super::{AppError, privileges};
 use crate::{
     config::Paths as Config,
     credentials::Store,
-    datapath::{self, Accepted, Datapath, DatapathError, Hooks, Metrics, Need, NodePath, OnAccept},
+    datapath::{
+        self, Accepted, Datapath, DatapathError, Hooks, Lending, Metrics, Need, NodePath, OnAccept,
+    },
     identity::Identity,
     ops::{probes::Readiness, pulse::Pulse},
     server::{Server, Times},
@@ -43,6 +45,7 @@ impl Paths {
         registry: &Registry,
         readiness: &Readiness,
         pulse: Pulse,
+        lending: &Arc<Lending>,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::register(registry)?;
         let (ebpf, lacking) = match &config.ebpf {
@@ -64,7 +67,7 @@ impl Paths {
         let node = match &config.node {
             None => None,
             Some(addresses) => {
-                match NodePath::start(addresses, need, &on_accept, serving, &metrics) {
+                match NodePath::start(addresses, need, lending, &on_accept, serving, &metrics) {
                     Ok(node) => Some(node),
                     Err(node) => return Err(nowhere(lacking, node)),
                 }
@@ -77,17 +80,14 @@ impl Paths {
     }
 
     /// Closes the roads in such an order that no connect meets a closed listener. What has been
-    /// accepted is not touched. `is_newer` of the agent that came second, when it ends first.
-    pub(super) async fn stop(self, is_newer: bool) {
+    /// accepted is not touched.
+    pub(super) async fn stop(self) {
         if let Some(ebpf) = &self.ebpf {
             ebpf.stop().await;
             self.pulse.stop();
         }
         // Last, since who is not redirected any more comes here.
         if let Some(node) = self.node {
-            if is_newer {
-                node.give_back().await;
-            }
             node.stop().await;
         }
     }

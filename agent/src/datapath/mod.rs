@@ -14,6 +14,7 @@ mod addresses;
 mod discovery;
 mod error;
 mod kubepods;
+mod lending;
 mod listener;
 mod metrics;
 mod namespaces;
@@ -37,6 +38,7 @@ use tokio::{
 
 pub use accept::{Accepted, OnAccept};
 pub use error::DatapathError;
+pub use lending::Lending;
 pub use metrics::Metrics;
 pub use node::{Need, NodePath};
 pub use pods::OnPod;

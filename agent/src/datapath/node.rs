@@ -1,18 +1,23 @@
 //! The node path: ordinary listeners on the host, for callers that no program redirects.
 
 use std::{
-    future::pending,
     io,
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpStream, runtime::Handle, sync::watch, task::JoinHandle, time::sleep};
+use tokio::{
+    net::TcpStream,
+    runtime::Handle,
+    sync::watch,
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
 
 use super::{
-    Accepted, BACKLOG_PAUSE, DatapathError, Metrics, OnAccept, accept::accept_until,
-    listener::BACKLOG, sockopt,
+    Accepted, DatapathError, Lending, Metrics, OnAccept, accept::accept_until, listener::BACKLOG,
 };
 use crate::identity::Evidence;
 
@@ -21,17 +26,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Of two agents that listen on one address, the one that came first.
-const OLDER: u32 = 0;
-/// And the other one. Where there is only one, it is the one that came first.
-const NEWER: u32 = 1;
-
 /// Listeners on addresses of the host. Only the token says who calls there.
 ///
-/// In an update two agents listen on each address. What is new goes to the newer one from the moment that it listens,
-/// so that nothing is in the older one's queue when that closes: the kernel would reset it.
+/// In an update two agents accept from one and the same listener, so that nothing is lost when one of them closes it.
 pub struct NodePath {
-    give_back: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -55,21 +53,23 @@ impl NodePath {
     pub fn start(
         addresses: &[SocketAddr],
         need: Need,
+        lending: &Arc<Lending>,
         on_accept: &OnAccept,
         serving: &Handle,
         metrics: &Metrics,
     ) -> Result<Self, DatapathError> {
-        let tried: Vec<_> = addresses.iter().map(|at| (*at, listen(*at))).collect();
+        let try_it = |at: &SocketAddr| (*at, listen(*at, lending));
+        let tried: Vec<_> = addresses.iter().map(try_it).collect();
         if need == Need::Now && tried.iter().all(|(_, listener)| listener.is_err()) {
             return Err(nowhere(tried));
         }
-        let (give_back, stop) = (watch::Sender::new(false), watch::Sender::new(false));
+        let stop = watch::Sender::new(false);
         let place = |(address, listener)| {
             let mut place = Place {
                 address,
                 on_accept: on_accept.clone(),
                 metrics: metrics.clone(),
-                give_back: give_back.subscribe(),
+                lending: Arc::clone(lending),
                 stop: stop.subscribe(),
                 last_error: None,
             };
@@ -77,18 +77,7 @@ impl NodePath {
             serving.spawn(place.serve(listener))
         };
         let tasks = tried.into_iter().map(place).collect();
-        Ok(Self {
-            give_back,
-            stop,
-            tasks,
-        })
-    }
-
-    /// Lets an agent that was there before this one have what is new again. For the newer of two that ends first.
-    pub async fn give_back(&self) {
-        self.give_back.send_replace(true);
-        // Whoever is about to be queued here is queued by then.
-        sleep(BACKLOG_PAUSE).await;
+        Ok(Self { stop, tasks })
     }
 
     /// Accepts what waits in the backlogs, then closes the listeners.
@@ -106,7 +95,7 @@ struct Place {
     address: SocketAddr,
     on_accept: OnAccept,
     metrics: Metrics,
-    give_back: watch::Receiver<bool>,
+    lending: Arc<Lending>,
     stop: watch::Receiver<bool>,
     last_error: Option<io::ErrorKind>,
 }
@@ -128,11 +117,13 @@ impl Place {
                 _ = self.stop.changed() => return,
             }
             pause = (2 * pause).min(LONGEST_PAUSE);
-            listener = self.note(listen(self.address));
+            let (address, lending) = (self.address, Arc::clone(&self.lending));
+            let listening = spawn_blocking(move || listen(address, &lending)).await;
+            listener = self.note(listening.unwrap_or_else(|panic| Err(panic.into())));
         }
     }
 
-    /// Says whether there is a listener. Each reason why there is none is told once, however often it
+    /// Lends a listener to the next agent, and says whether there is one. Each reason why there is none is told once, however often it
     /// is met.
     fn note(&mut self, listener: io::Result<TcpListener>) -> Option<TcpListener> {
         match listener {
@@ -140,6 +131,7 @@ impl Place {
                 let address = listener.local_addr().unwrap_or(self.address);
                 tracing::info!(%address, "node path listening");
                 self.last_error = None;
+                self.lending.set(self.address, listener.try_clone().ok());
                 self.metrics.listeners.inc();
                 self.metrics.node_path.inc();
                 Some(listener)
@@ -167,41 +159,35 @@ impl Place {
                 connected: None,
             });
         };
-        let give_back = self.give_back(listener.try_clone());
-        tokio::select! {
-            () = accept_until(listener, self.stop.clone(), &self.metrics, accept) => {}
-            () = give_back => {}
-        }
+        accept_until(listener, self.stop.clone(), &self.metrics, accept).await;
+        self.lending.set(self.address, None);
         self.metrics.node_path.dec();
         self.metrics.listeners.dec();
     }
+}
 
-    /// Has an older listener get what is new once that is asked for. Never ends.
-    async fn give_back(&self, listener: io::Result<TcpListener>) {
-        let mut asked = self.give_back.clone();
-        if let Ok(listener) = listener
-            && asked.wait_for(|asked| *asked).await.is_ok()
-            && let Err(error) = sockopt::prefer_listener(&listener, OLDER)
-        {
-            tracing::debug!(%error, "new connections come here to the end");
+/// Listens on an address, with the listener that another agent has there if there is one.
+fn listen(address: SocketAddr, lending: &Lending) -> io::Result<TcpListener> {
+    match bind(address) {
+        Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {
+            lending.borrow(address).map_err(|error| {
+                tracing::debug!(%address, %error, "no other agent lends a listener");
+                taken
+            })
         }
-        pending().await
+        result => result,
     }
 }
 
-/// A listener that another agent may stand beside: the next one starts before this one ends. The
-/// kernel lets nobody else in but programs of the same user.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    sockopt::prefer_listener(&socket, NEWER)?;
     Ok(socket.into())
 }
 
@@ -228,7 +214,7 @@ fn nowhere(tried: Vec<(SocketAddr, io::Result<TcpListener>)>) -> DatapathError {
 mod tests {
     use std::{
         net::{IpAddr, Ipv4Addr, Ipv6Addr},
-        sync::Arc,
+        os::unix::net::UnixStream,
     };
 
     use prometheus::Registry;
@@ -236,9 +222,31 @@ mod tests {
 
     use super::*;
 
+    /// One that is alone.
     fn start(
         address: SocketAddr,
         need: Need,
+    ) -> (
+        Result<NodePath, DatapathError>,
+        mpsc::UnboundedReceiver<Accepted>,
+    ) {
+        start_with(address, need, &lending(None))
+    }
+
+    /// One that borrows from another.
+    fn lending(other: Option<Arc<Lending>>) -> Arc<Lending> {
+        Arc::new(Lending::new(Box::new(move || {
+            let other = other.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            let (ours, theirs) = UnixStream::pair()?;
+            other.lend(&theirs)?;
+            Ok(ours)
+        })))
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        need: Need,
+        lending: &Arc<Lending>,
     ) -> (
         Result<NodePath, DatapathError>,
         mpsc::UnboundedReceiver<Accepted>,
@@ -249,7 +257,7 @@ mod tests {
         });
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let handle = Handle::current();
-        let path = NodePath::start(&[address], need, &on_accept, &handle, &metrics);
+        let path = NodePath::start(&[address], need, lending, &on_accept, &handle, &metrics);
         (path, accepted)
     }
 
@@ -276,41 +284,35 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err());
     }
 
-    /// As many connections as it takes for chance not to do the same.
-    const CONNECTIONS: usize = 64;
-
-    async fn connect_to(address: SocketAddr, accepted: &mut mpsc::UnboundedReceiver<Accepted>) {
-        for _ in 0..CONNECTIONS {
-            let client = TcpStream::connect(address).await.unwrap();
-            let local = client.local_addr().unwrap();
-            let accepted = timeout(Duration::from_secs(60), accepted.recv()).await;
-            let accepted = accepted.expect("it went elsewhere").unwrap();
-            assert_eq!(accepted.stream.peer_addr().unwrap(), local);
-        }
-    }
-
     #[tokio::test]
-    async fn of_two_agents_the_newer_one_gets_what_is_new() {
+    async fn what_waits_for_one_agent_is_accepted_by_the_next() {
         for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
             let free = TcpListener::bind((loopback, 0)).unwrap();
             let address = free.local_addr().unwrap();
             drop(free);
-            let (old, mut to_old) = start(address, Need::Now);
-            connect_to(address, &mut to_old).await;
-            let (new, mut to_new) = start(address, Need::Now);
-            connect_to(address, &mut to_new).await;
-            // It is told to end before the older one.
-            let new = new.unwrap();
-            new.give_back().await;
-            connect_to(address, &mut to_old).await;
-            new.stop().await;
-            connect_to(address, &mut to_old).await;
-
-            let (next, mut to_next) = start(address, Need::Now);
-            connect_to(address, &mut to_next).await;
+            let ours = lending(None);
+            let (old, to_old) = start_with(address, Need::Now, &ours);
+            let theirs = lending(Some(Arc::clone(&ours)));
+            let (new, mut to_new) = start_with(address, Need::Now, &theirs);
+            assert!(
+                start(address, Need::Now).0.is_err(),
+                "let in without a loan"
+            );
+            // Nothing runs in between, so all of them wait.
+            let clients: Vec<_> = (0..64)
+                .map(|_| std::net::TcpStream::connect(address).unwrap())
+                .collect();
             old.unwrap().stop().await;
-            connect_to(address, &mut to_next).await;
-            next.unwrap().stop().await;
+            let mut accepted = to_old.len() + to_new.len();
+            while accepted < clients.len() {
+                let next = timeout(Duration::from_secs(60), to_new.recv()).await;
+                next.expect("it was lost").unwrap();
+                accepted += 1;
+            }
+            let _client = TcpStream::connect(address).await.unwrap();
+            assert!(ours.borrow(address).is_err() && lending(Some(ours)).borrow(address).is_err());
+            new.unwrap().stop().await;
+            assert!(TcpStream::connect(address).await.is_err());
         }
     }
 }

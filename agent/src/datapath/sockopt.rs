@@ -5,8 +5,6 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use nix::sys::socket::{setsockopt, sockopt::AttachReusePortCbpf};
-
 /// From the kernel's asm-generic/socket.h; libc does not have it on every platform.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -51,23 +49,4 @@ pub(super) fn disable_fast_open(listener: &impl AsFd) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-/// Has the kernel give what is new to one of the listeners that share an address: the one that was the `place`th to
-/// listen, of those that are there. If there are fewer, they share it.
-///
-/// It holds for all of them, whoever says so, until somebody says otherwise.
-pub(super) fn prefer_listener(listener: &impl AsFd, place: u32) -> io::Result<()> {
-    let mut instruction = libc::sock_filter {
-        code: (libc::BPF_RET | libc::BPF_K) as u16,
-        jt: 0,
-        jf: 0,
-        k: place,
-    };
-    let program = libc::sock_fprog {
-        len: 1,
-        filter: &raw mut instruction,
-    };
-    // The kernel copies the program before the call returns.
-    Ok(setsockopt(listener, AttachReusePortCbpf, &program)?)
 }

@@ -1,4 +1,4 @@
-//! The folder in which agents meet: two locks and a socket, all of them root's.
+//! The folder in which agents meet: two locks and two sockets, all of them root's.
 //!
 //! Its descriptor is kept, and all that is in it is reached through that: whatever becomes of the path, the
 //! folder stays the one that was looked at.
@@ -10,7 +10,7 @@ use std::{
         fd::AsRawFd,
         unix::{
             fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
-            net::UnixListener,
+            net::{UnixListener, UnixStream as StdUnixStream},
         },
     },
     path::{Path, PathBuf},
@@ -31,7 +31,9 @@ pub(super) const LEADER: &str = "leader.lock";
 /// Held by the agent that comes next.
 pub(super) const HEIR: &str = "heir.lock";
 /// Where the leader tells the heir what it has.
-const SOCKET: &str = "leader.sock";
+pub(super) const TALK: &str = "leader.sock";
+/// Where it lends the heir what cannot be told.
+pub(super) const LEND: &str = "lend.sock";
 /// Heirs that wait to be heard. There is only one at a time.
 const BACKLOG: i32 = 4;
 
@@ -103,9 +105,9 @@ impl Folder {
     }
 
     /// Listens for the heir. Only the holder of [`LEADER`] does that, so a socket that is there is a dead one's.
-    pub(super) fn listen(&self) -> Result<UnixListener, HandoverError> {
-        let place = self.inside(SOCKET);
-        if self.has_socket()? {
+    pub(super) fn listen(&self, name: &str) -> Result<UnixListener, HandoverError> {
+        let place = self.inside(name);
+        if self.has_socket(name)? {
             self.io(fs::remove_file(&place))?;
         }
         self.io(bind(&place))
@@ -113,16 +115,27 @@ impl Folder {
 
     /// Connects to the leader. `None` if it does not listen.
     pub(super) async fn connect(&self) -> Result<Option<UnixStream>, HandoverError> {
-        if !self.has_socket()? {
+        if !self.has_socket(TALK)? {
             return Ok(None);
         }
-        Ok(UnixStream::connect(self.inside(SOCKET)).await.ok())
+        Ok(UnixStream::connect(self.inside(TALK)).await.ok())
+    }
+
+    /// Connects to where the leader lends. Does not wait for one that stands still, but reading there may.
+    pub(super) fn connect_to_lender(&self) -> io::Result<StdUnixStream> {
+        if !self.has_socket(LEND).map_err(io::Error::other)? {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.connect(&SockAddr::unix(self.inside(LEND))?)?;
+        socket.set_nonblocking(false)?;
+        Ok(socket.into())
     }
 
     /// Whether the socket is there, and one that root has made.
-    fn has_socket(&self) -> Result<bool, HandoverError> {
-        let path = self.path.join(SOCKET);
-        let metadata = match fs::symlink_metadata(self.inside(SOCKET)) {
+    fn has_socket(&self, name: &str) -> Result<bool, HandoverError> {
+        let path = self.path.join(name);
+        let metadata = match fs::symlink_metadata(self.inside(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             metadata => self.io(metadata)?,
         };

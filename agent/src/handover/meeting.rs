@@ -11,9 +11,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     HandoverError, LAST_WORDS, LOOK, Metrics,
-    folder::{Folder, HEIR, LEADER, Lock},
+    folder::{Folder, HEIR, LEADER, LEND, Lock, TALK},
     heir::{Heir, Progress},
     leader::Leader,
+    lender::{Lend, lend_to_all},
     metrics::Role,
 };
 use crate::credentials::Store;
@@ -27,6 +28,7 @@ pub(super) struct Meeting {
     pub(super) folder: Arc<Folder>,
     pub(super) metrics: Metrics,
     pub(super) store: Store,
+    pub(super) lend: Lend,
     pub(super) role: watch::Sender<Role>,
     /// Whether it has left.
     pub(super) left: watch::Receiver<bool>,
@@ -55,9 +57,9 @@ impl Meeting {
         };
         let task = match self.folder.try_lock(LEADER)? {
             Some(lock) => {
-                let listener = self.folder.listen()?;
+                let sockets = self.listen()?;
                 drop(heir);
-                runtime.spawn(self.lead(lock, Some(listener)))
+                runtime.spawn(self.lead(lock, Some(sockets)))
             }
             None => {
                 self.set_role(Role::Heir);
@@ -98,18 +100,25 @@ impl Meeting {
             tracing::warn!("the agent before this one has gone, but its connection has not ended");
         }
         self.store.set_following(false);
-        let listener = self.folder.listen().inspect_err(|error| {
+        let sockets = self.listen().inspect_err(|error| {
             tracing::error!(%error, "credentials will not outlive this agent");
         });
         drop(lock);
-        self.lead(lead, listener.ok()).await;
+        self.lead(lead, sockets.ok()).await;
+    }
+
+    /// Listens for the heir, where the leader tells and where it lends.
+    fn listen(&self) -> Result<[UnixListener; 2], HandoverError> {
+        Ok([self.folder.listen(TALK)?, self.folder.listen(LEND)?])
     }
 
     /// Holds the lead, and tells heirs what there is, until told to leave.
-    async fn lead(mut self, _lock: Lock, listener: Option<UnixListener>) {
+    async fn lead(mut self, _lock: Lock, sockets: Option<[UnixListener; 2]>) {
         self.set_role(Role::Leader);
         tracing::info!("leading this node's agents");
-        if let Some(listener) = listener {
+        if let Some([listener, lender]) = sockets {
+            let lending = tokio::spawn(lend_to_all(lender, Arc::clone(&self.lend)));
+            let _lending = AbortOnDropHandle::new(lending);
             let leader = Leader {
                 store: self.store.clone(),
                 metrics: self.metrics.clone(),

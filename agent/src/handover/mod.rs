@@ -12,6 +12,7 @@ mod folder;
 mod frame;
 mod heir;
 mod leader;
+mod lender;
 mod meeting;
 mod metrics;
 mod peer;
@@ -25,7 +26,11 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::{error::HandoverError, metrics::Metrics};
+pub use self::{
+    error::HandoverError,
+    lender::{Door, Lend},
+    metrics::Metrics,
+};
 use self::{
     folder::{Folder, HEIR, Lock},
     meeting::Meeting,
@@ -93,13 +98,24 @@ impl Handover {
         }
     }
 
+    /// The way to the agent that was here before.
+    pub fn door(&self) -> Door {
+        Door(self.0.as_ref().map(|place| Arc::clone(&place.folder)))
+    }
+
     /// Waits until at most one other agent is there, and takes over what that has. An agent that is alone does not
-    /// wait. What goes on afterwards does so on `runtime`.
+    /// wait. What goes on afterwards does so on `runtime`: the next agent is told what is in `store`, and lent what
+    /// `lend` lends.
     ///
     /// # Errors
     ///
     /// When something in the folder could be another user's.
-    pub async fn join(self, store: Store, runtime: &Handle) -> Result<Seat, HandoverError> {
+    pub async fn join(
+        self,
+        store: Store,
+        lend: Lend,
+        runtime: &Handle,
+    ) -> Result<Seat, HandoverError> {
         let (leaving, left) = watch::channel(false);
         let (serving, serves) = watch::channel(false);
         let (heir_speaks, heir_serves) = watch::channel(false);
@@ -112,6 +128,7 @@ impl Handover {
                     folder: place.folder,
                     metrics: place.metrics,
                     store,
+                    lend,
                     role,
                     left,
                     serves,

@@ -1,13 +1,13 @@
 //! Who is at the other end.
 
-use std::io;
+use std::{io, os::fd::AsFd};
 
-use tokio::net::UnixStream;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 /// Makes sure that the other end is root's, by the kernel's word. The folder keeps others out already; this holds
 /// also where somebody has opened it to them.
-pub(super) fn check(stream: &UnixStream) -> io::Result<()> {
-    let uid = stream.peer_cred()?.uid();
+pub(super) fn check(stream: &impl AsFd) -> io::Result<()> {
+    let uid = getsockopt(stream, PeerCredentials)?.uid();
     match uid {
         0 => Ok(()),
         uid => Err(io::Error::new(

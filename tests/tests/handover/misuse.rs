@@ -74,7 +74,7 @@ fn a_folder_that_others_could_have_prepared_is_refused() {
 fn what_others_could_have_put_into_the_folder_is_refused() {
     needs_privileges!();
     let elsewhere = tempfile::tempdir().unwrap();
-    for name in ["leader.sock", "leader.lock", "heir.lock"] {
+    for name in ["leader.sock", "lend.sock", "leader.lock", "heir.lock"] {
         let (scene, target) = (Scene::new(), elsewhere.path().join(name));
         symlink(&target, scene.folder().join(name)).unwrap();
         assert_refused(scene.agent(), name);
@@ -113,7 +113,7 @@ fn what_is_left_of_a_dead_agent_is_no_hindrance() {
     set_mode(&folder, 0o755);
     let agent = agent().start();
     wait_role(&agent, "leader");
-    for name in ["leader.sock", "leader.lock", "heir.lock"] {
+    for name in ["leader.sock", "lend.sock", "leader.lock", "heir.lock"] {
         assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
     }
 }

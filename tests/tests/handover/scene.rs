@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::Path,
     thread,
     time::Duration,
@@ -116,25 +116,25 @@ impl Scene {
     }
 }
 
-/// A port of the host that nobody else gets as long as this lives.
+/// A port of the host that was free a moment ago.
 pub(crate) struct HostPort {
     addresses: [String; 2],
     port: u16,
-    _reserved: Socket,
 }
 
 impl HostPort {
-    /// A port that other sockets of root may share, which do not listen on it unless they are told to.
-    pub(crate) fn reserve() -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_port(true).unwrap();
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        socket.bind(&any.into()).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
+    /// One that is free in both families.
+    pub(crate) fn find() -> Self {
+        let port = loop {
+            let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = v4.local_addr().unwrap().port();
+            if TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok() {
+                break port;
+            }
+        };
         Self {
-            addresses: ["127.0.0.1", "[::1]"].map(|host| format!("{host}:{}", address.port())),
-            port: address.port(),
-            _reserved: socket,
+            addresses: ["127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")),
+            port,
         }
     }
 
@@ -144,6 +144,19 @@ impl HostPort {
             .set("--datapath", datapath)
             .set("--bind-hosts", "127.0.0.1,::1");
         agent.set("--port", &self.port.to_string())
+    }
+
+    /// Whether another program of root's can listen there as well.
+    pub(crate) fn lets_others_in(&self) -> bool {
+        let listen = |address: &String| {
+            let address: SocketAddr = address.parse().unwrap();
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(1)
+        };
+        self.addresses.iter().any(|address| listen(address).is_ok())
     }
 
     /// Where it is, over both families.

@@ -125,12 +125,12 @@ fn to_another_build_and_back_is_noticed_by_nobody() {
     });
 }
 
-/// The node path, whose listeners all agents open at the same addresses. The one that comes last gets all that is new;
-/// also when it is told to end before the one that it stands beside.
+/// The node path, whose listeners each agent gets from the one before; also where one is told to end before the one that it
+/// stands beside.
 #[test]
 fn an_update_on_the_node_path_is_noticed_by_nobody() {
     needs_privileges!();
-    let (scene, port) = (Scene::new(), HostPort::reserve());
+    let (scene, port) = (Scene::new(), HostPort::find());
     let start = || scene.with_folder(port.serve(Agent::on(&scene.node, &scene.eks_auth), "node"));
     let mut agent = start().start();
     let pods = scene.host_pods(&port);
@@ -144,12 +144,14 @@ fn an_update_on_the_node_path_is_noticed_by_nobody() {
     replace(&mut agent, start());
     wait_answers(&agent, ANSWERS);
     assert_unnoticed("updates on the node path", &scene, &load.finish());
+    // It would be sent others' tokens.
+    assert!(!port.lets_others_in());
 }
 
 #[test]
 fn an_update_of_both_paths_at_once_is_noticed_by_nobody() {
     needs_privileges!();
-    let (scene, port) = (Scene::new(), HostPort::reserve());
+    let (scene, port) = (Scene::new(), HostPort::find());
     let start = || scene.with_folder(port.serve(Agent::on(&scene.node, &scene.eks_auth), "auto"));
     let mut agent = start().start();
     let (redirected, direct) = (scene.served_pods(PODS, 0), scene.host_pods(&port));
