@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{certificates, hierarchies::NodeCgroups, init, layout::Layout};
-use crate::wait::poll;
+use crate::{privileged, wait::poll};
 
 /// How long the kernel may take to end a whole node.
 const END: Duration = Duration::from_secs(30);
@@ -56,6 +56,7 @@ impl Host {
     ///
     /// What did not come up.
     pub fn up(&self, bound: bool, mut report: impl FnMut(&str)) -> Result<()> {
+        privileged::check().map_err(anyhow::Error::msg)?;
         ensure!(
             !self.is_up(),
             "the cluster is up: `cargo xtask cluster down` ends it"
