@@ -12,7 +12,10 @@ mod metrics;
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -96,6 +99,10 @@ pub struct Identity {
     metrics: Metrics,
     /// The pods whose foreign tokens have been logged: once each.
     reported: DashSet<PodUid>,
+    /// Where the kernel redirects: the pods that have come that way, and so need no other.
+    redirected: DashSet<PodUid>,
+    /// Whether it still does.
+    redirects: AtomicBool,
 }
 
 /// One connection's caller: what the kernel said of it, under this node's policy.
@@ -117,11 +124,18 @@ impl Identity {
             delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
             metrics,
             reported: DashSet::new(),
+            redirected: DashSet::new(),
+            redirects: AtomicBool::new(true),
         })
     }
 
     /// Takes a connection in.
     pub fn caller(self: &Arc<Self>, evidence: Evidence) -> Caller {
+        if let Evidence::Pod { uid, .. } = evidence
+            && !self.redirected.contains(&uid)
+        {
+            self.redirected.insert(uid);
+        }
         Caller {
             identity: Arc::clone(self),
             evidence,
@@ -133,8 +147,14 @@ impl Identity {
         self.delegates.look_up(pod);
     }
 
+    /// From now on the kernel redirects nobody to this agent: pods may come by the node path.
+    pub fn redirects_end(&self) {
+        self.redirects.store(false, Relaxed);
+    }
+
     /// Forgets what was remembered of a pod that is gone.
     pub fn forget(&self, pod: PodUid) {
+        self.redirected.remove(&pod);
         self.reported.remove(&pod);
         self.delegates.forget(pod);
     }
@@ -149,9 +169,13 @@ impl Identity {
                 self.metrics.matched.inc();
                 return Ok(Claimant::Pod(uid));
             }
-            Evidence::NodePath { .. } => {
+            Evidence::NodePath { .. } if self.mode == Mode::Off || !self.is_redirected(claims) => {
                 self.metrics.node_path.inc();
                 return Ok(bearer());
+            }
+            Evidence::NodePath { peer } => {
+                tracing::debug!(%peer, "a token of a pod that the kernel redirects came to the node path");
+                Refusal::Detour
             }
             _ if self.mode == Mode::Off => {
                 self.metrics.unchecked.inc();
@@ -177,6 +201,13 @@ impl Identity {
         }
         self.metrics.refused.inc();
         Err(refusal)
+    }
+
+    /// Whether the pod that a token claims to be of is known to come by the in-pod path. Its token elsewhere is
+    /// most likely stolen, or the pod has taken a way round before it was found and will not do so again.
+    fn is_redirected(&self, claims: &Claims) -> bool {
+        let redirected = |uid| self.redirected.contains(&uid);
+        self.redirects.load(Relaxed) && claims.pod.is_some_and(redirected)
     }
 
     fn report_foreign_token(&self, pod: PodUid, claims: &Claims) {

@@ -73,6 +73,35 @@ fn a_pods_own_token_is_taken() {
 }
 
 #[test]
+fn a_redirected_pods_token_is_of_no_use_on_the_node_path() {
+    let node_path = Evidence::NodePath {
+        peer: IpAddr::from([10, 0, 0, 7]),
+    };
+    let token = pod_token(POD, "sa");
+    let judge = |identity: &Arc<Identity>| identity.caller(node_path).identify(&token);
+    let taken = bearer(POD, node_path.origin());
+    for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
+        let identity = identity(mode);
+        // One in a sandbox that the kernel cannot see into never comes another way.
+        assert_eq!(judge(&identity), Ok(taken));
+        let _connection = identity.caller(pod(POD));
+        match mode {
+            Mode::Enforce => assert_eq!(judge(&identity), Err(Refusal::Detour)),
+            Mode::Audit | Mode::Off => assert_eq!(judge(&identity), Ok(taken)),
+        }
+        let other = identity.caller(node_path).identify(&pod_token(OTHER, "sa"));
+        assert_eq!(other, Ok(bearer(OTHER, node_path.origin())));
+
+        identity.redirects_end();
+        assert_eq!(judge(&identity), Ok(taken));
+    }
+    let identity = identity(Mode::Enforce);
+    let _connection = identity.caller(pod(POD));
+    identity.forget(POD.parse().unwrap());
+    assert_eq!(judge(&identity), Ok(taken));
+}
+
+#[test]
 fn another_pods_token_is_refused_unless_policy_says_otherwise() {
     let token = pod_token(OTHER, "sa");
     let judge = |mode| identity(mode).caller(pod(POD)).identify(&token);

@@ -60,6 +60,7 @@ fn advice(refusal: &Refusal) -> &'static str {
         Refusal::UnknownCaller => {
             "call from a container of the pod; if this is one, look at the agent's log"
         }
+        Refusal::Detour => "call from the pod's own network namespace, without a proxy or NAT",
     }
 }
 
@@ -73,6 +74,7 @@ impl Denial {
             Self::Token(refusal) => match refusal {
                 Refusal::Malformed(_) | Refusal::Expired => StatusCode::BAD_REQUEST,
                 Refusal::OtherPod | Refusal::UnknownCaller => StatusCode::FORBIDDEN,
+                Refusal::Detour => StatusCode::SERVICE_UNAVAILABLE,
             },
             Self::Credentials(error) => match error {
                 // The statuses that EKS Auth gives these errors itself.
@@ -98,6 +100,7 @@ impl Denial {
                 Refusal::Expired => "ExpiredToken",
                 Refusal::OtherPod => "TokenOfAnotherPod",
                 Refusal::UnknownCaller => "UnknownCaller",
+                Refusal::Detour => "Detour",
             },
             Self::Credentials(error) => match error {
                 CredentialError::Refused { code, .. } => code,
@@ -126,6 +129,7 @@ impl Denial {
                 Refusal::Expired => Reason::ExpiredToken,
                 Refusal::OtherPod => Reason::OtherPod,
                 Refusal::UnknownCaller => Reason::UnknownCaller,
+                Refusal::Detour => Reason::Detour,
             },
             Self::Credentials(error) => match error {
                 CredentialError::Refused { .. } => Reason::EksAuth,
@@ -151,6 +155,9 @@ impl Denial {
             Self::Credentials(CredentialError::NotReady { retry_after, .. }) => {
                 let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Self::Token(Refusal::Detour) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
             _ => {}
         }

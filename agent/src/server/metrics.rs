@@ -32,6 +32,7 @@ pub struct Metrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     BadHost,
+    Detour,
     EksAuth,
     ExpiredToken,
     HeadTimeout,
@@ -48,8 +49,9 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::BadHost,
+        Self::Detour,
         Self::EksAuth,
         Self::ExpiredToken,
         Self::HeadTimeout,
@@ -68,6 +70,7 @@ impl Reason {
     fn label(self) -> &'static str {
         match self {
             Self::BadHost => "bad_host",
+            Self::Detour => "detour",
             Self::EksAuth => "eks_auth",
             Self::ExpiredToken => "expired_token",
             Self::HeadTimeout => "head_timeout",

@@ -57,6 +57,10 @@ pub enum Refusal {
     /// Nobody knows which pod is calling: 403.
     #[error("the calling process belongs to no pod that is known on this node")]
     UnknownCaller,
+    /// It came to an address of the host, and its pod comes by a way of its own: 503, on which SDKs try
+    /// again, and a pod that has just been found comes by that way then.
+    #[error("the pod of this service-account token is served inside of its own network namespace")]
+    Detour,
 }
 
 #[cfg(test)]
