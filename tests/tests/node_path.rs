@@ -132,7 +132,7 @@ fn a_rotated_token_is_known_by_its_signature() {
     let (scene, jwks) = with_keys();
     let pod = scene.served_pod("web");
     scene.eks_auth.fail(Fault::unavailable());
-    pod.write_token(&Issuer::cluster().sign(&pod.claims().clone().expires_in(DAY)));
+    pod.write_token(&Issuer::cluster().sign(&pod.claims().clone().expires_in(TWO_DAYS)));
     assert_owned(&pod.run(["get"]), &pod);
     assert_owned(&wait_served(&pod, IPV6), &pod);
     assert_eq!(scene.eks_auth.call_count(), 1);
@@ -142,7 +142,8 @@ fn a_rotated_token_is_known_by_its_signature() {
     assert_eq!(metrics.sum("podcreds_cache_entries", &[]), 1.0);
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longer than the first token's life, so that the second one is another within the same second too.
+const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 #[test]
 fn what_the_cluster_has_not_signed_for_us_is_refused_here() {
@@ -180,6 +181,11 @@ fn with_both_roads_who_is_not_redirected_is_served_by_its_token() {
     assert_owned(&ask_unknown(&sandboxed), &sandboxed);
     assert_eq!(decisions(agent, "node_path"), 1.0);
     assert_eq!(scene.eks_auth.call_count(), 2);
+    // The kernel vouches for this pod: its token is of no use to whoever comes another way.
+    let stolen = ask_unknown(&pod);
+    assert_eq!(stolen["status"], 503, "{stolen}");
+    assert_eq!(stolen["body"]["code"], "Detour", "{stolen}");
+    assert_owned(&pod.run(["get"]), &pod);
 }
 
 #[test]
