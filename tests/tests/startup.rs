@@ -175,6 +175,17 @@ fn a_missing_cgroup2_hierarchy_is_told() {
 }
 
 #[test]
+fn missing_certificate_authorities_are_told() {
+    let eks_auth = EksAuth::start();
+    let agent = Agent::on_loopback(&eks_auth)
+        .env("SSL_CERT_FILE", "/no/such/bundle")
+        .env("SSL_CERT_DIR", "/no/such/folder");
+    let said = assert_fails(agent, UNAVAILABLE);
+    assert!(said.contains("SSL_CERT_FILE"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
 fn a_missing_region_is_told() {
     let eks_auth = EksAuth::start();
     let agent = Agent::on_loopback(&eks_auth).env_remove("AWS_REGION");

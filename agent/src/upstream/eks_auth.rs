@@ -57,6 +57,22 @@ pub enum SetupError {
          (hop limit 2 where it has a network namespace of its own)"
     )]
     NoRegion,
+    /// There is nobody to trust.
+    #[error(
+        "no certificate authorities to trust AWS by: install ca-certificates, or name a bundle with \
+         SSL_CERT_FILE{0}"
+    )]
+    NoAuthorities(String),
+}
+
+/// Looks for the system's certificate authorities, without any of which the SDK would panic.
+fn check_authorities() -> Result<(), SetupError> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let reasons = found.errors.iter().map(|error| format!(" ({error})"));
+        return Err(SetupError::NoAuthorities(reasons.collect()));
+    }
+    Ok(())
 }
 
 /// The client of EKS Auth. Clones share its connections.
@@ -73,8 +89,9 @@ impl EksAuth {
     ///
     /// # Errors
     ///
-    /// [`SetupError::NoRegion`]
+    /// Any [`SetupError`].
     pub async fn new(config: Config, metrics: Metrics) -> Result<Self, SetupError> {
+        check_authorities()?;
         let mut loader =
             aws_config::defaults(BehaviorVersion::latest()).http_client(http::Client::default());
         if let Some(file) = &config.rotating_file {
