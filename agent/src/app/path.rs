@@ -33,7 +33,6 @@ pub(super) struct Paths {
     node: Option<NodePath>,
     /// The pulse of the thread that finds the pods.
     pulse: Pulse,
-    identity: Arc<Identity>,
 }
 
 impl Paths {
@@ -77,19 +76,13 @@ impl Paths {
         if let Some(error) = lacking {
             say_degraded(&error, readiness);
         }
-        Ok(Self {
-            ebpf,
-            node,
-            pulse,
-            identity: Arc::clone(&stages.identity),
-        })
+        Ok(Self { ebpf, node, pulse })
     }
 
     /// Closes the roads in such an order that no connect meets a closed listener. What has been
     /// accepted is not touched.
     pub(super) async fn stop(self) {
         if let Some(ebpf) = &self.ebpf {
-            self.identity.redirects_end();
             ebpf.stop().await;
             self.pulse.stop();
         }

@@ -12,10 +12,7 @@ mod metrics;
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -101,8 +98,6 @@ pub struct Identity {
     reported: DashSet<PodUid>,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: DashSet<PodUid>,
-    /// Whether it still does.
-    redirects: AtomicBool,
 }
 
 /// One connection's caller: what the kernel said of it, under this node's policy.
@@ -125,7 +120,6 @@ impl Identity {
             metrics,
             reported: DashSet::new(),
             redirected: DashSet::new(),
-            redirects: AtomicBool::new(true),
         })
     }
 
@@ -145,11 +139,6 @@ impl Identity {
     /// Learns of a pod that has started. Its volumes are mounted by now.
     pub fn meet(&self, pod: PodUid) {
         self.delegates.look_up(pod);
-    }
-
-    /// From now on the kernel redirects nobody to this agent: pods may come by the node path.
-    pub fn redirects_end(&self) {
-        self.redirects.store(false, Relaxed);
     }
 
     /// Forgets what was remembered of a pod that is gone.
@@ -206,8 +195,7 @@ impl Identity {
     /// Whether the pod that a token claims to be of is known to come by the in-pod path. Its token elsewhere is
     /// most likely stolen, or the pod has taken a way round before it was found and will not do so again.
     fn is_redirected(&self, claims: &Claims) -> bool {
-        let redirected = |uid| self.redirected.contains(&uid);
-        self.redirects.load(Relaxed) && claims.pod.is_some_and(redirected)
+        claims.pod.is_some_and(|uid| self.redirected.contains(&uid))
     }
 
     fn report_foreign_token(&self, pod: PodUid, claims: &Claims) {
