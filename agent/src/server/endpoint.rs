@@ -49,24 +49,28 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
     /// Answers at once what is at hand; only a wait for EKS Auth is worth a boxed future.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let since = self.since();
-        let format = Format::wanted_by(&request);
         if is_last(&request) {
             self.progress.end();
         }
         match self.find(&request) {
             Ok(Found::Here(body)) => {
-                let answer = self.shared.finish(since, format, Ok(body));
+                let answer = self.shared.finish(since, answer::credentials(body));
                 Either::Left(ready(Ok(answer)))
             }
             Err(denial) => {
-                let answer = self.shared.finish(since, format, Err(denial));
+                let answer = self.shared.deny(&denial, Format::wanted_by(&request));
+                let answer = self.shared.finish(since, answer);
                 Either::Left(ready(Ok(answer)))
             }
             Ok(Found::Upstream(claimant, token)) => {
                 let shared = Arc::clone(&self.shared);
+                let format = Format::wanted_by(&request);
                 let fetch = async move {
-                    let fetched = shared.store.fetch(claimant, token).await;
-                    Ok(shared.finish(since, format, fetched.map_err(Denial::from)))
+                    let answer = match shared.store.fetch(claimant, token).await {
+                        Ok(body) => answer::credentials(body),
+                        Err(error) => shared.deny(&error.into(), format),
+                    };
+                    Ok(shared.finish(since, answer))
                 };
                 Either::Right(fetch.boxed())
             }
@@ -161,17 +165,16 @@ fn authorization<B>(request: &Request<B>) -> Result<&str, Denial> {
 }
 
 impl Shared {
-    /// Counts what became of a request, and puts it into words.
-    fn finish(&self, since: Since, format: Format, outcome: Result<Bytes, Denial>) -> Answer {
-        let mut answer = match outcome {
-            Ok(body) => answer::credentials(body),
-            Err(denial) => {
-                if let Some(reason) = denial.reason() {
-                    self.metrics.refused(reason);
-                }
-                denial.response(format)
-            }
-        };
+    /// Counts a denial, and puts it into words.
+    fn deny(&self, denial: &Denial, format: Format) -> Answer {
+        if let Some(reason) = denial.reason() {
+            self.metrics.refused(reason);
+        }
+        denial.response(format)
+    }
+
+    /// Counts an answer, and says on it whether the connection ends.
+    fn finish(&self, since: Since, mut answer: Answer) -> Answer {
         if self.draining.is_cancelled() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);

@@ -168,6 +168,7 @@ impl<S: Transport> AsyncWrite for Stream<S> {
 mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        net::TcpListener,
         time::{Instant, timeout},
     };
 
@@ -176,6 +177,16 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     impl Transport for DuplexStream {}
+
+    #[tokio::test]
+    async fn a_sockets_cork_is_the_kernels() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let client = client.await.unwrap();
+        assert!(!SockRef::from(&client).tcp_cork().unwrap());
+        client.cork();
+        assert!(SockRef::from(&client).tcp_cork().unwrap());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_nothing_is_given_up() {

@@ -59,6 +59,7 @@ async fn wrong_requests_are_told_what_is_wrong() {
         (get("expired"), 400, "ExpiredToken", "expired_token"),
         (get("stolen"), 403, "TokenOfAnotherPod", "other_pod"),
         (get("unknown"), 403, "UnknownCaller", "unknown_caller"),
+        (get("detour"), 503, "Detour", "detour"),
         (
             get("unassociated"),
             404,
@@ -71,6 +72,8 @@ async fn wrong_requests_are_told_what_is_wrong() {
         let counted = fixture.refusals(reason);
         let answer = fixture.connect().ask(&request).await;
         assert_eq!(answer.status(), status, "{request}");
+        let is_worth_another_try = answer.header("retry-after") == Some("1");
+        assert_eq!(is_worth_another_try, status == 503, "{request}");
         let body = answer.json();
         assert_eq!(body["code"], code, "{request}");
         assert_eq!(body["code"], body["Code"]);

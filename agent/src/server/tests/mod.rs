@@ -92,6 +92,7 @@ impl Identify for Caller {
             "expired" => Err(Refusal::Expired),
             "stolen" => Err(Refusal::OtherPod),
             "unknown" => Err(Refusal::UnknownCaller),
+            "detour" => Err(Refusal::Detour),
             _ => Ok(Claimant::Pod(POD.parse().unwrap())),
         }
     }
