@@ -69,15 +69,20 @@ fn open_on_first_free_port(address: IpAddr) -> io::Result<Listener> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-fn open(address: IpAddr, port: u16) -> io::Result<Listener> {
-    let address = SocketAddr::new(address, port);
+/// A socket that can listen where connections of an agent that was here before are in TIME_WAIT.
+pub(super) fn socket_for(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
-    // Connections of an agent that was here before may be in TIME_WAIT on this port.
     socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn open(address: IpAddr, port: u16) -> io::Result<Listener> {
+    let address = SocketAddr::new(address, port);
+    let socket = socket_for(address)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     } else {

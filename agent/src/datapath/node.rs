@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpStream,
     runtime::Handle,
@@ -17,7 +16,9 @@ use tokio::{
 };
 
 use super::{
-    Accepted, DatapathError, Lending, Metrics, OnAccept, accept::accept_until, listener::BACKLOG,
+    Accepted, DatapathError, Lending, Metrics, OnAccept,
+    accept::accept_until,
+    listener::{BACKLOG, socket_for},
 };
 use crate::identity::Evidence;
 
@@ -180,12 +181,7 @@ fn listen(address: SocketAddr, lending: &Lending) -> io::Result<TcpListener> {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = socket_for(address)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
