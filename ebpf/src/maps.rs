@@ -57,7 +57,7 @@ pub(crate) struct SocketStorage<T, const FLAGS: usize> {
     map_flags: *const [i32; FLAGS],
 }
 
-// SAFETY: the pointers are placeholders of the definition and are never dereferenced.
+// SAFETY: the pointers are types of the definition, and never dereferenced.
 unsafe impl<T, const FLAGS: usize> Sync for SocketStorage<T, FLAGS> {}
 
 impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
@@ -93,6 +93,11 @@ impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
         unsafe { self.storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) }
     }
 
+    /// What the helper returns for a socket.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::get`].
     #[inline(always)]
     unsafe fn storage(&self, socket: *mut bpf_sock, flags: u64) -> *mut T {
         let map: *const Self = self;
