@@ -8,11 +8,6 @@ pub const REGION: &str = "eu-central-1";
 /// The account that all roles belong to.
 pub const ACCOUNT: &str = "111122223333";
 
-/// The ARN of a role in [`ACCOUNT`].
-pub fn role_arn(name: &str) -> String {
-    format!("arn:aws:iam::{ACCOUNT}:role/{name}")
-}
-
 /// The credentials of the node's own role, with which the agent signs its calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeCredentials {
