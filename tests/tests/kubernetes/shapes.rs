@@ -1,6 +1,9 @@
 //! Pods of every shape: each gets its own role's credentials, over the address that it was told.
 
-use podcreds_tests::cluster::{Cluster, Container, Namespace, PodSpec, Visit};
+use podcreds_tests::{
+    binary,
+    cluster::{Cluster, Container, Namespace, PodSpec, Visit},
+};
 use serde_json::{Value, json};
 
 const ROLE: &str = "shape-role";
@@ -57,7 +60,14 @@ fn all_containers_of_a_pod_are_the_pod() {
     let namespace = scene(&cluster);
     // The init container cannot do without: the others start only if it succeeds.
     let init = Container::client("first", ["patient"]).init();
-    let sidecar = Container::client("beside", ["storm", "--requests", "5", "--rate", "10"])
+    // It must go on running: the others wait until kubelet has seen it run.
+    let asks = format!(
+        "{} storm --requests 5 --rate 10
+        trap exit TERM
+        sleep infinity & wait",
+        binary::pod_client().display()
+    );
+    let sidecar = Container::new("beside", ["sh", "-ec", &asks])
         .init()
         .with(&json!({ "restartPolicy": "Always" }));
     let second = Container::client("second", ["patient"]);
