@@ -155,9 +155,13 @@ pub(crate) fn demo(keep: bool, release: bool) -> Result<()> {
 }
 
 pub(crate) fn load(args: &[String]) -> Result<()> {
-    setup::for_load()?;
-    build_packages(&["podcreds", "podcreds-tests"], true)?;
+    let here = Architecture::here()?;
+    setup::for_load(here)?;
+    // What ships is what counts.
+    build_static(&[here], true)?;
+    build_packages(&["podcreds-tests"], true)?;
     let mut load = built("load", true)?;
+    load.arg("--agent").arg(here.agent(true)?);
     load.arg("--nginx").arg(setup::nginx()?).args(args);
     run(&mut load)
 }

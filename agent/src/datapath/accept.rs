@@ -1,9 +1,7 @@
-//! Accepts connections on the serving runtime, each with what the kernel knows of its caller.
+//! Accepted connections, each with what the kernel knows of its caller.
 
 use std::{
-    future::poll_fn,
     io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,16 +12,13 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use podcreds_common::Caller;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
+use tokio::net::TcpStream;
 
 use super::{metrics::Metrics, programs::Callers};
 use crate::{identity::Evidence, types::PodUid};
 
 /// How long to wait for resources, such as file descriptors, that ran out.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection that a caller made to a listener.
 #[derive(Debug)]
@@ -63,23 +58,16 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Serves an in-pod listener until `stop` changes, and then what is in its backlog.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        listener: std::net::TcpListener,
-        netns: u64,
-        stop: watch::Receiver<bool>,
-    ) {
-        accept_until(listener, stop, &self.metrics, |stream, _, accepted| {
-            let caller = self.callers.of(&stream);
-            (self.on_accept)(Accepted {
-                evidence: self.evidence(caller.as_ref(), netns),
-                connected: caller.and_then(|caller| instant_of(caller.connected_at, accepted)),
-                stream,
-                accepted,
-            });
-        })
-        .await;
+    /// Passes on a connection that an in-pod listener, in the namespace with this cookie, has accepted.
+    pub(super) fn pass_on(&self, stream: TcpStream, netns: u64) {
+        let accepted = Instant::now();
+        let caller = self.callers.of(&stream);
+        (self.on_accept)(Accepted {
+            evidence: self.evidence(caller.as_ref(), netns),
+            connected: caller.and_then(|caller| instant_of(caller.connected_at, accepted)),
+            stream,
+            accepted,
+        });
     }
 
     /// Holds the kernel's record to the listener that accepted the connection.
@@ -105,48 +93,8 @@ impl Acceptor {
     }
 }
 
-/// Accepts until `stop` changes and nothing is left in the backlog.
-pub(super) async fn accept_until(
-    listener: std::net::TcpListener,
-    mut stop: watch::Receiver<bool>,
-    metrics: &Metrics,
-    mut accept: impl FnMut(TcpStream, SocketAddr, Instant),
-) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            metrics.errors.inc();
-            return tracing::error!(%error, "a listener cannot be served");
-        }
-    };
-    loop {
-        // In this order: what is waiting is accepted before a stop is heard. Polled by hand, since there are
-        // two such loops for each pod, and the future of `accept` is half of one's memory.
-        let result = tokio::select! {
-            biased;
-            result = poll_fn(|context| listener.poll_accept(context)) => result,
-            _ = stop.changed() => return,
-        };
-        match result {
-            Ok((stream, peer)) => accept(stream, peer, Instant::now()),
-            Err(error) => match Trouble::of(&error) {
-                Trouble::Connection => {}
-                Trouble::Machine => {
-                    metrics.errors.inc();
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-                Trouble::Listener => {
-                    metrics.errors.inc();
-                    tracing::warn!(%error, "a listener is dead: it will be opened anew");
-                    return;
-                }
-            },
-        }
-    }
-}
-
 /// Whose trouble a failed accept is.
-enum Trouble {
+pub(super) enum Trouble {
     /// One connection's, which is gone.
     Connection,
     /// The machine's, which is out of something for now.
@@ -156,7 +104,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn of(error: &io::Error) -> Self {
+    pub(super) fn of(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Self::Machine,
             // Those that accept(2) names as a new connection's own.

@@ -5,7 +5,8 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,9 @@ use nix::{
         AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
     },
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::time::sleep;
+
+use super::{namespaces::Place, poll_set::PollSet};
 
 /// The netlink group of IPv6 addresses: RTMGRP_IPV6_IFADDR in linux/rtnetlink.h.
 const IPV6_ADDRESSES: u32 = 0x100;
@@ -35,31 +38,50 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
 /// The shortest time between two reports. Who has CAP_NET_ADMIN in a pod can change addresses all day.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A subscription, and whose it is.
+pub(super) struct Subscription {
+    pub(super) netlink: OwnedFd,
+    pub(super) place: Place,
+}
+
+impl AsFd for Subscription {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.netlink.as_fd()
+    }
+}
+
 /// Calls `changed` after changes, until it says that nobody listens any more.
-pub(super) async fn watch(netlink: OwnedFd, changed: impl Fn() -> bool) -> io::Result<()> {
-    // SAFETY: an OwnedFd keeps its descriptor open, and the same one, until it is dropped.
-    let netlink = unsafe { AsyncFd::register_with_interest(netlink, Interest::READABLE) }?;
+pub(super) async fn watch(
+    subscriptions: Arc<PollSet<Subscription>>,
+    changed: impl Fn(Place) -> bool,
+) -> io::Result<()> {
     loop {
-        let mut ready = netlink.readable().await?;
-        if let Ok(drained) = ready.try_io(|netlink| drain(netlink.get_ref())) {
-            drained?;
-            if !changed() {
+        for key in subscriptions.ready().await?.keys() {
+            let Some(subscription) = subscriptions.get(key) else {
+                continue;
+            };
+            let (place, drained) = (subscription.place, drain(&subscription.netlink));
+            drop(subscription);
+            if let Err(error) = drained {
+                tracing::warn!(%error, "a watch on a pod's IPv6 addresses ended");
+                subscriptions.remove(key);
+            }
+            if !changed(place) {
                 return Ok(());
             }
-            tokio::time::sleep(PAUSE).await;
         }
+        sleep(PAUSE).await;
     }
 }
 
 /// Throws the messages away: that there were any is all that matters, so lost ones do no harm.
-fn drain(netlink: &OwnedFd) -> io::Result<()> {
+fn drain(netlink: &OwnedFd) -> nix::Result<()> {
     let mut buffer = [0; 4096];
-    let mut heard = false;
     loop {
         match recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(_) | Err(Errno::ENOBUFS) => heard = true,
-            Err(Errno::EAGAIN) if heard => return Ok(()),
-            Err(errno) => return Err(errno.into()),
+            Ok(_) | Err(Errno::ENOBUFS) => {}
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(errno) => return Err(errno),
         }
     }
 }

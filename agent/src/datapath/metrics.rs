@@ -62,6 +62,22 @@ impl Metrics {
     }
 }
 
+/// Counts in a gauge as long as it is there.
+pub(super) struct Counted(IntGauge);
+
+impl Counted {
+    pub(super) fn in_gauge(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Reads the programs' counters whenever the metrics are asked for.
 pub(super) struct KernelCollector {
     counters: Counters,

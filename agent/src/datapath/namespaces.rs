@@ -3,23 +3,20 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    os::fd::OwnedFd,
     sync::Arc,
 };
 
 use podcreds_common::Endpoint;
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     accept::Acceptor,
-    addresses,
+    addresses::{self, Subscription},
     listener::{self, Listener},
+    listeners::{Listeners, Served},
     metrics::Metrics,
     netns::{Netns, NetnsId},
+    poll_set::{Membership, PollSet},
     programs::Programs,
 };
 
@@ -35,13 +32,9 @@ pub(super) struct Place {
 pub(super) struct Namespaces {
     /// Boxed, since half of a map's slots are empty.
     open: HashMap<Place, Box<Namespace>>,
-    acceptor: Arc<Acceptor>,
-    /// Runs the accept loops.
-    serving: Handle,
-    /// Turns true once, to end the accept loops.
-    stop: watch::Sender<bool>,
-    /// Hears of namespaces whose IPv6 addresses have changed.
-    changed: mpsc::UnboundedSender<Place>,
+    listeners: Listeners,
+    /// Tell of changes of IPv6 addresses.
+    subscriptions: Arc<PollSet<Subscription>>,
     metrics: Metrics,
 }
 
@@ -49,10 +42,10 @@ pub(super) struct Namespaces {
 struct Namespace {
     netns: Netns,
     endpoint: Endpoint,
-    v4: JoinHandle<()>,
-    v6: Option<JoinHandle<()>>,
-    /// Hears of addresses; `None` if the kernel would not tell.
-    addresses: Option<JoinHandle<()>>,
+    v4: Served,
+    v6: Option<Served>,
+    /// `None` if the kernel would not tell of changes.
+    _addresses: Option<Membership<Subscription>>,
     /// How many pods use it.
     pods: usize,
 }
@@ -65,21 +58,28 @@ struct Visit {
 }
 
 impl Namespaces {
+    /// No places yet, and where to hear of those whose IPv6 addresses have changed.
     pub(super) fn new(
         acceptor: Arc<Acceptor>,
-        serving: Handle,
+        serving: &Handle,
         metrics: Metrics,
-    ) -> (Self, mpsc::UnboundedReceiver<Place>) {
+    ) -> io::Result<(Self, mpsc::UnboundedReceiver<Place>)> {
         let (changed, changes) = mpsc::unbounded_channel();
+        let subscriptions = Arc::new(PollSet::new()?);
+        let watched = Arc::clone(&subscriptions);
+        tokio::spawn(async move {
+            let changed = |place| changed.send(place).is_ok();
+            if let Err(error) = addresses::watch(watched, changed).await {
+                tracing::error!(%error, "changes of pods' IPv6 addresses will be noticed late");
+            }
+        });
         let namespaces = Self {
             open: HashMap::new(),
-            acceptor,
-            serving,
-            stop: watch::Sender::new(false),
-            changed,
+            listeners: Listeners::start(acceptor, serving)?,
+            subscriptions,
             metrics,
         };
-        (namespaces, changes)
+        Ok((namespaces, changes))
     }
 
     /// Counts one more pod into a place in `netns`, and listens there if it is the first. Says where.
@@ -108,16 +108,8 @@ impl Namespaces {
         if namespace.pods > 0 {
             return;
         }
-        if let Some(namespace) = self.open.remove(&place) {
-            for task in std::iter::once(&namespace.v4).chain(&namespace.v6) {
-                task.abort();
-                self.metrics.listeners.dec();
-            }
-            if let Some(task) = namespace.addresses {
-                task.abort();
-            }
-            self.count();
-        }
+        self.open.remove(&place);
+        self.count();
     }
 
     /// Sets the gauge: a namespace counts once, however many places it has.
@@ -144,12 +136,11 @@ impl Namespaces {
         let Some(namespace) = self.open.get_mut(&place) else {
             return Ok(None);
         };
-        if namespace.v6.as_ref().is_some_and(JoinHandle::is_finished) {
+        if namespace.v6.as_ref().is_some_and(Served::is_dead) {
             namespace.v6 = None;
             namespace.endpoint.port6 = 0;
-            self.metrics.listeners.dec();
         }
-        let (v4_is_dead, v6_is_open) = (namespace.v4.is_finished(), namespace.v6.is_some());
+        let (v4_is_dead, v6_is_open) = (namespace.v4.is_dead(), namespace.v6.is_some());
         let visit = namespace.netns.run(|| {
             Ok(Visit {
                 v4: v4_is_dead.then(listener::open_v4).transpose()?,
@@ -174,19 +165,18 @@ impl Namespaces {
             programs.tag_listener(&listener.socket, listener.netns)?;
         }
         let (port4, port6) = (port(visit.v4.as_ref()), port(visit.v6.as_ref()));
-        let (v4, v6) = (
-            visit.v4.map(|v4| self.serve(v4)),
-            visit.v6.map(|v6| self.serve(v6)),
-        );
+        let serve = |listener: Option<Listener>| {
+            let served = listener.map(|listener| self.listeners.serve(listener));
+            served.transpose()
+        };
+        let (v4, v6) = (serve(visit.v4)?, serve(visit.v6)?);
         let Some(namespace) = self.open.get_mut(&place) else {
             return Ok(None);
         };
         let before = namespace.endpoint;
-        if let Some(task) = v4 {
-            namespace.v4 = task;
+        if let Some(v4) = v4 {
+            namespace.v4 = v4;
             namespace.endpoint.port4 = port4;
-            // The dead one's place in the count.
-            self.metrics.listeners.dec();
         }
         if v6.is_some() {
             namespace.v6 = v6;
@@ -201,26 +191,15 @@ impl Namespaces {
     pub(super) fn retire_v6(&mut self, place: Place) {
         if let Some(namespace) = self.open.get_mut(&place)
             && namespace.endpoint.port6 == 0
-            && let Some(task) = namespace.v6.take()
         {
-            task.abort();
-            self.metrics.listeners.dec();
+            namespace.v6 = None;
         }
     }
 
     /// Accepts what waits in the backlogs, then closes all listeners.
     pub(super) async fn drain(&mut self) {
-        self.stop.send_replace(true);
-        for (_, namespace) in self.open.drain() {
-            if let Some(task) = namespace.addresses {
-                task.abort();
-            }
-            for task in std::iter::once(namespace.v4).chain(namespace.v6) {
-                // It ends by itself; were it to panic, its listener would be closed all the same.
-                let _ended = task.await;
-                self.metrics.listeners.dec();
-            }
-        }
+        self.listeners.drain().await;
+        self.open.clear();
         self.count();
     }
 
@@ -239,8 +218,10 @@ impl Namespaces {
             port6: port(v6.as_ref()),
             reserved: 0,
         };
-        let addresses = match addresses {
-            Ok(socket) => Some(self.watch(socket, place)),
+        let subscribed =
+            addresses.and_then(|netlink| self.subscriptions.add(Subscription { netlink, place }));
+        let addresses = match subscribed {
+            Ok(addresses) => Some(addresses),
             Err(error) => {
                 tracing::warn!(%error, "changes of a pod's IPv6 addresses will be noticed late");
                 None
@@ -249,27 +230,10 @@ impl Namespaces {
         Ok(Namespace {
             netns,
             endpoint,
-            v4: self.serve(v4),
-            v6: v6.map(|listener| self.serve(listener)),
-            addresses,
+            v4: self.listeners.serve(v4)?,
+            v6: v6.map(|v6| self.listeners.serve(v6)).transpose()?,
+            _addresses: addresses,
             pods: 0,
-        })
-    }
-
-    fn serve(&self, listener: Listener) -> JoinHandle<()> {
-        self.metrics.listeners.inc();
-        let acceptor = Arc::clone(&self.acceptor);
-        let stop = self.stop.subscribe();
-        self.serving
-            .spawn(acceptor.run(listener.socket, listener.netns, stop))
-    }
-
-    fn watch(&self, socket: OwnedFd, place: Place) -> JoinHandle<()> {
-        let changed = self.changed.clone();
-        tokio::spawn(async move {
-            if let Err(error) = addresses::watch(socket, || changed.send(place).is_ok()).await {
-                tracing::warn!(%error, "a watch on a pod's IPv6 addresses ended");
-            }
         })
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Accepted, DatapathError, Lending, Metrics, OnAccept,
-    accept::accept_until,
+    accept::{EXHAUSTED_PAUSE, Trouble},
     listener::{BACKLOG, socket_for},
 };
 use crate::identity::Evidence;
@@ -150,20 +150,48 @@ impl Place {
 
     /// Accepts until told to stop, or until the listener is dead.
     async fn accept(&self, listener: TcpListener) {
-        let accept = |stream: TcpStream, peer: SocketAddr, accepted: Instant| {
-            (self.on_accept)(Accepted {
-                stream,
-                evidence: Evidence::NodePath {
-                    peer: peer.ip().to_canonical(),
-                },
-                accepted,
-                connected: None,
-            });
-        };
-        accept_until(listener, self.stop.clone(), &self.metrics, accept).await;
+        if let Err(error) = self.accept_until_dead(listener).await {
+            self.metrics.errors.inc();
+            tracing::warn!(address = %self.address, %error, "node path: a listener is dead: it will be opened anew");
+        }
         self.lending.set(self.address, None);
         self.metrics.node_path.dec();
         self.metrics.listeners.dec();
+    }
+
+    async fn accept_until_dead(&self, listener: TcpListener) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let mut stop = self.stop.clone();
+        loop {
+            // In this order: what is waiting is accepted before a stop is heard.
+            let result = tokio::select! {
+                biased;
+                result = listener.accept() => result,
+                _ = stop.changed() => return Ok(()),
+            };
+            match result {
+                Ok((stream, peer)) => self.pass_on(stream, peer),
+                Err(error) => match Trouble::of(&error) {
+                    Trouble::Connection => {}
+                    Trouble::Machine => {
+                        self.metrics.errors.inc();
+                        sleep(EXHAUSTED_PAUSE).await;
+                    }
+                    Trouble::Listener => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn pass_on(&self, stream: TcpStream, peer: SocketAddr) {
+        (self.on_accept)(Accepted {
+            stream,
+            evidence: Evidence::NodePath {
+                peer: peer.ip().to_canonical(),
+            },
+            accepted: Instant::now(),
+            connected: None,
+        });
     }
 }
 

@@ -97,7 +97,8 @@ impl Worker {
             on_accept: hooks.on_accept,
             metrics: metrics.clone(),
         });
-        let (namespaces, addresses) = Namespaces::new(acceptor, serving, metrics.clone());
+        let (namespaces, addresses) = Namespaces::new(acceptor, &serving, metrics.clone())
+            .map_err(DatapathError::io("waiting for sockets"))?;
         let host = Netns::of_agent().map_err(DatapathError::io("opening /proc/self/ns/net"))?;
         let mut pods = Pods::new(
             programs,

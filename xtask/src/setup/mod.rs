@@ -41,7 +41,7 @@ pub(crate) fn everything() -> Result<()> {
     for_build()?;
     for_lint()?;
     for_demo()?;
-    for_load()?;
+    for_load(Architecture::here()?)?;
     for_image(&Architecture::ALL)?;
     for_chart()?;
     for_kernels()?;
@@ -118,8 +118,9 @@ pub(crate) fn for_cluster() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn for_load() -> Result<()> {
+pub(crate) fn for_load(architecture: Architecture) -> Result<()> {
     for_test()?;
+    cross::install(&[architecture])?;
     nginx::install()
 }
 

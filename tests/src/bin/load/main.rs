@@ -17,6 +17,9 @@ use podcreds_tests::{eks_auth::EksAuth, privileged};
 #[derive(Parser)]
 #[command(name = "load", bin_name = "cargo xtask load --")]
 struct Arguments {
+    /// The agent to measure.
+    #[arg(long)]
+    agent: PathBuf,
     /// The nginx to compare with.
     #[arg(long)]
     nginx: PathBuf,
@@ -54,7 +57,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let eks_auth = EksAuth::start();
     eks_auth.associate("default", "default", "load");
     let speed = speed::measure(arguments, &eks_auth)?;
-    let memory = memory::measure(arguments.pods, &eks_auth)?;
+    let memory = memory::measure(arguments, &eks_auth)?;
     println!("\n{speed}\n\n{memory}");
     Ok(())
 }

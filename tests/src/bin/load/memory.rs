@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, ensure};
 use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, pod::Pod, wait::poll};
 use procfs::process::Process;
 
-use crate::step;
+use crate::{Arguments, step};
 
 /// More would only wait for the kernel's lock on network namespaces.
 const STARTERS: usize = 4;
@@ -16,10 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TARGET_MB: f64 = 12.0;
 
 /// Measures a fresh agent, and returns a line about it.
-pub(crate) fn measure(count: usize, eks_auth: &EksAuth) -> Result<String> {
+pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<String> {
+    let count = arguments.pods;
     let node = Node::new();
     // The limiter would take minutes over it.
     let agent = Agent::on(&node, eks_auth)
+        .binary(&arguments.agent)
         .args(["--max-service-qps", "1000"])
         .start();
     let empty = resident(&agent)?;

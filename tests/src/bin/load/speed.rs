@@ -69,7 +69,7 @@ struct Cost {
 pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<String> {
     let node = Node::new();
     let pod = node.pod("load").start();
-    let agent = Agent::on(&node, eks_auth).start();
+    let agent = Agent::on(&node, eks_auth).binary(&arguments.agent).start();
     let body = &pod.run(["get"])["body"];
     ensure!(body["AccessKeyId"].is_string(), "the agent gave {body}");
     let nginx = Nginx::start(&arguments.nginx, &pod, &body.to_string())?;

@@ -1,0 +1,245 @@
+//! Many sockets, waited for as one.
+//!
+//! A node has three sockets for each pod, and hardly any of them has news. With a task for each, tokio would keep
+//! more of a pod in memory than the pod's credentials are. Here the kernel keeps them, in an epoll instance of
+//! their own, and all that tokio knows of is that instance.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use dashmap::{DashMap, mapref::one::Ref};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// What names a member, and no other one ever.
+pub(super) type Key = u64;
+
+/// How many members are told of at once. Those that are not told of come first the next time.
+const BATCH: usize = 32;
+
+/// Sockets that are waited for together. Any thread may add and remove some meanwhile.
+pub(super) struct PollSet<T> {
+    epoll: AsyncFd<Instance>,
+    members: DashMap<Key, T>,
+    next: AtomicU64,
+}
+
+/// Keeps a socket in its set. Dropping it removes and closes the socket.
+pub(super) struct Membership<T: AsFd> {
+    set: Arc<PollSet<T>>,
+    key: Key,
+}
+
+/// Members that have news.
+pub(super) struct Batch {
+    events: [EpollEvent; BATCH],
+    count: usize,
+}
+
+struct Instance(Epoll);
+
+impl<T: AsFd> PollSet<T> {
+    /// An empty set, for the runtime in whose context it is made.
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = Instance(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        // SAFETY: an instance keeps its descriptor open, and the same one, until it is dropped.
+        let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }?;
+        Ok(Self {
+            epoll,
+            members: DashMap::new(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Waits for this socket as well from now on.
+    pub(super) fn add(self: &Arc<Self>, member: T) -> io::Result<Membership<T>> {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        // Before its first event can come.
+        let entry = self.members.entry(key).insert(member);
+        // Told of again and again as long as there is something to read, so that nothing needs to be read to its end.
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, key);
+        let added = self.epoll.get_ref().0.add(entry.value().as_fd(), event);
+        drop(entry);
+        let membership = Membership {
+            set: Arc::clone(self),
+            key,
+        };
+        added?;
+        Ok(membership)
+    }
+
+    /// A member, unless it has been removed.
+    pub(super) fn get(&self, key: Key) -> Option<Ref<'_, Key, T>> {
+        self.members.get(&key)
+    }
+
+    /// Removes and closes a member, if it is there.
+    pub(super) fn remove(&self, key: Key) {
+        if let Some((_, member)) = self.members.remove(&key) {
+            // Closing would do it, were there no other descriptor for the same socket.
+            let _removed = self.epoll.get_ref().0.delete(&member);
+        }
+    }
+
+    /// Waits until there are members with news. Cancel-safe.
+    pub(super) async fn ready(&self) -> io::Result<Batch> {
+        loop {
+            let mut guard = self.epoll.readable().await?;
+            let poll = guard.try_io(|epoll| match epoll.get_ref().poll()? {
+                batch if batch.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+                batch => Ok(batch),
+            });
+            if let Ok(result) = poll {
+                return result;
+            }
+        }
+    }
+
+    /// The members with news, which may be none, without waiting.
+    pub(super) fn poll(&self) -> io::Result<Batch> {
+        self.epoll.get_ref().poll()
+    }
+}
+
+impl Instance {
+    fn poll(&self) -> io::Result<Batch> {
+        let mut events = [EpollEvent::empty(); BATCH];
+        let count = self.0.wait(&mut events, EpollTimeout::ZERO)?;
+        Ok(Batch { events, count })
+    }
+}
+
+impl AsRawFd for Instance {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.0.as_raw_fd()
+    }
+}
+
+impl Batch {
+    /// Whether nobody has news.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Who they are. Some may have been removed meanwhile.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.events.iter().take(self.count).map(EpollEvent::data)
+    }
+}
+
+impl<T: AsFd> Membership<T> {
+    /// Whether the socket is still a member: it may have been removed by its key.
+    pub(super) fn is_valid(&self) -> bool {
+        self.set.members.contains_key(&self.key)
+    }
+}
+
+impl<T: AsFd> Drop for Membership<T> {
+    fn drop(&mut self) {
+        self.set.remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+        time::Duration,
+    };
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// How long nothing must come.
+    const SILENCE: Duration = Duration::from_secs(60);
+
+    /// A set with a number of sockets, and the other ends of those.
+    fn set_of(
+        count: usize,
+    ) -> (
+        Arc<PollSet<UnixStream>>,
+        Vec<Membership<UnixStream>>,
+        Vec<UnixStream>,
+    ) {
+        let set = Arc::new(PollSet::new().unwrap());
+        let (mut members, mut others) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (ours, other) = UnixStream::pair().unwrap();
+            members.push(set.add(ours).unwrap());
+            others.push(other);
+        }
+        (set, members, others)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_is_told_of_until_its_news_is_read() {
+        let (set, _members, mut others) = set_of(3);
+        assert!(timeout(SILENCE, set.ready()).await.is_err());
+        others[1].write_all(b"x").unwrap();
+        for _ in 0..2 {
+            let batch = set.ready().await.unwrap();
+            assert_eq!(batch.keys().collect::<Vec<_>>(), [1]);
+        }
+        set.get(1).unwrap().value().read_exact(&mut [0]).unwrap();
+        assert!(timeout(SILENCE, set.ready()).await.is_err());
+        others[2].write_all(b"x").unwrap();
+        assert_eq!(set.ready().await.unwrap().keys().collect::<Vec<_>>(), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_left_is_closed_and_not_told_of() {
+        let (set, mut members, mut others) = set_of(2);
+        // Another descriptor keeps the socket open.
+        let copy = set.get(0).unwrap().try_clone().unwrap();
+        others[0].write_all(b"x").unwrap();
+        others[1].write_all(b"x").unwrap();
+        set.remove(1);
+        assert!(members[0].is_valid() && !members[1].is_valid());
+        assert_eq!(
+            others[1].write(b"x").unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+        members.remove(0);
+        assert!(set.get(0).is_none());
+        assert!(timeout(SILENCE, set.ready()).await.is_err());
+        drop(copy);
+    }
+
+    #[tokio::test]
+    async fn each_of_many_has_its_turn() {
+        let (set, _members, mut others) = set_of(3 * BATCH);
+        for other in &mut others {
+            other.write_all(b"x").unwrap();
+        }
+        let mut told = HashSet::new();
+        // Nobody reads, so all of them always have news.
+        for _ in 0..3 {
+            told.extend(set.ready().await.unwrap().keys());
+        }
+        assert_eq!(told.len(), others.len());
+    }
+
+    #[tokio::test]
+    async fn what_is_added_on_another_thread_is_told_of() {
+        let (set, _members, _others) = set_of(1);
+        let waiting = Arc::clone(&set);
+        let ready = tokio::spawn(async move { waiting.ready().await.unwrap().keys().next() });
+        let (ours, mut other) = UnixStream::pair().unwrap();
+        let member = std::thread::spawn(move || {
+            let member = set.add(ours).unwrap();
+            other.write_all(b"x").unwrap();
+            (member, other)
+        });
+        assert_eq!(ready.await.unwrap(), Some(1));
+        member.join().unwrap();
+    }
+}
