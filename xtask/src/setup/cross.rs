@@ -39,6 +39,9 @@ const ARCHIVER: &str = r#"#!/bin/sh
 exec "${0%/*}/python" -m ziglang ar "$@"
 "#;
 
+/// The addresses to adjust at the start in a form that takes half a megabyte less.
+const LINKER_FLAG: &str = "-Clink-arg=--pack-dyn-relocs=relr";
+
 pub(super) fn install(architectures: &[Architecture]) -> Result<()> {
     rust_libraries(architectures)?;
     ZIG.install()?;
@@ -63,7 +66,10 @@ pub(crate) fn configure(cargo: &mut Command, architecture: Architecture) {
     cargo
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
-            in_rust.collect::<Vec<_>>().join("\x1f"),
+            in_rust
+                .chain([LINKER_FLAG.to_owned()])
+                .collect::<Vec<_>>()
+                .join("\x1f"),
         )
         .env(
             format!("CFLAGS_{target}"),
