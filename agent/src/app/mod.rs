@@ -165,6 +165,7 @@ impl App {
             return Ok(None);
         };
         turn.open();
+        serving.spawn(Server::tick());
         let paths = Paths::start(
             &config.paths,
             &stages,

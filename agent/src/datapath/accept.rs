@@ -14,7 +14,7 @@ use nix::{
 use podcreds_common::Caller;
 use tokio::net::TcpStream;
 
-use super::{metrics::Metrics, programs::Callers};
+use super::programs::Callers;
 use crate::{identity::Evidence, types::PodUid};
 
 /// How long to wait for resources, such as file descriptors, that ran out.
@@ -54,7 +54,6 @@ pub(super) struct Acceptor {
     /// The cookie of the host's network namespace.
     pub(super) host_netns: u64,
     pub(super) on_accept: OnAccept,
-    pub(super) metrics: Metrics,
 }
 
 impl Acceptor {
@@ -94,7 +93,10 @@ impl Acceptor {
 }
 
 /// Whose trouble a failed accept is.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
+    /// Nobody's: there is no connection after all.
+    None,
     /// One connection's, which is gone.
     Connection,
     /// The machine's, which is out of something for now.
@@ -106,12 +108,15 @@ pub(super) enum Trouble {
 impl Trouble {
     pub(super) fn of(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Self::Machine,
+            Some(Errno::EAGAIN) => Self::None,
+            // A security module that says EPERM leaves the connection where it is.
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EPERM) => {
+                Self::Machine
+            }
             // Those that accept(2) names as a new connection's own.
             Some(
                 Errno::ECONNABORTED
                 | Errno::EINTR
-                | Errno::EPERM
                 | Errno::EPROTO
                 | Errno::ENETDOWN
                 | Errno::ENOPROTOOPT
@@ -131,4 +136,23 @@ fn instant_of(connected_at: u64, accepted: Instant) -> Option<Instant> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?);
     let age = now.checked_sub(Duration::from_nanos(connected_at))?;
     accepted.checked_sub(age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_listener_that_is_dead_is_taken_for_dead() {
+        for (errno, trouble) in [
+            (Errno::EAGAIN, Trouble::None),
+            (Errno::ECONNABORTED, Trouble::Connection),
+            (Errno::EMFILE, Trouble::Machine),
+            (Errno::EPERM, Trouble::Machine),
+            (Errno::EINVAL, Trouble::Listener),
+            (Errno::EBADF, Trouble::Listener),
+        ] {
+            assert_eq!(Trouble::of(&errno.into()), trouble, "{errno}");
+        }
+    }
 }

@@ -18,7 +18,10 @@ use nix::{
 };
 use tokio::time::sleep;
 
-use super::{namespaces::Place, poll_set::PollSet};
+use super::{
+    namespaces::Place,
+    poll_set::{BATCH, Key, PollSet},
+};
 
 /// The netlink group of IPv6 addresses: RTMGRP_IPV6_IFADDR in linux/rtnetlink.h.
 const IPV6_ADDRESSES: u32 = 0x100;
@@ -35,7 +38,7 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
     Ok(netlink)
 }
 
-/// The shortest time between two reports. Who has CAP_NET_ADMIN in a pod can change addresses all day.
+/// The time between two looks at who has news. Who has CAP_NET_ADMIN in a pod can change addresses all day.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A subscription, and whose it is.
@@ -56,22 +59,30 @@ pub(super) async fn watch(
     changed: impl Fn(Place) -> bool,
 ) -> io::Result<()> {
     loop {
-        for key in subscriptions.ready().await?.keys() {
-            let Some(subscription) = subscriptions.get(key) else {
-                continue;
-            };
-            let (place, drained) = (subscription.place, drain(&subscription.netlink));
-            drop(subscription);
-            if let Err(error) = drained {
-                tracing::warn!(%error, "a watch on a pod's IPv6 addresses ended");
-                subscriptions.remove(key);
+        let mut batch = subscriptions.ready().await?;
+        // Each of them once, however fast there is more news.
+        for _ in 0..=subscriptions.len() / BATCH {
+            for place in batch.keys().filter_map(|key| read(&subscriptions, key)) {
+                if !changed(place) {
+                    return Ok(());
+                }
             }
-            if !changed(place) {
-                return Ok(());
-            }
+            batch = subscriptions.poll()?;
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Reads who has news, and says where it is.
+fn read(subscriptions: &PollSet<Subscription>, key: Key) -> Option<Place> {
+    let subscription = subscriptions.get(key)?;
+    let (place, drained) = (subscription.place, drain(&subscription.netlink));
+    drop(subscription);
+    if let Err(error) = drained {
+        tracing::warn!(%error, "a watch on a pod's IPv6 addresses ended");
+        subscriptions.remove(key);
+    }
+    Some(place)
 }
 
 /// Throws the messages away: that there were any is all that matters, so lost ones do no harm.

@@ -4,12 +4,11 @@ use std::{
     io,
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd},
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
-use futures_util::FutureExt as _;
-use prometheus::IntGauge;
+use prometheus::{IntCounter, IntGauge};
 use tokio::{
     net::TcpStream,
     runtime::Handle,
@@ -19,11 +18,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::{Acceptor, EXHAUSTED_PAUSE, Trouble},
-    listener::Listener,
-    metrics::Counted,
-    poll_set::{Batch, Key, Membership, PollSet},
+    accept::{EXHAUSTED_PAUSE, Trouble},
+    listener::{BACKLOG, Listener},
+    metrics::{Counted, Metrics},
+    poll_set::{Key, Membership, PollSet},
+    sockets,
 };
+
+/// Takes a connection, and the cookie of the network namespace of the listener that accepted it. Called on the serving
+/// runtime; must not block.
+pub(super) type OnStream = Box<dyn Fn(TcpStream, u64) + Send + Sync>;
 
 /// A listener that is being served. Dropping it closes the listener.
 pub(super) struct Served(Membership<Open>);
@@ -52,22 +56,23 @@ impl AsFd for Open {
 }
 
 impl Listeners {
-    /// Begins to accept on `serving`. There are no listeners yet.
-    pub(super) fn start(acceptor: Arc<Acceptor>, serving: &Handle) -> io::Result<Self> {
+    /// Begins to accept on `serving`, with the cookie of the listener's network namespace for each connection. There are
+    /// no listeners yet.
+    pub(super) fn start(accept: OnStream, metrics: &Metrics, serving: &Handle) -> io::Result<Self> {
         let _context = serving.enter();
         let set = Arc::new(PollSet::new()?);
         let stop = CancellationToken::new();
-        let count = acceptor.metrics.listeners.clone();
         let task = Task {
             set: Arc::clone(&set),
             stop: stop.clone(),
-            acceptor,
+            accept,
+            errors: metrics.errors.clone(),
         };
         Ok(Self {
             set,
             stop,
-            task: serving.spawn(task.survive()),
-            count,
+            task: serving.spawn(task.run()),
+            count: metrics.listeners.clone(),
         })
     }
 
@@ -106,79 +111,207 @@ impl Served {
 struct Task {
     set: Arc<PollSet<Open>>,
     stop: CancellationToken,
-    acceptor: Arc<Acceptor>,
+    accept: OnStream,
+    errors: IntCounter,
 }
 
 impl Task {
-    /// Accepts until told to stop. A mistake that shows in one connection must not cost the pods all others.
-    async fn survive(self) {
-        while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
-            self.acceptor.metrics.errors.inc();
-            tracing::error!("accepting a connection has panicked: it is dropped");
-        }
-    }
-
-    async fn run(&self) {
-        let end = loop {
+    async fn run(self) {
+        loop {
             tokio::select! {
                 biased;
+                () = self.stop.cancelled() => break,
                 batch = self.set.ready() => match batch {
-                    Ok(batch) => self.accept(&batch).await,
-                    Err(error) => break Err(error),
+                    // One connection for each listener, so that no pod waits for another that floods.
+                    Ok(batch) => for key in batch.keys() {
+                        self.accept(key).await;
+                    },
+                    Err(error) => {
+                        self.errors.inc();
+                        tracing::error!(%error, "cannot wait for connections; trying again");
+                        sleep(EXHAUSTED_PAUSE).await;
+                    }
                 },
-                () = self.stop.cancelled() => break self.accept_the_rest().await,
             }
-        };
-        if let Err(error) = end {
-            self.acceptor.metrics.errors.inc();
-            tracing::error!(%error, "the listeners can no longer be served");
         }
+        self.accept_the_rest().await;
     }
 
-    async fn accept_the_rest(&self) -> io::Result<()> {
-        loop {
-            let batch = self.set.poll()?;
-            if batch.is_empty() {
-                return Ok(());
-            }
-            self.accept(&batch).await;
-        }
-    }
-
-    /// Accepts one connection for each listener, so that no pod waits for another that floods.
-    async fn accept(&self, batch: &Batch) {
-        let metrics = &self.acceptor.metrics;
-        for key in batch.keys() {
-            match self
-                .accept_one(key)
-                .map_err(|error| (Trouble::of(&error), error))
-            {
-                Ok(()) | Err((Trouble::Connection, _)) => {}
-                Err((Trouble::Machine, _)) => {
-                    metrics.errors.inc();
-                    sleep(EXHAUSTED_PAUSE).await;
-                }
-                Err((Trouble::Listener, error)) => {
-                    metrics.errors.inc();
-                    tracing::warn!(%error, "a listener is dead: it will be opened anew");
-                    self.set.remove(key);
+    /// Accepts what waits in the backlogs. More than they hold has come since, from somebody who floods.
+    async fn accept_the_rest(&self) {
+        for key in self.set.keys() {
+            for _ in 0..=BACKLOG {
+                if !self.accept(key).await {
+                    break;
                 }
             }
-            consume_budget().await;
         }
     }
 
-    fn accept_one(&self, key: Key) -> io::Result<()> {
+    /// Accepts one connection, and says whether there was one.
+    async fn accept(&self, key: Key) -> bool {
+        consume_budget().await;
         // It may have been closed a moment ago.
         let Some(listener) = self.set.get(key) else {
-            return Ok(());
+            return false;
         };
         let netns = listener.netns;
-        // That the caller's address is asked for makes the kernel run the program that identifies the caller.
-        let (stream, _caller) = listener.socket.accept()?;
+        let accepted = sockets::accept(&*listener);
         drop(listener);
-        stream.set_nonblocking(true)?;
-        self.acceptor.pass_on(TcpStream::from_std(stream)?, netns);
-        Ok(())
+        match accepted.map_err(|error| (Trouble::of(&error), error)) {
+            Ok(stream) => self.pass_on(stream, netns),
+            Err((Trouble::Connection, _)) => {}
+            Err((Trouble::Machine, _)) => {
+                self.errors.inc();
+                sleep(EXHAUSTED_PAUSE).await;
+            }
+            Err((Trouble::Listener, error)) => {
+                self.errors.inc();
+                tracing::warn!(%error, "a listener is dead: it will be opened anew");
+                self.set.remove(key);
+            }
+            Err((Trouble::None, _)) => return false,
+        }
+        true
+    }
+
+    /// A mistake that shows in one connection must not cost the pods all others.
+    fn pass_on(&self, stream: std::net::TcpStream, netns: u64) {
+        let passed = catch_unwind(AssertUnwindSafe(|| {
+            TcpStream::from_std(stream).map(|stream| (self.accept)(stream, netns))
+        }));
+        match passed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.errors.inc();
+                tracing::warn!(%error, "a connection cannot be served");
+            }
+            Err(_) => {
+                self.errors.inc();
+                tracing::error!("serving a connection has panicked");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, Shutdown, SocketAddr},
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use prometheus::Registry;
+    use socket2::SockRef;
+    use tokio::{sync::mpsc, time::timeout};
+
+    use super::*;
+
+    /// How many wait for each listener.
+    const WAITING: usize = 5;
+
+    /// Listeners on addresses of this machine, numbered by what stands for their namespaces' cookies.
+    fn serve(listeners: &Listeners, count: u64) -> Vec<(Served, TcpListener)> {
+        let serve = |netns| {
+            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let copy = socket.try_clone().unwrap();
+            let port = socket.local_addr().unwrap().port();
+            let listener = Listener {
+                socket,
+                port,
+                netns,
+            };
+            (listeners.serve(listener).unwrap(), copy)
+        };
+        (0..count).map(serve).collect()
+    }
+
+    fn connect(listener: &TcpListener, count: usize) -> Vec<std::net::TcpStream> {
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let connect = |_| std::net::TcpStream::connect(address).unwrap();
+        (0..count).map(connect).collect()
+    }
+
+    fn start(accept: OnStream) -> (Listeners, Metrics) {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let listeners = Listeners::start(accept, &metrics, &Handle::current()).unwrap();
+        (listeners, metrics)
+    }
+
+    /// Sends what is accepted to the test.
+    fn collect() -> (OnStream, mpsc::UnboundedReceiver<u64>) {
+        let (sender, accepted) = mpsc::unbounded_channel();
+        let accept = Box::new(move |_, netns| sender.send(netns).unwrap());
+        (accept, accepted)
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_accepted_before_the_end() {
+        let (accept, accepted) = collect();
+        let (mut listeners, metrics) = start(accept);
+        let served = serve(&listeners, 100);
+        let _clients: Vec<_> = served
+            .iter()
+            .map(|(_, listener)| connect(listener, WAITING))
+            .collect();
+        assert_eq!(metrics.listeners.get(), 100);
+        // The task has not run yet: nothing has been awaited.
+        assert_eq!(accepted.len(), 0);
+        listeners.drain().await;
+        assert_eq!(accepted.len(), 100 * WAITING);
+        drop(served);
+        assert_eq!(metrics.listeners.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_floods_has_one_turn_at_a_time() {
+        let (accept, mut accepted) = collect();
+        let (listeners, _) = start(accept);
+        let served = serve(&listeners, 3);
+        let _flood = connect(&served[0].1, 50);
+        let _quiet = [1, 2].map(|quiet| connect(&served[quiet].1, 1));
+        let mut first = Vec::new();
+        for _ in 0..3 {
+            first.push(accepted.recv().await.unwrap());
+        }
+        first.sort_unstable();
+        assert_eq!(first, [0, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_makes_us_panic_costs_nobody_else() {
+        let passed = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&passed);
+        let (mut listeners, metrics) = start(Box::new(move |_, netns| {
+            assert_ne!(netns, 0, "the mistake");
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+        let served = serve(&listeners, 2);
+        let _clients = [0, 1].map(|of| connect(&served[of].1, WAITING));
+        listeners.drain().await;
+        assert_eq!(passed.load(Ordering::Relaxed), WAITING);
+        assert_eq!(metrics.errors.get(), WAITING as u64);
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_is_dead_is_closed() {
+        let (accept, mut accepted) = collect();
+        let (listeners, metrics) = start(accept);
+        let served = serve(&listeners, 2);
+        SockRef::from(&served[0].1)
+            .shutdown(Shutdown::Both)
+            .unwrap();
+        let _client = connect(&served[1].1, 1);
+        assert_eq!(accepted.recv().await, Some(1));
+        let dies = async {
+            while !served[0].0.is_dead() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), dies).await.unwrap();
+        assert!(!served[1].0.is_dead());
+        assert_eq!((metrics.listeners.get(), metrics.errors.get()), (1, 1));
     }
 }

@@ -60,7 +60,7 @@ struct Visit {
 impl Namespaces {
     /// No places yet, and where to hear of those whose IPv6 addresses have changed.
     pub(super) fn new(
-        acceptor: Arc<Acceptor>,
+        acceptor: Acceptor,
         serving: &Handle,
         metrics: Metrics,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<Place>)> {
@@ -73,9 +73,10 @@ impl Namespaces {
                 tracing::error!(%error, "changes of pods' IPv6 addresses will be noticed late");
             }
         });
+        let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
         let namespaces = Self {
             open: HashMap::new(),
-            listeners: Listeners::start(acceptor, serving)?,
+            listeners: Listeners::start(accept, &metrics, serving)?,
             subscriptions,
             metrics,
         };

@@ -172,7 +172,7 @@ impl Place {
             match result {
                 Ok((stream, peer)) => self.pass_on(stream, peer),
                 Err(error) => match Trouble::of(&error) {
-                    Trouble::Connection => {}
+                    Trouble::None | Trouble::Connection => {}
                     Trouble::Machine => {
                         self.metrics.errors.inc();
                         sleep(EXHAUSTED_PAUSE).await;

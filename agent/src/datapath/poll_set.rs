@@ -21,9 +21,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub(super) type Key = u64;
 
 /// How many members are told of at once. Those that are not told of come first the next time.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 
 /// Sockets that are waited for together. Any thread may add and remove some meanwhile.
+///
+/// Only one thread may ask for news: while the kernel tells one, it can tell another that there are none.
 pub(super) struct PollSet<T> {
     epoll: AsyncFd<Instance>,
     members: DashMap<Key, T>,
@@ -59,19 +61,31 @@ impl<T: AsFd> PollSet<T> {
 
     /// Waits for this socket as well from now on.
     pub(super) fn add(self: &Arc<Self>, member: T) -> io::Result<Membership<T>> {
+        let epoll = &self.epoll.get_ref().0;
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        // Before its first event can come.
-        let entry = self.members.entry(key).insert(member);
-        // Told of again and again as long as there is something to read, so that nothing needs to be read to its end.
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, key);
-        let added = self.epoll.get_ref().0.add(entry.value().as_fd(), event);
-        drop(entry);
+        // For nothing yet. Adding to an instance that is itself waited for takes a lock that all processes of the
+        // machine share, so nothing of ours may be locked meanwhile.
+        epoll.add(&member, EpollEvent::new(EpollFlags::empty(), key))?;
+        self.members.insert(key, member);
         let membership = Membership {
             set: Arc::clone(self),
             key,
         };
-        added?;
+        if let Some(member) = self.members.get(&key) {
+            // It is told of again and again as long as there is something to read: nothing needs to be read to its end.
+            epoll.modify(&*member, &mut EpollEvent::new(EpollFlags::EPOLLIN, key))?;
+        }
         Ok(membership)
+    }
+
+    /// How many members there are.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Who is a member.
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.members.iter().map(|member| *member.key()).collect()
     }
 
     /// A member, unless it has been removed.
@@ -81,10 +95,11 @@ impl<T: AsFd> PollSet<T> {
 
     /// Removes and closes a member, if it is there.
     pub(super) fn remove(&self, key: Key) {
-        if let Some((_, member)) = self.members.remove(&key) {
-            // Closing would do it, were there no other descriptor for the same socket.
-            let _removed = self.epoll.get_ref().0.delete(&member);
+        if let Some(member) = self.members.get(&key) {
+            // First, so that nobody is told of who is no member. An error means that somebody else removes it.
+            let _removed = self.epoll.get_ref().0.delete(&*member);
         }
+        self.members.remove(&key);
     }
 
     /// Waits until there are members with news. Cancel-safe.
@@ -92,7 +107,7 @@ impl<T: AsFd> PollSet<T> {
         loop {
             let mut guard = self.epoll.readable().await?;
             let poll = guard.try_io(|epoll| match epoll.get_ref().poll()? {
-                batch if batch.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+                batch if batch.count == 0 => Err(io::ErrorKind::WouldBlock.into()),
                 batch => Ok(batch),
             });
             if let Ok(result) = poll {
@@ -122,11 +137,6 @@ impl AsRawFd for Instance {
 }
 
 impl Batch {
-    /// Whether nobody has news.
-    pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
     /// Who they are. Some may have been removed meanwhile.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         self.events.iter().take(self.count).map(EpollEvent::data)
@@ -233,6 +243,8 @@ mod tests {
         let (set, _members, _others) = set_of(1);
         let waiting = Arc::clone(&set);
         let ready = tokio::spawn(async move { waiting.ready().await.unwrap().keys().next() });
+        // It waits from here on.
+        tokio::task::yield_now().await;
         let (ours, mut other) = UnixStream::pair().unwrap();
         let member = std::thread::spawn(move || {
             let member = set.add(ours).unwrap();

@@ -31,11 +31,12 @@ type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
 /// What the thread owns while it runs.
 struct Worker {
+    /// First, so that it is dropped first: no connect is sent to a listener that is closed.
+    links: Links,
     discovery: Discovery,
     pods: Pods,
     known: Arc<Registry>,
     addresses: mpsc::UnboundedReceiver<Place>,
-    links: Links,
     on_turn: Box<dyn Fn() + Send>,
     metrics: Metrics,
 }
@@ -88,15 +89,14 @@ impl Worker {
         register(metrics_registry, KernelCollector::new(counters))?;
 
         let known = Arc::new(Registry::new());
-        let acceptor = Arc::new(Acceptor {
+        let acceptor = Acceptor {
             callers,
             registry: Arc::clone(&known),
             host_netns: netns::current_cookie().map_err(DatapathError::io(
                 "asking for the cookie of the host's network namespace",
             ))?,
             on_accept: hooks.on_accept,
-            metrics: metrics.clone(),
-        });
+        };
         let (namespaces, addresses) = Namespaces::new(acceptor, &serving, metrics.clone())
             .map_err(DatapathError::io("waiting for sockets"))?;
         let host = Netns::of_agent().map_err(DatapathError::io("opening /proc/self/ns/net"))?;
@@ -120,11 +120,11 @@ impl Worker {
         metrics.ebpf.set(1);
         (hooks.on_attached)();
         Ok(Self {
+            links,
             discovery,
             pods,
             known,
             addresses,
-            links,
             on_turn: hooks.on_turn,
             metrics,
         })

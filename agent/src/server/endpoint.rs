@@ -153,11 +153,10 @@ fn is_last<B>(request: &Request<B>) -> bool {
 
 fn authorization<B>(request: &Request<B>) -> Result<&str, Denial> {
     let value = request.headers().get(header::AUTHORIZATION);
-    let token = match value.map(HeaderValue::to_str) {
-        None => return Err(Denial::NoToken),
-        Some(Err(_)) => return Err(Refusal::Malformed("it is not plain ASCII").into()),
-        Some(Ok(token)) => token,
-    };
+    let token = value.ok_or(Denial::NoToken)?.as_bytes();
+    // Control characters do not get this far. `HeaderValue::to_str` looks for them once more, byte by byte.
+    let token = str::from_utf8(token).ok().filter(|token| token.is_ascii());
+    let token = token.ok_or(Refusal::Malformed("it is not plain ASCII"))?;
     if token.is_empty() {
         return Err(Denial::NoToken);
     }

@@ -10,7 +10,7 @@ use std::{
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
@@ -26,6 +26,8 @@ use crate::credentials::Store;
 /// How long a client that has connected, and asked for nothing yet, is heard during a drain. Its
 /// request is on the way, and no other agent can answer it.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Less than a connection may take.
+const TICK: Duration = Duration::from_secs(1);
 /// hyper's own floor, below which it would panic.
 const MIN_HEAD: usize = 8 * 1024;
 
@@ -91,6 +93,16 @@ impl Server {
             server.run(stream, caller, times).await;
             drop(slot);
         });
+    }
+
+    /// Keeps time on the current runtime, for ever. A timer that is due sooner than all others, as each new connection's would
+    /// be otherwise, makes the runtime wake itself up to hear of it: one more system call.
+    pub async fn tick() {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+        }
     }
 
     /// Closes idle connections, and every other one after its next answer, and waits for them.
