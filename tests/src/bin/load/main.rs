@@ -30,10 +30,10 @@ struct Arguments {
     #[arg(long, default_value_t = 8)]
     callers: u32,
     /// How long each of both is asked in a round, in seconds.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 2)]
     seconds: u32,
     /// How often each of both is asked, in turns.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 15)]
     rounds: u32,
     /// How many pods have their credentials cached when memory is measured.
     #[arg(long, default_value_t = 1000)]

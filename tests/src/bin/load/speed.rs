@@ -1,13 +1,10 @@
 //! CPU per request and latency, at a fixed rate.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use podcreds_tests::{
-    agent::{Agent, Usage},
-    eks_auth::EksAuth,
-    node::Node,
-    pod::Pod,
-    table,
-};
+use nix::{time::clock_getcpuclockid, unistd::Pid};
+use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, pod::Pod, table};
 use serde_json::{Value, json};
 
 use crate::{
@@ -59,10 +56,10 @@ struct Server {
 /// What one server needed for all rounds of one kind.
 #[derive(Default)]
 struct Cost {
-    requests: u64,
-    cpu_us: u128,
-    p50_us: Vec<u64>,
-    p99_us: Vec<u64>,
+    /// CPU time per request, in each of the rounds.
+    cpu_us: Vec<f64>,
+    p50_us: Vec<f64>,
+    p99_us: Vec<f64>,
 }
 
 /// Measures both servers, in turns, and returns a table.
@@ -136,14 +133,15 @@ impl Cost {
         if let Some(address) = server.address {
             option("dst", &address);
         }
-        let before = cpu_us(server.process)?;
+        let clock = clock_getcpuclockid(Pid::from_raw(server.process.cast_signed()))?;
+        let before = Duration::from(clock.now()?);
         let storm = pod.run(options.iter().map(String::as_str));
-        self.cpu_us += cpu_us(server.process)? - before;
+        let cpu = Duration::from(clock.now()?) - before;
         ensure!(
             storm["outcomes"] == json!({ "200": requests }),
             "not all answers were good: {storm}"
         );
-        self.requests += requests;
+        self.cpu_us.push(cpu.as_secs_f64() * 1e6 / requests as f64);
         self.p50_us.push(number(&storm, "p50_us")?);
         self.p99_us.push(number(&storm, "p99_us")?);
         Ok(())
@@ -151,41 +149,31 @@ impl Cost {
 
     fn row(&self, name: &str, connections: Connections, other: Option<&Self>) -> Vec<String> {
         let times = other.map_or_else(String::new, |other| {
-            let times = self.per_request() / other.per_request();
+            // Of each round by itself: what the machine was busy with lay on both.
+            let times = self.cpu_us.iter().zip(&other.cpu_us);
+            let times = median(times.map(|(ours, theirs)| ours / theirs));
             format!("{times:.2} (target: {:.1})", connections.target())
         });
+        let ms = |values_us: &[f64]| median(values_us.iter().map(|value| value / 1000.0));
         vec![
             connections.name().to_owned(),
             name.to_owned(),
-            format!("{:.1} us", self.per_request()),
-            format!("{:.2} ms", median_ms(&self.p50_us)),
-            format!("{:.2} ms", median_ms(&self.p99_us)),
+            format!("{:.1} us", median(self.cpu_us.iter().copied())),
+            format!("{:.2} ms", ms(&self.p50_us)),
+            format!("{:.2} ms", ms(&self.p99_us)),
             times,
         ]
     }
-
-    /// CPU time in microseconds.
-    fn per_request(&self) -> f64 {
-        self.cpu_us as f64 / self.requests as f64
-    }
 }
 
-/// The CPU time that a process has used, with all its threads.
-fn cpu_us(process: u32) -> Result<u128> {
-    let usage = Usage::of(process).context("a server has ended")?;
-    Ok(usage.cpu.as_micros())
-}
-
-fn number(storm: &Value, field: &str) -> Result<u64> {
+fn number(storm: &Value, field: &str) -> Result<f64> {
     storm[field]
-        .as_u64()
+        .as_f64()
         .with_context(|| format!("no {field} in {storm}"))
 }
 
-fn median_ms(values_us: &[u64]) -> f64 {
-    let mut sorted = values_us.to_vec();
-    sorted.sort_unstable();
-    sorted
-        .get(sorted.len() / 2)
-        .map_or(f64::NAN, |value| *value as f64 / 1000.0)
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<_> = values.collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
