@@ -36,7 +36,7 @@ pub struct Accepted {
 /// Takes accepted connections. Called on the serving runtime; must not block.
 pub type OnAccept = Arc<dyn Fn(Accepted) + Send + Sync>;
 
-/// A pod as the accept loops need to know it.
+/// A pod as who accepts connections needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KnownPod {
     pub(super) uid: PodUid,
@@ -47,7 +47,7 @@ pub(super) struct KnownPod {
 /// The known pods by cgroup id: written by discovery, read for each connection.
 pub(super) type Registry = DashMap<u64, KnownPod>;
 
-/// What all accept loops share.
+/// Holds what is accepted to what the kernel and discovery know.
 pub(super) struct Acceptor {
     pub(super) callers: Callers,
     pub(super) registry: Arc<Registry>,

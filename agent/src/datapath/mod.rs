@@ -1,7 +1,7 @@
 //! The road from a pod's `connect()` to an accepted connection with a known caller.
 //!
 //! A thread of its own follows the pods on the node (what it does there may block), keeps the
-//! programs' map in step, and opens listeners in the pods' network namespaces. The accept loops run on
+//! programs' map in step, and opens listeners in the pods' network namespaces. Connections are accepted on
 //! the serving runtime.
 
 #![expect(

@@ -284,7 +284,7 @@ impl Pods {
         };
         (self.on_started)(pod.uid);
         let left = pod.place.replace(place);
-        // First the accept loops must know the pod, then the kernel may send it to them.
+        // First who accepts must know the pod, then the kernel may send it to them.
         self.registry.insert(id, known);
         let published = self.publish(id);
         if let Some(left) = left {
