@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use podcreds_common::Caller;
+use prometheus::IntCounter;
 use tokio::net::TcpStream;
 
 use super::programs::Callers;
@@ -124,10 +126,20 @@ impl Trouble {
                 | Errno::ENONET
                 | Errno::EHOSTUNREACH
                 | Errno::EOPNOTSUPP
-                | Errno::ENETUNREACH,
+                | Errno::ENETUNREACH
+                // Not of accept(2), but of waiting for news of what was accepted.
+                | Errno::ENOSPC,
             ) => Self::Connection,
             _ => Self::Listener,
         }
+    }
+}
+
+/// Passes a connection on. A mistake that shows in one of them must not cost the pods all others.
+pub(super) fn guarded(errors: &IntCounter, pass_on: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(pass_on)).is_err() {
+        errors.inc();
+        tracing::error!("serving a connection has panicked");
     }
 }
 
@@ -147,6 +159,7 @@ mod tests {
         for (errno, trouble) in [
             (Errno::EAGAIN, Trouble::None),
             (Errno::ECONNABORTED, Trouble::Connection),
+            (Errno::ENOSPC, Trouble::Connection),
             (Errno::EMFILE, Trouble::Machine),
             (Errno::EPERM, Trouble::Machine),
             (Errno::EINVAL, Trouble::Listener),

@@ -4,6 +4,7 @@
 //! connect would hang. The kernel says so on a netlink socket that was made in the namespace.
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -20,7 +21,7 @@ use tokio::time::sleep;
 
 use super::{
     namespaces::Place,
-    poll_set::{BATCH, Key, PollSet},
+    poll_set::{Key, PollSet},
 };
 
 /// The netlink group of IPv6 addresses: RTMGRP_IPV6_IFADDR in linux/rtnetlink.h.
@@ -57,19 +58,36 @@ impl AsFd for Subscription {
 pub(super) async fn watch(
     subscriptions: Arc<PollSet<Subscription>>,
     changed: impl Fn(Place) -> bool,
-) -> io::Result<()> {
+) {
     loop {
-        let mut batch = subscriptions.ready().await?;
-        // Each of them once, however fast there is more news.
-        for _ in 0..=subscriptions.len() / BATCH {
-            for place in batch.keys().filter_map(|key| read(&subscriptions, key)) {
-                if !changed(place) {
-                    return Ok(());
-                }
+        match report(&subscriptions, &changed).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for changes of IPv6 addresses; trying again");
             }
-            batch = subscriptions.poll()?;
         }
         sleep(PAUSE).await;
+    }
+}
+
+/// Waits for news, and tells of everybody who has some, once, however fast there is more. Says whether anybody listens.
+async fn report(
+    subscriptions: &PollSet<Subscription>,
+    changed: impl Fn(Place) -> bool,
+) -> io::Result<bool> {
+    let mut told = HashSet::new();
+    let mut batch = subscriptions.ready().await?;
+    loop {
+        let news: Vec<Key> = batch.keys().filter(|key| told.insert(*key)).collect();
+        if news.is_empty() {
+            return Ok(true);
+        }
+        let mut places = news.into_iter().filter_map(|key| read(subscriptions, key));
+        if !places.all(&changed) {
+            return Ok(false);
+        }
+        batch = subscriptions.poll()?;
     }
 }
 

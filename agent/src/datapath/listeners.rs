@@ -4,7 +4,6 @@ use std::{
     io,
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -18,12 +17,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::{EXHAUSTED_PAUSE, Trouble},
+    accept::{EXHAUSTED_PAUSE, Trouble, guarded},
     listener::{BACKLOG, Listener},
     metrics::{Counted, Metrics},
-    poll_set::{Key, Membership, PollSet},
+    poll_set::{Batch, Key, Membership, PollSet},
     sockets,
 };
+
+/// How often the end is put off for resources that ran out: a second in all.
+const LAST_PAUSES: u32 = 20;
 
 /// Takes a connection, and the cookie of the network namespace of the listener that accepted it. Called on the serving
 /// runtime; must not block.
@@ -122,10 +124,7 @@ impl Task {
                 biased;
                 () = self.stop.cancelled() => break,
                 batch = self.set.ready() => match batch {
-                    // One connection for each listener, so that no pod waits for another that floods.
-                    Ok(batch) => for key in batch.keys() {
-                        self.accept(key).await;
-                    },
+                    Ok(batch) => self.accept_from(&batch).await,
                     Err(error) => {
                         self.errors.inc();
                         tracing::error!(%error, "cannot wait for connections; trying again");
@@ -137,69 +136,80 @@ impl Task {
         self.accept_the_rest().await;
     }
 
+    /// Accepts one connection for each listener, so that no pod waits for another that floods.
+    async fn accept_from(&self, batch: &Batch) {
+        let mut is_exhausted = false;
+        for key in batch.keys() {
+            is_exhausted |= self.accept(key) == Err(Trouble::Machine);
+            consume_budget().await;
+        }
+        if is_exhausted {
+            sleep(EXHAUSTED_PAUSE).await;
+        }
+    }
+
     /// Accepts what waits in the backlogs. More than they hold has come since, from somebody who floods.
     async fn accept_the_rest(&self) {
+        let mut pauses = LAST_PAUSES;
         for key in self.set.keys() {
             for _ in 0..=BACKLOG {
-                if !self.accept(key).await {
-                    break;
+                match self.accept(key) {
+                    Ok(()) | Err(Trouble::Connection) => {}
+                    Err(Trouble::Machine) if pauses > 0 => {
+                        pauses -= 1;
+                        sleep(EXHAUSTED_PAUSE).await;
+                    }
+                    Err(Trouble::None | Trouble::Machine | Trouble::Listener) => break,
                 }
+                consume_budget().await;
             }
         }
     }
 
-    /// Accepts one connection, and says whether there was one.
-    async fn accept(&self, key: Key) -> bool {
-        consume_budget().await;
+    /// Accepts one connection, and closes a listener that is dead.
+    fn accept(&self, key: Key) -> Result<(), Trouble> {
         // It may have been closed a moment ago.
-        let Some(listener) = self.set.get(key) else {
-            return false;
-        };
+        let listener = self.set.get(key).ok_or(Trouble::None)?;
         let netns = listener.netns;
         let accepted = sockets::accept(&*listener);
         drop(listener);
-        match accepted.map_err(|error| (Trouble::of(&error), error)) {
-            Ok(stream) => self.pass_on(stream, netns),
-            Err((Trouble::Connection, _)) => {}
-            Err((Trouble::Machine, _)) => {
-                self.errors.inc();
-                sleep(EXHAUSTED_PAUSE).await;
+        match accepted {
+            Ok(stream) => {
+                self.pass_on(stream, netns);
+                Ok(())
             }
-            Err((Trouble::Listener, error)) => {
-                self.errors.inc();
-                tracing::warn!(%error, "a listener is dead: it will be opened anew");
-                self.set.remove(key);
+            Err(error) => {
+                let trouble = Trouble::of(&error);
+                if matches!(trouble, Trouble::Machine | Trouble::Listener) {
+                    self.errors.inc();
+                }
+                if trouble == Trouble::Listener {
+                    tracing::warn!(%error, "a listener is dead: it will be opened anew");
+                    self.set.remove(key);
+                }
+                Err(trouble)
             }
-            Err((Trouble::None, _)) => return false,
         }
-        true
     }
 
-    /// A mistake that shows in one connection must not cost the pods all others.
     fn pass_on(&self, stream: std::net::TcpStream, netns: u64) {
-        let passed = catch_unwind(AssertUnwindSafe(|| {
-            TcpStream::from_std(stream).map(|stream| (self.accept)(stream, netns))
-        }));
-        match passed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+        guarded(&self.errors, || match TcpStream::from_std(stream) {
+            Ok(stream) => (self.accept)(stream, netns),
+            Err(error) => {
                 self.errors.inc();
-                tracing::warn!(%error, "a connection cannot be served");
+                tracing::debug!(%error, "a connection cannot be served");
             }
-            Err(_) => {
-                self.errors.inc();
-                tracing::error!("serving a connection has panicked");
-            }
-        }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
         net::{Ipv4Addr, Shutdown, SocketAddr},
         sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use prometheus::Registry;
@@ -208,8 +218,11 @@ mod tests {
 
     use super::*;
 
+    /// More than are told of at once.
+    const LISTENERS: u64 = 40;
     /// How many wait for each listener.
     const WAITING: usize = 5;
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Listeners on addresses of this machine, numbered by what stands for their namespaces' cookies.
     fn serve(listeners: &Listeners, count: u64) -> Vec<(Served, TcpListener)> {
@@ -231,7 +244,28 @@ mod tests {
     fn connect(listener: &TcpListener, count: usize) -> Vec<std::net::TcpStream> {
         let address: SocketAddr = listener.local_addr().unwrap();
         let connect = |_| std::net::TcpStream::connect(address).unwrap();
-        (0..count).map(connect).collect()
+        let clients = (0..count).map(connect).collect();
+        wait_for(listener, count);
+        clients
+    }
+
+    /// Waits until so many wait for a listener. The end of a handshake may be late.
+    fn wait_for(listener: &TcpListener, count: usize) {
+        let port = format!(":{:04X}", listener.local_addr().unwrap().port());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // The fifth field of one that listens (0A) ends with how many wait.
+            let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+            let waiting = table.lines().find_map(|line| {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                let is_it = fields[1].ends_with(&port) && fields[3] == "0A";
+                is_it.then(|| usize::from_str_radix(&fields[4][9..], 16).unwrap())
+            });
+            if waiting == Some(count) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{waiting:?} wait, not {count}");
+        }
     }
 
     fn start(accept: OnStream) -> (Listeners, Metrics) {
@@ -251,16 +285,16 @@ mod tests {
     async fn what_waits_is_accepted_before_the_end() {
         let (accept, accepted) = collect();
         let (mut listeners, metrics) = start(accept);
-        let served = serve(&listeners, 100);
+        let served = serve(&listeners, LISTENERS);
         let _clients: Vec<_> = served
             .iter()
             .map(|(_, listener)| connect(listener, WAITING))
             .collect();
-        assert_eq!(metrics.listeners.get(), 100);
+        assert_eq!(metrics.listeners.get(), LISTENERS.cast_signed());
         // The task has not run yet: nothing has been awaited.
         assert_eq!(accepted.len(), 0);
-        listeners.drain().await;
-        assert_eq!(accepted.len(), 100 * WAITING);
+        timeout(PATIENCE, listeners.drain()).await.unwrap();
+        assert_eq!(accepted.len(), LISTENERS as usize * WAITING);
         drop(served);
         assert_eq!(metrics.listeners.get(), 0);
     }
@@ -274,7 +308,8 @@ mod tests {
         let _quiet = [1, 2].map(|quiet| connect(&served[quiet].1, 1));
         let mut first = Vec::new();
         for _ in 0..3 {
-            first.push(accepted.recv().await.unwrap());
+            let next = timeout(PATIENCE, accepted.recv()).await.unwrap();
+            first.push(next.unwrap());
         }
         first.sort_unstable();
         assert_eq!(first, [0, 1, 2]);
@@ -290,7 +325,7 @@ mod tests {
         }));
         let served = serve(&listeners, 2);
         let _clients = [0, 1].map(|of| connect(&served[of].1, WAITING));
-        listeners.drain().await;
+        timeout(PATIENCE, listeners.drain()).await.unwrap();
         assert_eq!(passed.load(Ordering::Relaxed), WAITING);
         assert_eq!(metrics.errors.get(), WAITING as u64);
     }
@@ -304,13 +339,14 @@ mod tests {
             .shutdown(Shutdown::Both)
             .unwrap();
         let _client = connect(&served[1].1, 1);
-        assert_eq!(accepted.recv().await, Some(1));
+        let accepted = timeout(PATIENCE, accepted.recv()).await.unwrap();
+        assert_eq!(accepted, Some(1));
         let dies = async {
             while !served[0].0.is_dead() {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(60), dies).await.unwrap();
+        timeout(PATIENCE, dies).await.unwrap();
         assert!(!served[1].0.is_dead());
         assert_eq!((metrics.listeners.get(), metrics.errors.get()), (1, 1));
     }

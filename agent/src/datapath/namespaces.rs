@@ -67,12 +67,9 @@ impl Namespaces {
         let (changed, changes) = mpsc::unbounded_channel();
         let subscriptions = Arc::new(PollSet::new()?);
         let watched = Arc::clone(&subscriptions);
-        tokio::spawn(async move {
-            let changed = |place| changed.send(place).is_ok();
-            if let Err(error) = addresses::watch(watched, changed).await {
-                tracing::error!(%error, "changes of pods' IPv6 addresses will be noticed late");
-            }
-        });
+        tokio::spawn(addresses::watch(watched, move |place| {
+            changed.send(place).is_ok()
+        }));
         let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
         let namespaces = Self {
             open: HashMap::new(),

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Accepted, DatapathError, Lending, Metrics, OnAccept,
-    accept::{EXHAUSTED_PAUSE, Trouble},
+    accept::{EXHAUSTED_PAUSE, Trouble, guarded},
     listener::{BACKLOG, socket_for},
 };
 use crate::identity::Evidence;
@@ -175,6 +175,9 @@ impl Place {
                     Trouble::None | Trouble::Connection => {}
                     Trouble::Machine => {
                         self.metrics.errors.inc();
+                        if *self.stop.borrow() {
+                            return Ok(());
+                        }
                         sleep(EXHAUSTED_PAUSE).await;
                     }
                     Trouble::Listener => return Err(error),
@@ -184,14 +187,15 @@ impl Place {
     }
 
     fn pass_on(&self, stream: TcpStream, peer: SocketAddr) {
-        (self.on_accept)(Accepted {
+        let accepted = Accepted {
             stream,
             evidence: Evidence::NodePath {
                 peer: peer.ip().to_canonical(),
             },
             accepted: Instant::now(),
             connected: None,
-        });
+        };
+        guarded(&self.metrics.errors, || (self.on_accept)(accepted));
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub(super) type Key = u64;
 
 /// How many members are told of at once. Those that are not told of come first the next time.
-pub(super) const BATCH: usize = 32;
+const BATCH: usize = 32;
 
 /// Sockets that are waited for together. Any thread may add and remove some meanwhile.
 ///
@@ -76,11 +76,6 @@ impl<T: AsFd> PollSet<T> {
             epoll.modify(&*member, &mut EpollEvent::new(EpollFlags::EPOLLIN, key))?;
         }
         Ok(membership)
-    }
-
-    /// How many members there are.
-    pub(super) fn len(&self) -> usize {
-        self.members.len()
     }
 
     /// Who is a member.
@@ -206,6 +201,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn news_from_before_are_told_of() {
+        let (set, _members, _others) = set_of(1);
+        let (ours, mut other) = UnixStream::pair().unwrap();
+        other.write_all(b"x").unwrap();
+        let _member = set.add(ours).unwrap();
+        let batch = timeout(SILENCE, set.ready()).await.unwrap().unwrap();
+        assert_eq!(batch.keys().collect::<Vec<_>>(), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_has_left_is_closed_and_not_told_of() {
         let (set, mut members, mut others) = set_of(2);
         // Another descriptor keeps the socket open.
@@ -233,7 +238,8 @@ mod tests {
         let mut told = HashSet::new();
         // Nobody reads, so all of them always have news.
         for _ in 0..3 {
-            told.extend(set.ready().await.unwrap().keys());
+            let batch = timeout(SILENCE, set.ready()).await.unwrap();
+            told.extend(batch.unwrap().keys());
         }
         assert_eq!(told.len(), others.len());
     }
@@ -251,7 +257,8 @@ mod tests {
             other.write_all(b"x").unwrap();
             (member, other)
         });
-        assert_eq!(ready.await.unwrap(), Some(1));
+        let told = timeout(SILENCE, ready).await.unwrap();
+        assert_eq!(told.unwrap(), Some(1));
         member.join().unwrap();
     }
 }
