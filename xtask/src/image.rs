@@ -17,8 +17,8 @@ use crate::{
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Where `cargo cyclonedx` leaves its list, beside the manifest of the agent.
-const SBOM: &str = "agent/podcreds.cdx.json";
+/// What `cargo cyclonedx` calls its lists. It leaves one beside the manifest of each member of the workspace.
+const SBOM: &str = "podcreds.cdx.json";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -104,14 +104,18 @@ fn list_parts(to: &Path) -> Result<()> {
         .args(["cyclonedx", "--quiet", "--format", "json"])
         .args(["--manifest-path", "agent/Cargo.toml"])
         .args(["--target", Architecture::Amd64.target()])
-        .args(["--override-filename", "podcreds.cdx"]))?;
-    let list = workspace::root().join(SBOM);
+        .args(["--override-filename", SBOM.trim_end_matches(".json")]))?;
+    let list = workspace::root().join("agent").join(SBOM);
     let parts = fs::read_to_string(&list)
         .with_context(|| format!("cannot read {}", list.display()))?
         // Parts of our own are named by their paths.
         .replace(&workspace::root().display().to_string(), "");
     fs::write(to, parts).with_context(|| format!("cannot write {}", to.display()))?;
-    fs::remove_file(&list).with_context(|| format!("cannot remove {}", list.display()))
+    for member in workspace::members()? {
+        let list = member.join(SBOM);
+        fs::remove_file(&list).with_context(|| format!("cannot remove {}", list.display()))?;
+    }
+    Ok(())
 }
 
 fn revision() -> String {

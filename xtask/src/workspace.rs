@@ -7,6 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::run::output;
 
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
@@ -42,6 +45,18 @@ pub(crate) fn target() -> Result<PathBuf> {
     Ok(target
         .context("xtask runs outside a target folder")?
         .to_owned())
+}
+
+/// The folders of the workspace's members.
+pub(crate) fn members() -> Result<Vec<PathBuf>> {
+    let metadata = output(cargo().args(["metadata", "--format-version=1", "--no-deps"]))
+        .context("cargo does not know its workspace")?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let manifests = packages.filter_map(|package| package["manifest_path"].as_str());
+    Ok(manifests
+        .filter_map(|manifest| Some(Path::new(manifest).parent()?.to_owned()))
+        .collect())
 }
 
 /// A program that this workspace has built.

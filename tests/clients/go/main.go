@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -27,5 +28,8 @@ func sessionToken(ctx context.Context) (string, error) {
 		return "", err
 	}
 	credentials, err := settings.Credentials.Retrieve(ctx)
+	if err == nil && !credentials.HasKeys() {
+		err = errors.New("credentials without keys, which cannot sign")
+	}
 	return credentials.SessionToken, err
 }
