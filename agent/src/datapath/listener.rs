@@ -9,7 +9,7 @@ use std::{
 use podcreds_common::{LISTENER_PORT_MIN, LISTENER_V4};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sockets;
+use super::sockopt;
 
 /// Connections that wait to be accepted. A pod that floods fills only the queue of its own listener.
 pub(super) const BACKLOG: i32 = 4096;
@@ -92,11 +92,11 @@ fn open(address: IpAddr, port: u16) -> io::Result<Listener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     // A fast-open connection can be accepted before its client's socket can be looked up.
-    sockets::disable_fast_open(&socket)?;
+    sockopt::disable_fast_open(&socket)?;
     let socket = TcpListener::from(socket);
     Ok(Listener {
         port: socket.local_addr()?.port(),
-        netns: sockets::netns_cookie(&socket)?,
+        netns: sockopt::netns_cookie(&socket)?,
         socket,
     })
 }

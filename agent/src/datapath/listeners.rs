@@ -8,6 +8,7 @@ use std::{
 };
 
 use prometheus::{IntCounter, IntGauge};
+use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::{
     net::TcpStream,
     runtime::Handle,
@@ -21,7 +22,6 @@ use super::{
     listener::{BACKLOG, Listener},
     metrics::{Counted, Metrics},
     poll_set::{Batch, Key, Membership, PollSet},
-    sockets,
 };
 
 /// How often the end is put off for resources that ran out: a second in all.
@@ -171,11 +171,12 @@ impl Task {
         // It may have been closed a moment ago.
         let listener = self.set.get(key).ok_or(Trouble::None)?;
         let netns = listener.netns;
-        let accepted = sockets::accept(&*listener);
+        // That the caller's address is asked for makes the kernel run the program that identifies the caller.
+        let accepted = acceptfrom_with(&*listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
         drop(listener);
-        match accepted {
-            Ok(stream) => {
-                self.pass_on(stream, netns);
+        match accepted.map_err(io::Error::from) {
+            Ok((stream, _caller)) => {
+                self.pass_on(stream.into(), netns);
                 Ok(())
             }
             Err(error) => {

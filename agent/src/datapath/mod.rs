@@ -26,7 +26,7 @@ mod poll_set;
 mod preflight;
 mod processes;
 mod programs;
-mod sockets;
+mod sockopt;
 mod watches;
 mod worker;
 

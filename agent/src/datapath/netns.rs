@@ -13,7 +13,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use super::sockets;
+use super::sockopt;
 
 /// What tells two namespaces apart without entering them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +89,7 @@ impl Netns {
 
 /// The cookie of the namespace that the calling thread is in.
 pub(crate) fn current_cookie() -> io::Result<u64> {
-    sockets::netns_cookie(&UnixDatagram::unbound()?)
+    sockopt::netns_cookie(&UnixDatagram::unbound()?)
 }
 
 #[cfg(test)]

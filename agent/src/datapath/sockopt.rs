@@ -1,10 +1,8 @@
-//! Calls on sockets that neither the standard library nor socket2 nor nix has in this form.
+//! Socket options that neither the standard library nor socket2 nor nix knows.
 
 use std::{
     io,
-    mem::MaybeUninit,
-    net::TcpStream,
-    os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd},
 };
 
 /// From the kernel's asm-generic/socket.h; libc does not have it on every platform.
@@ -51,28 +49,4 @@ pub(super) fn disable_fast_open(listener: &impl AsFd) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-/// Accepts a connection, as one that does not block.
-///
-/// It asks for the caller's address, which nobody needs: that makes the kernel run the program that identifies the
-/// caller.
-pub(super) fn accept(listener: &impl AsFd) -> io::Result<TcpStream> {
-    let mut address = MaybeUninit::<libc::sockaddr_storage>::uninit();
-    let mut size = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel writes at most `size` bytes, which is
-    // what `address` holds.
-    let accepted = unsafe {
-        libc::accept4(
-            listener.as_fd().as_raw_fd(),
-            address.as_mut_ptr().cast(),
-            &raw mut size,
-            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-        )
-    };
-    if accepted < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(accepted) }.into())
 }
