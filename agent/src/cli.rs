@@ -85,7 +85,7 @@ pub enum Command {
     ///
     /// Exit codes: 0 after SIGTERM or SIGINT, 1 when connections had to be cut off in the end (a second
     /// signal, or the end of the grace period), 64 for a wrong command line, 69 when the kernel or the
-    /// machine lacks something, 77 for missing privileges.
+    /// machine lacks something, 70 when a part of the agent has stopped working, 77 for missing privileges.
     #[command(after_long_help = SERVER_EXAMPLES)]
     Server(Box<ServerArgs>),
 

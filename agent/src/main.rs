@@ -17,6 +17,7 @@ use podcreds::{
         ask::ask,
         hardening, privileges, seccomp,
         telemetry::{self, LogFormat, Verbosity},
+        watchdog::OnStall,
     },
     upstream::SetupError,
 };
@@ -26,6 +27,7 @@ const REFUSED: u8 = 1;
 // From sysexits.h, which scripts and service managers know.
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
+const STALLED: u8 = 70;
 const NO_PERMISSION: u8 = 77;
 
 fn main() -> ExitCode {
@@ -80,7 +82,15 @@ fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode
     if let Err(error) = hardening::raise_open_files() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    match app::run(config) {
+    let on_stall = OnStall {
+        code: STALLED.into(),
+        say: Box::new(|stalled| {
+            last_words(&format_args!(
+                "{stalled}: ending, so that another agent can start"
+            ));
+        }),
+    };
+    match app::run(config, on_stall) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, exit_code(&error)),
     }
@@ -118,12 +128,16 @@ fn exit_code(error: &AppError) -> u8 {
     }
 }
 
-/// The last words: in the log, or on standard error where there is no log.
 fn fail(error: &dyn Display, code: u8) -> ExitCode {
+    last_words(error);
+    code.into()
+}
+
+/// In the log, or on standard error where there is no log.
+fn last_words(error: &dyn Display) {
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{error}");
     } else {
         eprintln!("podcreds: {error}");
     }
-    code.into()
 }

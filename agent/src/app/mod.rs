@@ -19,13 +19,14 @@ use crate::{
     identity::{self, Identity},
     ops::{
         metrics::register_process,
-        probes::{Readiness, Vitals},
-        pulse::Pulse,
+        probes::Readiness,
         shutdown::{Ending, Signals, within},
         socket::SocketError,
         turn::BindError,
+        watchdog::{Health, OnStall, Watchdog, beat},
     },
     server::{self, Server},
+    types::Vitals,
     upstream::{self, EksAuth, SetupError},
 };
 
@@ -89,12 +90,13 @@ pub enum AppError {
 ///
 /// Three threads do the work. This one serves pods, and does nothing that may block or take long. The
 /// datapath's own follows the pods on the node. The control thread talks to EKS Auth, and answers
-/// Prometheus and kubelet, who must get an answer also when serving has stalled.
+/// Prometheus and kubelet, who must get an answer also when serving has stalled. When one of them does nothing
+/// any more, the watchdog lets `on_stall` say so and ends the process with the exit code that goes with it.
 ///
 /// # Errors
 ///
 /// When the agent cannot start, or could not end in order.
-pub fn run(config: Config) -> Result<(), AppError> {
+pub fn run(config: Config, on_stall: OnStall) -> Result<(), AppError> {
     crate::ops::privileges::keep(&privileges::of_process(&config))?;
     let control = Builder::new_multi_thread()
         .worker_threads(1)
@@ -104,10 +106,16 @@ pub fn run(config: Config) -> Result<(), AppError> {
         .enable_all()
         .build()?;
     let serving = Builder::new_current_thread().enable_all().build()?;
-    let result = App::start(&config, &control, &serving).and_then(|app| match app {
+    let vitals = Vitals::default();
+    let watchdog = Watchdog::start(vitals.clone(), on_stall)?;
+    control.spawn(beat(vitals.thread("the control runtime")));
+    let health = watchdog.health();
+    let app = App::start(&config, &control, &serving, &vitals, &health);
+    let result = app.and_then(|app| match app {
         Some(app) => serving.block_on(app.until_told_to_end(config.grace_period)),
         None => Ok(()),
     });
+    drop(watchdog);
     control.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -119,6 +127,7 @@ struct App {
     /// Its place among the agents of this node.
     seat: Seat,
     readiness: Readiness,
+    vitals: Vitals,
     signals: Signals,
 }
 
@@ -128,6 +137,8 @@ impl App {
         config: &Config,
         control: &Runtime,
         serving: &Runtime,
+        vitals: &Vitals,
+        health: &Health,
     ) -> Result<Option<Self>, AppError> {
         let registry = Registry::new();
         register_process(
@@ -143,11 +154,7 @@ impl App {
         let turn = readiness.gate("its turn: another agent is about to take over");
         let started = readiness.gate("the datapath");
         let mut signals = serving.block_on(async { Signals::install() })?;
-        let vitals = Vitals {
-            serving: serving.handle().clone(),
-            datapath: Pulse::default(),
-        };
-        ops::serve(config, control, &vitals, &registry, &readiness)?;
+        ops::serve(config, control, health, &registry, &readiness)?;
         let stages = stages(config, control, &registry)?;
         let door = handover.door();
         let lending = Arc::new(Lending::new(Box::new(move || door.knock())));
@@ -172,7 +179,7 @@ impl App {
             serving.handle(),
             &registry,
             &readiness,
-            vitals.datapath,
+            vitals,
             &lending,
         )?;
         // The thread that follows the pods has started, with all that this one had.
@@ -189,13 +196,17 @@ impl App {
             server: stages.server,
             seat,
             readiness,
+            vitals: vitals.clone(),
             signals,
         }))
     }
 
     /// Serves until a signal, then ends in order: no connect is lost, nothing in flight is cut off.
     async fn until_told_to_end(mut self, grace: Duration) -> Result<(), AppError> {
+        // Not before: until here this thread has had other things to do.
+        tokio::spawn(beat(self.vitals.thread("the serving runtime")));
         let signal = self.signals.next().await;
+        self.vitals.close();
         self.readiness.drain();
         tracing::info!(signal, "draining");
         let work = async {

@@ -10,9 +10,10 @@ use crate::{
     config::Config,
     ops::{
         metrics::serve_metrics,
-        probes::{Readiness, Vitals, serve_probes},
+        probes::{Readiness, serve_probes},
         socket,
         turn::{self, Turn},
+        watchdog::Health,
     },
 };
 
@@ -21,7 +22,7 @@ use crate::{
 pub(super) fn serve(
     config: &Config,
     control: &Runtime,
-    vitals: &Vitals,
+    health: &Health,
     registry: &Registry,
     readiness: &Readiness,
 ) -> Result<(), AppError> {
@@ -40,14 +41,14 @@ pub(super) fn serve(
             serve_metrics(listener, registry).await;
         }
     });
-    let (ready, vitals) = (readiness.clone(), vitals.clone());
+    let (ready, health) = (readiness.clone(), health.clone());
     if let Some(path) = &config.probe_socket {
         let listener = socket::bind(path, "--probe-socket")?;
-        control.spawn(serve_probes(listener, ready.clone(), vitals.clone()));
+        control.spawn(serve_probes(listener, ready.clone(), health.clone()));
     }
     control.spawn(async move {
         if let Some(listener) = listen(probes, "probe").await {
-            serve_probes(listener, ready, vitals).await;
+            serve_probes(listener, ready, health).await;
         }
     });
     Ok(())

@@ -13,8 +13,9 @@ use crate::{
         self, Accepted, Datapath, DatapathError, Hooks, Lending, Metrics, Need, NodePath, OnAccept,
     },
     identity::Identity,
-    ops::{probes::Readiness, pulse::Pulse},
+    ops::probes::Readiness,
     server::{Server, Times},
+    types::Vitals,
 };
 
 /// What the roads lead to.
@@ -31,8 +32,6 @@ pub(super) struct Stages {
 pub(super) struct Paths {
     ebpf: Option<Datapath>,
     node: Option<NodePath>,
-    /// The pulse of the thread that finds the pods.
-    pulse: Pulse,
 }
 
 impl Paths {
@@ -44,14 +43,14 @@ impl Paths {
         serving: &Handle,
         registry: &Registry,
         readiness: &Readiness,
-        pulse: Pulse,
+        vitals: &Vitals,
         lending: &Arc<Lending>,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::register(registry)?;
         let (ebpf, lacking) = match &config.ebpf {
             None => (None, None),
             Some(ebpf) => {
-                match start_ebpf(ebpf.clone(), stages, serving, &metrics, registry, &pulse) {
+                match start_ebpf(ebpf.clone(), stages, serving, &metrics, registry, vitals) {
                     Ok(ebpf) => (Some(ebpf), None),
                     Err(error) if !error.is_about_ebpf() => return Err(error.into()),
                     Err(error) if config.node.is_none() => return Err(AppError::Ebpf(error)),
@@ -69,14 +68,18 @@ impl Paths {
             Some(addresses) => {
                 match NodePath::start(addresses, need, lending, &on_accept, serving, &metrics) {
                     Ok(node) => Some(node),
-                    Err(node) => return Err(nowhere(lacking, node)),
+                    Err(node) => {
+                        // The datapath that has started ends with this.
+                        vitals.close();
+                        return Err(nowhere(lacking, node));
+                    }
                 }
             }
         };
         if let Some(error) = lacking {
             say_degraded(&error, readiness);
         }
-        Ok(Self { ebpf, node, pulse })
+        Ok(Self { ebpf, node })
     }
 
     /// Closes the roads in such an order that no connect meets a closed listener. What has been
@@ -84,7 +87,6 @@ impl Paths {
     pub(super) async fn stop(self) {
         if let Some(ebpf) = &self.ebpf {
             ebpf.stop().await;
-            self.pulse.stop();
         }
         // Last, since who is not redirected any more comes here.
         if let Some(node) = self.node {
@@ -99,9 +101,8 @@ fn start_ebpf(
     serving: &Handle,
     metrics: &Metrics,
     registry: &Registry,
-    pulse: &Pulse,
+    vitals: &Vitals,
 ) -> Result<Datapath, DatapathError> {
-    let pulse = pulse.clone();
     let (met, gone) = (Arc::clone(&stages.identity), Arc::clone(&stages.identity));
     let store = stages.store.clone();
     let hooks = Hooks {
@@ -112,7 +113,7 @@ fn start_ebpf(
             gone.forget(pod);
         }),
         on_attached: Box::new(privileges::keep_for_datapath),
-        on_turn: Box::new(move || pulse.beat()),
+        vitals: vitals.clone(),
     };
     let (serving, metrics) = (serving.clone(), metrics.clone());
     let datapath = Datapath::start(config, hooks, serving, metrics, registry)?;

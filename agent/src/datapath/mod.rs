@@ -45,7 +45,7 @@ pub use metrics::Metrics;
 pub use node::{Need, NodePath};
 pub use pods::OnPod;
 
-use crate::types::PodUid;
+use crate::types::{PodUid, Vitals};
 
 /// How long connects that were under way when the road was moved may take to reach a backlog: microseconds, unless
 /// the caller is put off the processor just then and others have it for a while.
@@ -68,8 +68,8 @@ pub struct Hooks {
     pub on_pod_gone: OnPod,
     /// The programs are attached. Called on the thread that follows the pods from here on.
     pub on_attached: Box<dyn FnOnce() + Send>,
-    /// The thread that follows the pods is about to wait for something to happen: every ten seconds, or sooner.
-    pub on_turn: Box<dyn Fn() + Send>,
+    /// Where the parts of the datapath show that they work.
+    pub vitals: Vitals,
 }
 
 /// The running datapath. Dropping it detaches the programs and closes the listeners at once.

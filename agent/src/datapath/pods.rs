@@ -106,9 +106,10 @@ impl Pods {
         &mut self.programs
     }
 
-    /// Follows what discovery has seen.
-    pub(super) fn apply(&mut self, changes: Vec<Change>) {
+    /// Follows what discovery has seen. Calls `beat` before each step, as all that may take long do.
+    pub(super) fn apply(&mut self, changes: Vec<Change>, beat: impl Fn()) {
         for change in changes {
+            beat();
             match change {
                 Change::Appeared(pod) => self.appeared(pod),
                 Change::Stirred(id) => {
@@ -131,7 +132,7 @@ impl Pods {
     }
 
     /// Looks at the processes of the pods that are due, and listens where they are.
-    pub(super) fn look(&mut self) {
+    pub(super) fn look(&mut self, beat: impl Fn()) {
         let now = Instant::now();
         let due: Vec<u64> = self
             .known
@@ -140,6 +141,7 @@ impl Pods {
             .map(|(id, _)| *id)
             .collect();
         for id in due {
+            beat();
             let result = self.follow_namespace(id).and_then(|()| self.publish(id));
             let Some(pod) = self.known.get_mut(&id) else {
                 continue;
@@ -158,8 +160,9 @@ impl Pods {
     }
 
     /// Sees whether all listeners are alive, and whether IPv6 has come or gone where nobody said so.
-    pub(super) fn refresh_all(&mut self) {
+    pub(super) fn refresh_all(&mut self, beat: impl Fn()) {
         for place in self.namespaces.places() {
+            beat();
             self.refresh(place);
         }
     }

@@ -23,9 +23,13 @@ use super::{
     preflight,
     programs::{Links, Programs},
 };
+use crate::types::Vital;
 
 /// How often the whole tree is compared with what is known.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often the thread shows that it works while nothing happens.
+const TURN: Duration = Duration::from_secs(1);
 
 type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
@@ -37,7 +41,6 @@ struct Worker {
     pods: Pods,
     known: Arc<Registry>,
     addresses: mpsc::UnboundedReceiver<Place>,
-    on_turn: Box<dyn Fn() + Send>,
     metrics: Metrics,
 }
 
@@ -60,11 +63,13 @@ pub(super) fn run(
             return;
         }
     };
+    // It does not count before the first beat: an agent that cannot have eBPF may do without.
+    let vital = hooks.vitals.thread("the datapath's thread");
     runtime.block_on(async {
         match Worker::start(config, hooks, serving, metrics, registry) {
             Ok(worker) => {
                 let _told = started.send(Ok(Arc::clone(&worker.known)));
-                worker.follow(stop).await;
+                worker.follow(stop, vital).await;
             }
             Err(error) => {
                 let _told = started.send(Err(error));
@@ -114,8 +119,8 @@ impl Worker {
         ))?;
 
         let mut discovery = Discovery::new(hierarchy.root, &hierarchy.mount);
-        pods.apply(discovery.scan());
-        pods.look();
+        pods.apply(discovery.scan(), || {});
+        pods.look(|| {});
         let links = pods.programs().attach(&hierarchy.mount)?;
         metrics.ebpf.set(1);
         (hooks.on_attached)();
@@ -125,33 +130,33 @@ impl Worker {
             pods,
             known,
             addresses,
-            on_turn: hooks.on_turn,
             metrics,
         })
     }
 
-    /// Follows the pods until told to stop.
-    async fn follow(mut self, mut stop: StopRequests) {
+    /// Follows the pods until told to stop, and shows by `vital` that it does.
+    async fn follow(mut self, mut stop: StopRequests, vital: Vital) {
         let mut scan = interval(SCAN_INTERVAL);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let request = loop {
-            (self.on_turn)();
             let look_at = self.pods.next_look();
             tokio::select! {
                 request = stop.recv() => break request,
-                changes = self.discovery.next() => self.pods.apply(changes),
+                changes = self.discovery.next() => self.pods.apply(changes, || vital.beat()),
                 Some(place) = self.addresses.recv() => self.pods.refresh(place),
                 _ = scan.tick() => {
                     let changes = self.discovery.scan();
-                    self.pods.apply(changes);
-                    self.pods.refresh_all();
+                    self.pods.apply(changes, || vital.beat());
+                    self.pods.refresh_all(|| vital.beat());
                 }
-                () = wait_until(look_at) => self.pods.look(),
+                () = wait_until(look_at) => self.pods.look(|| vital.beat()),
+                () = beat(&vital) => {}
             }
         };
         if let Some(mut done) = request {
             tokio::select! {
                 () = self.wind_down() => {}
+                () = beat(&vital) => {}
                 // Whoever asked has run out of patience, and the serving runtime may stand still.
                 () = done.closed() => return,
             }
@@ -167,6 +172,15 @@ impl Worker {
         sleep(BACKLOG_PAUSE).await;
         self.pods.drain().await;
         self.links.peer.clear();
+    }
+}
+
+/// Shows at once, and every second while the thread waits for something to happen, that it works.
+async fn beat(vital: &Vital) {
+    let mut turns = interval(TURN);
+    loop {
+        turns.tick().await;
+        vital.beat();
     }
 }
 

@@ -2,22 +2,18 @@
 
 use std::{
     convert::Infallible,
+    fmt::Display,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     http::{Listen, not_found, serve, text},
-    pulse::Pulse,
+    watchdog::Health,
 };
-
-/// How long the serving runtime may take to run an empty task. Pods' SDKs give up after 1 to 2 s.
-const STALL: Duration = Duration::from_secs(2);
 
 /// Whether the agent is of use: once everything that it waits for is there, until it ends.
 #[derive(Clone, Default)]
@@ -36,15 +32,6 @@ struct State {
 pub struct Gate {
     readiness: Readiness,
     what: &'static str,
-}
-
-/// That without which the agent is of no use.
-#[derive(Clone)]
-pub struct Vitals {
-    /// The runtime that answers pods.
-    pub serving: Handle,
-    /// The pulse of the thread that finds them.
-    pub datapath: Pulse,
 }
 
 impl Readiness {
@@ -93,20 +80,6 @@ impl Readiness {
     }
 }
 
-impl Vitals {
-    /// Whether all of it is alive.
-    ///
-    /// # Errors
-    ///
-    /// What is not.
-    async fn check(&self) -> Result<(), String> {
-        responds(&self.serving).await?;
-        self.datapath
-            .check()
-            .map_err(|silence| format!("the datapath's thread has done nothing for {silence:?}"))
-    }
-}
-
 impl Gate {
     /// It is there.
     pub fn open(self) {
@@ -119,18 +92,18 @@ impl Gate {
 
 /// Serves `/healthz` and `/readyz` for as long as it is polled.
 ///
-/// It must run on another runtime than the one that answers pods: a stalled one is what `/healthz` is
-/// there to notice. To the pods it is worse than a dead one, because the kernel still sends them there.
+/// It must run on another runtime than the one that answers pods: kubelet is to hear of it when that one
+/// has stalled.
 pub async fn serve_probes(
     listener: impl Listen,
     readiness: Readiness,
-    vitals: Vitals,
+    health: Health,
 ) -> Infallible {
     serve(listener, move |path| {
-        let (readiness, vitals) = (readiness.clone(), vitals.clone());
+        let (readiness, health) = (readiness.clone(), health.clone());
         async move {
             match path.as_str() {
-                "/healthz" => verdict(vitals.check().await.map(|()| Vec::new())),
+                "/healthz" => verdict(health.check().map(|()| Vec::new())),
                 "/readyz" => verdict(readiness.check()),
                 _ => not_found("/healthz and /readyz"),
             }
@@ -139,17 +112,7 @@ pub async fn serve_probes(
     .await
 }
 
-async fn responds(serving: &Handle) -> Result<(), String> {
-    match timeout(STALL, serving.spawn(async {})).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err("the serving runtime has ended".to_owned()),
-        Err(_) => Err(format!(
-            "the serving runtime has done nothing for {STALL:?}"
-        )),
-    }
-}
-
-fn verdict(check: Result<Vec<String>, String>) -> Response<Full<Bytes>> {
+fn verdict(check: Result<Vec<String>, impl Display>) -> Response<Full<Bytes>> {
     match check {
         Ok(remarks) => {
             let lines = ["ok".to_owned()].into_iter().chain(remarks);
@@ -158,32 +121,26 @@ fn verdict(check: Result<Vec<String>, String>) -> Response<Full<Bytes>> {
                 lines.map(|line| line + "\n").collect::<String>(),
             )
         }
-        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, net::SocketAddr, sync::mpsc};
+    use std::net::{Ipv4Addr, SocketAddr};
 
-    use tokio::{
-        net::{TcpListener, UnixListener},
-        runtime::Builder,
-        sync::oneshot,
-    };
+    use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
-    use crate::ops::{ask::ask, http::tests::fetch};
+    use crate::{
+        ops::{ask::ask, http::tests::fetch},
+        types::Vitals,
+    };
 
-    fn vitals(serving: Handle) -> Vitals {
-        let datapath = Pulse::default();
-        Vitals { serving, datapath }
-    }
-
-    async fn probes(readiness: Readiness, serving: Handle) -> SocketAddr {
+    async fn probes(readiness: Readiness, health: Health) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve_probes(listener, readiness, vitals(serving)));
+        tokio::spawn(serve_probes(listener, readiness, health));
         address
     }
 
@@ -192,7 +149,7 @@ mod tests {
         let readiness = Readiness::new();
         let datapath = readiness.gate("the datapath");
         let upstream = readiness.gate("credentials of the node");
-        let address = probes(readiness.clone(), Handle::current()).await;
+        let address = probes(readiness.clone(), Health::default()).await;
 
         let answer = fetch(address, "GET", "/readyz").await;
         assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
@@ -225,28 +182,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn health_is_the_serving_runtimes() {
-        let serving = Builder::new_current_thread().build().unwrap();
-        let (end, ended) = oneshot::channel::<()>();
-        let handle = serving.handle().clone();
-        let thread = std::thread::spawn(move || serving.block_on(ended));
-        let address = probes(Readiness::new(), handle.clone()).await;
+    async fn health_is_that_of_the_vital_parts() {
+        let vitals = Vitals::default();
+        let part = vitals.task("a part");
+        let address = probes(Readiness::new(), Health::of(vitals)).await;
         let answer = fetch(address, "GET", "/healthz").await;
         assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
-
-        let (release, held) = mpsc::channel::<()>();
-        handle.spawn(async move { held.recv() });
+        drop(part);
         let answer = fetch(address, "GET", "/healthz").await;
         assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
-        assert!(answer.contains("has done nothing for 2s"), "{answer}");
-        drop(release);
-        let answer = fetch(address, "GET", "/healthz").await;
-        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
-
-        end.send(()).unwrap();
-        thread.join().unwrap().unwrap();
-        let answer = fetch(address, "GET", "/healthz").await;
-        assert!(answer.contains("the serving runtime has ended"), "{answer}");
+        assert!(answer.contains("\r\n\r\na part has ended"), "{answer}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -258,11 +203,7 @@ mod tests {
 
         let readiness = Readiness::new();
         let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(serve_probes(
-            listener,
-            readiness.clone(),
-            vitals(Handle::current()),
-        ));
+        tokio::spawn(serve_probes(listener, readiness.clone(), Health::default()));
         let ask = |path: &'static str| {
             let socket = socket.clone();
             tokio::task::spawn_blocking(move || ask(&socket, path))

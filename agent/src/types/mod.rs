@@ -4,8 +4,10 @@ mod credentials;
 mod origin;
 mod pod;
 mod token;
+mod vitals;
 
 pub use credentials::Credentials;
 pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
 pub use token::{Token, TokenDigest};
+pub use vitals::{Beats, Vital, Vitals};

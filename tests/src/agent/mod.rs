@@ -5,6 +5,7 @@ mod logs;
 mod maps;
 mod metrics;
 mod process;
+mod stopped;
 
 use std::{
     net::SocketAddr,
@@ -21,6 +22,7 @@ use nix::{
     unistd::Pid,
 };
 pub use process::Usage;
+pub use stopped::StoppedThread;
 
 use crate::{
     eks_auth::EksAuth,
@@ -186,6 +188,15 @@ impl Agent {
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.id()).expect("a process ID");
         kill(Pid::from_raw(pid), signal).expect("a signal to the agent");
+    }
+
+    /// Stops its oldest thread of this name, until the result is dropped; the main thread is called `podcreds`.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn stop_thread(&self, name: &str) -> StoppedThread {
+        StoppedThread::stop(self.id(), name)
     }
 
     /// Asks it to stop (SIGTERM), and waits until it has.
