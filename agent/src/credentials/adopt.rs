@@ -7,7 +7,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{CredentialError, RefusalKind, Subject, Verdict, cache::Lookup, store::Shared};
+use super::{
+    CredentialError, RefusalKind, Subject, Verdict, cache::Lookup, refusals::Source, store::Shared,
+};
 use crate::types::{Token, TokenDigest};
 
 /// Tokens of one pod that are looked at at once.
@@ -93,6 +95,14 @@ impl Shared {
             code: "InvalidTokenException".to_owned(),
             message: message.to_owned(),
         })
+    }
+
+    /// Remembers for seconds what the agent itself refuses, so that the same token is not looked at
+    /// again each time that it comes.
+    pub(super) fn remember(&self, subject: Subject, digest: TokenDigest, error: &CredentialError) {
+        let (error, now) = (error.clone(), Instant::now());
+        self.refusals
+            .add(subject, digest, Source::Agent, error, now);
     }
 }
 

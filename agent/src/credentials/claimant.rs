@@ -11,7 +11,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared as SharedFuture},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{CredentialError, Subject, Verdict, VerifyToken, seats::Seat, store::Shared};
 use crate::types::{Origin, PodUid, Token, TokenDigest};
@@ -61,9 +61,13 @@ impl Shared {
         let Some(keys) = self.verifier.get() else {
             return Ok(bearer);
         };
+        if let Some(refused) = self.refusals.get(&bearer, &digest, Instant::now()) {
+            return Err(refused);
+        }
         let look = self.look(keys, origin, token, digest)?;
         let verdict = timeout(wait, look).await.unwrap_or(Verdict::Unknown);
         if let Some(refused) = self.refuse_locally(&verdict) {
+            self.remember(bearer, digest, &refused);
             return Err(refused);
         }
         let Verdict::Genuine { pod, .. } = verdict else {

@@ -15,6 +15,7 @@ use super::{
     cache::{Fetched, Lookup},
     limiter::Turn,
     line::{Line, Next, Outcome, Purpose},
+    refusals::Source,
     store::Shared,
 };
 use crate::{
@@ -131,6 +132,7 @@ impl Shared {
         verdict: Option<&Verdict>,
     ) -> Option<Outcome> {
         if let Some(refused) = verdict.and_then(|verdict| self.refuse_locally(verdict)) {
+            self.remember(*subject, *digest, &refused);
             return Some(Err(refused));
         }
         if self.cache.is_off() {
@@ -296,9 +298,8 @@ impl Shared {
         digest: TokenDigest,
         error: CredentialError,
     ) -> Option<News> {
-        let is_new = self
-            .refusals
-            .add(subject, digest, error.clone(), Instant::now());
+        let (source, now) = (Source::EksAuth, Instant::now());
+        let is_new = (self.refusals).add(subject, digest, source, error.clone(), now);
         line.finish(&digest, Err(error.clone()));
         is_new.then_some(News::Refused(error))
     }

@@ -1,6 +1,7 @@
 //! Credentials in memory: what has been fetched, kept ready to be sent.
 //!
-//! [`Store::cached`] is the road of nearly every request: a look into a map of ready-made bodies.
+//! [`Store::at_hand`] is the road of nearly every request: a look into a map of ready-made bodies, and
+//! into what was refused within the last seconds.
 //! What is not there is fetched by [`Store::fetch`]. Each pod has a [line](line) of the tokens that
 //! wait to be exchanged, and one task that takes them one by one, so however many requests wait,
 //! one call goes out. The task belongs to the agent, not to a client: clients may hang up.
@@ -11,6 +12,7 @@ use crate::types::{PodUid, TokenDigest};
 
 mod accepted;
 mod adopt;
+mod at_hand;
 mod body;
 mod cache;
 mod claimant;

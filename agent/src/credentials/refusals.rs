@@ -1,10 +1,15 @@
-//! EKS Auth's last words, remembered for seconds.
+//! Refusals, remembered for seconds: EKS Auth's, and the agent's own of tokens that the cluster has
+//! not signed.
 //!
 //! A pod in a crash loop asks again and again; a person who has just made the association expects
 //! it to work at once. So a refusal is believed for three seconds, then asked about again, then
 //! believed longer, but never for more than ten.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use dashmap::DashMap;
 use tokio::time::Instant;
@@ -22,9 +27,22 @@ const MEMORY: Duration = Duration::from_secs(60);
 const PER_SUBJECT: usize = 8;
 /// From this many refused tokens on, a subject's new tokens wait before they are tried.
 const PATIENCE: usize = 3;
+/// Refused tokens that are remembered of callers whom nobody has identified. They can make up any
+/// number of them.
+const BEARERS: usize = 1024;
+
+/// Who has refused a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// EKS Auth, in answer to a call.
+    EksAuth,
+    /// The agent, which has the cluster's keys. It costs no call.
+    Agent,
+}
 
 struct Refusal {
     digest: TokenDigest,
+    source: Source,
     error: CredentialError,
     times: u32,
     until: Instant,
@@ -33,6 +51,8 @@ struct Refusal {
 /// The refusals of all subjects.
 pub(super) struct Refusals {
     by_subject: DashMap<Subject, Vec<Refusal>>,
+    /// Those of the subjects that are no pods, the oldest first. Some may be forgotten already.
+    bearers: Mutex<VecDeque<Subject>>,
     metrics: Metrics,
 }
 
@@ -40,6 +60,7 @@ impl Refusals {
     pub(super) fn new(metrics: Metrics) -> Self {
         Self {
             by_subject: DashMap::new(),
+            bearers: Mutex::default(),
             metrics,
         }
     }
@@ -65,7 +86,11 @@ impl Refusals {
     /// How long a token that nobody has seen before waits for its turn. A pod that shows one
     /// refused token after the other shall not spend the node's calls on them.
     pub(super) fn pause(&self, subject: &Subject) -> Duration {
-        let refused = self.by_subject.get(subject).map_or(0, |list| list.len());
+        let calls = |list: &Vec<Refusal>| {
+            let of_calls = list.iter().filter(|it| it.source == Source::EksAuth);
+            of_calls.count()
+        };
+        let refused = (self.by_subject.get(subject)).map_or(0, |list| calls(list.value()));
         match refused.checked_sub(PATIENCE) {
             None => Duration::ZERO,
             Some(more) => (FIRST * (more as u32 + 1)).min(LONGEST),
@@ -77,6 +102,7 @@ impl Refusals {
         &self,
         subject: Subject,
         digest: TokenDigest,
+        source: Source,
         error: CredentialError,
         now: Instant,
     ) -> bool {
@@ -85,20 +111,39 @@ impl Refusals {
             known.times += 1;
             known.until = now + FIRST.saturating_mul(1 << known.times.min(8)).min(LONGEST);
             known.error = error;
+            known.source = source;
             return false;
         }
         if refusals.len() >= PER_SUBJECT {
-            refusals.remove(0);
+            // What costs no call goes first: it can be told again for nothing.
+            let cheap = refusals.iter().position(|it| it.source == Source::Agent);
+            refusals.remove(cheap.unwrap_or_default());
             self.metrics.refusals.dec();
         }
         refusals.push(Refusal {
             digest,
+            source,
             error,
             times: 0,
             until: now + FIRST,
         });
         self.metrics.refusals.inc();
+        drop(refusals);
+        if matches!(subject, Subject::Bearer(_)) {
+            self.make_room(subject);
+        }
         true
+    }
+
+    /// Forgets the oldest of the subjects that are no pods, where a new one is one too many.
+    fn make_room(&self, new: Subject) {
+        let mut bearers = self.bearers.lock().unwrap_or_else(PoisonError::into_inner);
+        bearers.push_back(new);
+        let oldest = (bearers.len() > BEARERS).then(|| bearers.pop_front());
+        drop(bearers);
+        if let Some(oldest) = oldest.flatten() {
+            self.forget(&oldest);
+        }
     }
 
     /// Forgets the refusal of a token that has been accepted. True if there was one.
@@ -155,14 +200,18 @@ mod tests {
         CredentialError::not_ready("stands for a refusal")
     }
 
-    const POD: fn() -> Subject = || Subject::Bearer(digest("pod"));
+    const POD: fn() -> Subject = || Subject::Pod("1".repeat(32).parse().unwrap());
+
+    fn refuse(refusals: &Refusals, subject: Subject, token: &str, now: Instant) -> bool {
+        refusals.add(subject, digest(token), Source::EksAuth, error(), now)
+    }
 
     #[test]
     fn a_refusal_is_believed_for_longer_each_time_but_never_long() {
         let refusals = refusals();
         let mut now = Instant::now();
         for seconds in [3, 6, 10, 10] {
-            refusals.add(POD(), digest("a"), error(), now);
+            refuse(&refusals, POD(), "a", now);
             now += Duration::from_secs(seconds);
             let just_before = now - Duration::from_millis(1);
             assert!(refusals.get(&POD(), &digest("a"), just_before).is_some());
@@ -170,14 +219,14 @@ mod tests {
         }
         refusals.sweep(now + MEMORY);
         assert_eq!(refusals.metrics.refusals.get(), 0);
-        assert!(refusals.add(POD(), digest("a"), error(), now), "forgotten");
+        assert!(refuse(&refusals, POD(), "a", now), "forgotten");
     }
 
     #[test]
     fn tokens_are_refused_one_by_one() {
         let refusals = refusals();
         let now = Instant::now();
-        refusals.add(POD(), digest("a"), error(), now);
+        refuse(&refusals, POD(), "a", now);
         assert!(refusals.get(&POD(), &digest("b"), now).is_none());
         assert!(refusals.clear(&POD(), &digest("a")));
         assert!(refusals.get(&POD(), &digest("a"), now).is_none());
@@ -191,12 +240,44 @@ mod tests {
         let mut pauses = Vec::new();
         for n in 0..20 {
             pauses.push(refusals.pause(&POD()).as_secs());
-            refusals.add(POD(), digest(&n.to_string()), error(), now);
+            refuse(&refusals, POD(), &n.to_string(), now);
         }
         assert_eq!(pauses[..7], [0, 0, 0, 3, 6, 9, 10]);
         assert_eq!(refusals.metrics.refusals.get(), PER_SUBJECT as i64);
         refusals.forget(&POD());
         assert_eq!(refusals.metrics.refusals.get(), 0);
         assert!(refusals.pause(&POD()).is_zero());
+    }
+
+    #[test]
+    fn refusals_that_cost_no_call_slow_nobody_down() {
+        let refusals = refusals();
+        let now = Instant::now();
+        for n in 0..4 {
+            refuse(&refusals, POD(), &format!("asked{n}"), now);
+        }
+        for n in 0..20 {
+            let forged = digest(&format!("forged{n}"));
+            refusals.add(POD(), forged, Source::Agent, error(), now);
+        }
+        assert_eq!(refusals.pause(&POD()).as_secs(), 6);
+        assert!(refusals.is_known(&POD(), &digest("asked0")));
+        assert!(refusals.is_known(&POD(), &digest("forged19")));
+        assert_eq!(refusals.metrics.refusals.get(), PER_SUBJECT as i64);
+    }
+
+    #[test]
+    fn made_up_tokens_cost_bounded_memory() {
+        let refusals = refusals();
+        let now = Instant::now();
+        for n in 0..3 * BEARERS {
+            let token = n.to_string();
+            refuse(&refusals, Subject::Bearer(digest(&token)), &token, now);
+        }
+        assert_eq!(refusals.metrics.refusals.get(), BEARERS as i64);
+        let last = (3 * BEARERS - 1).to_string();
+        assert!(refusals.is_known(&Subject::Bearer(digest(&last)), &digest(&last)));
+        refusals.sweep(now + FIRST + MEMORY);
+        assert_eq!(refusals.metrics.refusals.get(), 0);
     }
 }

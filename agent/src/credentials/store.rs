@@ -107,30 +107,6 @@ impl Store {
         let _ = self.0.verifier.set(verifier);
     }
 
-    /// The response's body, if it is at hand for this claimant and this token. Cheap.
-    pub fn cached(&self, claimant: &Claimant, digest: &TokenDigest) -> Option<Bytes> {
-        match claimant {
-            Claimant::Pod(pod) => self.fresh(&Subject::Pod(*pod), digest),
-            // Claims may choose where to look, since nothing is found but by a token that was accepted
-            // there: the very same one, claims and all.
-            Claimant::Bearer { claims, .. } => {
-                let pods = claims.and_then(|pod| self.fresh(&Subject::Pod(pod), digest));
-                pods.or_else(|| self.fresh(&Subject::Bearer(*digest), digest))
-            }
-        }
-    }
-
-    fn fresh(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
-        match self.0.cache.get(subject, digest, self.0.clock.now()) {
-            Lookup::Fresh(body, age) => {
-                self.0.metrics.hit(age);
-                Some(body)
-            }
-            // There may be newer ones to be had.
-            Lookup::Stale(_) | Lookup::Nothing => None,
-        }
-    }
-
     /// The response's body, from EKS Auth if need be. One exchange goes out for all who wait; it
     /// goes on when they have given up.
     ///
@@ -151,7 +127,8 @@ impl Store {
             }
             Claimant::Bearer { claims, origin } => {
                 let subject = (self.0).resolve(claims, origin, &token, digest, patience);
-                (subject.await?, Some(origin))
+                let counted = |error: &CredentialError| self.0.metrics.of_error(error).inc();
+                (subject.await.inspect_err(counted)?, Some(origin))
             }
         };
         let joined = self.0.join(subject, origin, token, digest);
@@ -256,8 +233,15 @@ impl Metrics {
             Ok(Joined::AtHand(..)) => &self.hits,
             Ok(Joined::InLine(joined)) if joined.is_first => &self.misses,
             Ok(Joined::InLine(_)) => &self.joined,
-            Err(CredentialError::Refused { .. }) => &self.refused,
-            Err(CredentialError::NotReady { .. }) => &self.overloaded,
+            Err(error) => self.of_error(error),
+        }
+    }
+
+    /// The counter of requests that are told this at once.
+    pub(super) fn of_error(&self, error: &CredentialError) -> &IntCounter {
+        match error {
+            CredentialError::Refused { .. } => &self.refused,
+            CredentialError::NotReady { .. } => &self.overloaded,
         }
     }
 }

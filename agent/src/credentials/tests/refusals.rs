@@ -87,3 +87,52 @@ async fn a_flood_of_garbage_is_slowed_down_for_its_own_pod_only() {
     assert!(ask(&store, pod(2), "good").await.is_ok());
     assert_eq!(started.elapsed(), SOON);
 }
+
+/// What is told at once, and what is not.
+fn at_hand(store: &Store, claimant: Claimant, token: &str) -> Option<Outcome> {
+    store.at_hand(&claimant, &Token::new(token).digest())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_at_hand_for_as_long_as_it_is_remembered() {
+    let (fake, store, _) = generous(SOON);
+    assert!(at_hand(&store, pod(1), "bad").is_none(), "nobody has asked");
+    assert!(was_refused(&ask(&store, pod(1), "bad").await));
+    ask(&store, pod(1), "good").await.unwrap();
+    assert!(was_refused(&at_hand(&store, pod(1), "bad").unwrap()));
+    assert!(at_hand(&store, pod(1), "good").unwrap().is_ok());
+    assert!(at_hand(&store, pod(2), "bad").is_none(), "of another pod");
+    assert_eq!(store.0.metrics.refused.get(), 1);
+    sleep(Duration::from_secs(4)).await;
+    assert!(
+        at_hand(&store, pod(1), "bad").is_none(),
+        "EKS Auth is asked again"
+    );
+    assert_eq!(fake.calls(), ["bad", "good"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_a_bearers_token_is_at_hand_for_that_token_only() {
+    let (_fake, store, _) = generous(SOON);
+    assert!(was_refused(&ask(&store, bearer(1, Some(1)), "bad").await));
+    assert!(was_refused(
+        &at_hand(&store, bearer(2, None), "bad").unwrap()
+    ));
+    assert!(at_hand(&store, bearer(1, Some(1)), "good").is_none());
+    assert!(at_hand(&store, pod(1), "bad").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_token_is_looked_at_once_in_a_while() {
+    let (fake, store, _) = generous(SOON);
+    store.trust(std::sync::Arc::new(super::rotation::Keys));
+    for claimant in [pod(1), bearer(1, Some(1))] {
+        for _ in 0..10 {
+            assert!(was_refused(&ask(&store, claimant, "forged").await));
+            sleep(Duration::from_millis(200)).await;
+        }
+        assert!(was_refused(&at_hand(&store, claimant, "forged").unwrap()));
+    }
+    assert_eq!(store.0.metrics.forged.get(), 2, "once for each of them");
+    assert!(fake.calls().is_empty());
+}
