@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{
-    net::SocketAddr,
+    io::Write,
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use podcreds_tests::{
@@ -14,6 +16,11 @@ use podcreds_tests::{
     http::client,
     wait::until,
 };
+
+/// Connections that are opened at once.
+const FLOOD: usize = 200;
+/// As long as kubelet waits.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn agent(eks_auth: &EksAuth, socket: &Path) -> AgentBuilder {
     Agent::on_loopback(eks_auth).args(["--probe-socket", socket.to_str().unwrap()])
@@ -67,6 +74,52 @@ fn two_agents_answer_on_the_ports_one_after_the_other() {
     let said = String::from_utf8(gone.stderr).unwrap();
     assert!(said.contains("old.sock"), "{said}");
     assert!(here.status.success(), "{here:?}");
+}
+
+/// As many connections as a flood in the trial had, which each say this and then nothing.
+fn flood(address: SocketAddr, said: &str) -> Vec<TcpStream> {
+    let connect = |_| {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        // The agent may have ended it already.
+        let _said = stream.write_all(said.as_bytes());
+        stream
+    };
+    (0..FLOOD).map(connect).collect()
+}
+
+#[test]
+fn kubelet_and_prometheus_are_answered_however_many_others_connect() {
+    let eks_auth = EksAuth::start();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let agent = agent(&eks_auth, &socket).start();
+    let (metrics, probes) = (agent.metrics_address(), agent.probe_address());
+    let before = agent.usage();
+    for said in [
+        "",
+        "GET /healthz HTTP/1.1\r\nHost: ",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        let held = [metrics, probes].map(|address| flood(address, said));
+        for (address, path) in [
+            (metrics, "/metrics"),
+            (probes, "/healthz"),
+            (probes, "/readyz"),
+        ] {
+            let start = Instant::now();
+            let answer = client::get(address, path).unwrap();
+            assert_eq!(answer.status, 200, "{said:?} {path}");
+            let took = start.elapsed();
+            assert!(took < PATIENCE, "{said:?} {path}: {took:?}");
+            println!("{FLOOD} clients with {said:?}: {path} after {took:?}");
+        }
+        assert!(probe(&socket, &["/healthz"]).status.success());
+        drop(held);
+    }
+    let after = agent.usage();
+    let grown = after.resident.saturating_sub(before.resident) >> 10;
+    println!("grown by {grown} KiB, {} descriptors", after.descriptors);
+    assert!(grown < 16 << 10, "{grown} KiB");
 }
 
 #[test]

@@ -16,8 +16,8 @@ use tokio::{
 };
 use tracing::info;
 
-/// Clients that wait to be accepted.
-const BACKLOG: u32 = 128;
+/// Clients that wait to be accepted: many, so that kubelet finds room in a flood.
+const BACKLOG: u32 = 1024;
 /// How often a port that another agent listens on is looked at.
 const PATIENCE: Duration = Duration::from_millis(100);
 
