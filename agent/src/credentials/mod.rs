@@ -34,7 +34,7 @@ mod steady;
 mod store;
 mod succession;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upkeep;
 mod verify;
 

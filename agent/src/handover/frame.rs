@@ -13,7 +13,10 @@ const NAME: &[u8; 8] = b"podcreds";
 /// The version of the frames and of what is in them. Whoever changes either counts it up.
 pub(super) const VERSION: u16 = 1;
 /// The longest frame: a token and a body are a few KiB each.
-const LONGEST: u32 = 256 * 1024;
+pub(super) const LONGEST: u32 = 256 * 1024;
+/// The longest frame that is passed over. After one that claims to be longer nothing can be
+/// believed.
+const LONGEST_SKIPPED: u32 = 16 * 1024 * 1024;
 
 /// The heir's word.
 const SERVING: u8 = b'!';
@@ -30,6 +33,8 @@ pub(super) enum Frame {
     Complete,
     /// The leader no longer serves, and this is its last word.
     Leaving,
+    /// Something that this agent does not understand. It is only received.
+    Unknown(&'static str),
 }
 
 /// Says which version this agent speaks.
@@ -56,6 +61,7 @@ pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) 
         Frame::Change(bytes) => (CHANGE, bytes.as_slice()),
         Frame::Complete => (COMPLETE, [].as_slice()),
         Frame::Leaving => (LEAVING, [].as_slice()),
+        Frame::Unknown(what) => return Err(nonsense(what)),
     };
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     if length > LONGEST {
@@ -72,7 +78,8 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result
     let kind = stream.read_u8().await?;
     let length = stream.read_u32().await?;
     if length > LONGEST {
-        return Err(nonsense("a frame that is too long"));
+        skip(stream, length).await?;
+        return Ok(Frame::Unknown("it is too long"));
     }
     let mut payload = Zeroizing::new(vec![0; length as usize]);
     stream.read_exact(&mut payload).await?;
@@ -80,8 +87,23 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result
         CHANGE => Ok(Frame::Change(payload)),
         COMPLETE if payload.is_empty() => Ok(Frame::Complete),
         LEAVING if payload.is_empty() => Ok(Frame::Leaving),
-        _ => Err(nonsense("a frame of an unknown kind")),
+        _ => Ok(Frame::Unknown("it is of an unknown kind")),
     }
+}
+
+/// Reads so many bytes and keeps none of them.
+async fn skip(stream: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<()> {
+    if length > LONGEST_SKIPPED {
+        return Err(nonsense("a frame that is far too long"));
+    }
+    let mut left = length as usize;
+    let mut buffer = Zeroizing::new(vec![0; 16 * 1024]);
+    while left > 0 {
+        let part = left.min(buffer.len());
+        stream.read_exact(&mut buffer[..part]).await?;
+        left -= part;
+    }
+    Ok(())
 }
 
 /// Says that this agent serves.
@@ -140,10 +162,23 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_neither_sent_nor_received() {
+    fn too_much_is_not_sent_and_passed_over() {
         run(async {
             let long = Frame::Change(Zeroizing::new(vec![0; LONGEST as usize + 1]));
-            assert!(send(&mut Vec::new(), &long).await.is_err());
+            let mut wire = Vec::new();
+            assert!(send(&mut wire, &long).await.is_err());
+            assert!(wire.is_empty());
+
+            wire.push(CHANGE);
+            wire.extend((LONGEST + 1).to_be_bytes());
+            wire.extend(vec![0; LONGEST as usize + 1]);
+            wire.extend([77, 0, 0, 0, 2, 1, 2]);
+            send(&mut wire, &Frame::Complete).await.unwrap();
+            let mut wire = wire.as_slice();
+            for _ in 0..2 {
+                assert!(matches!(receive(&mut wire).await, Ok(Frame::Unknown(_))));
+            }
+            assert!(matches!(receive(&mut wire).await, Ok(Frame::Complete)));
             let mut header = &[CHANGE, 0xff, 0xff, 0xff, 0xff][..];
             let error = receive(&mut header).await.err().map(|error| error.kind());
             assert_eq!(error, Some(io::ErrorKind::InvalidData));

@@ -20,6 +20,10 @@ use crate::credentials::{Change, Store};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After a connection that failed or broke.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The longest time after connections that made no sense: each has the leader tell everything anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The most entries that are taken in: many times as many as a node has pods.
+const MOST: usize = 100_000;
 
 /// What the heir may expect of its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +57,18 @@ impl Heir {
     /// nothing any more.
     pub(super) async fn follow(self, mut last: watch::Receiver<bool>) {
         let mut complaint = None;
+        let mut pause = PAUSE;
         loop {
             let heard = match self.folder.connect().await {
                 Ok(Some(stream)) => self.listen(stream).await,
                 Ok(None) => Err(io::ErrorKind::NotConnected.into()),
                 Err(error) => Err(io::Error::other(error)),
+            };
+            pause = match &heard {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    (2 * pause).min(LONGEST_PAUSE)
+                }
+                _ => PAUSE,
             };
             match heard {
                 Ok(End::Left) => tracing::info!("the agent before this one has left"),
@@ -80,7 +91,7 @@ impl Heir {
             tokio::select! {
                 biased;
                 _ = last.wait_for(|last| *last) => return,
-                () = sleep(PAUSE) => {}
+                () = sleep(pause) => {}
             }
         }
     }
@@ -116,17 +127,28 @@ impl Heir {
         let started = Instant::now();
         let (mut told, mut kept) = (HashSet::new(), 0);
         let mut is_complete = false;
+        let mut has_complained = false;
         loop {
-            match frame::receive(&mut from_leader).await? {
-                Frame::Change(bytes) => {
-                    let change = Change::decode(&bytes)
-                        .ok_or_else(|| frame::nonsense("a change that cannot be read"))?;
-                    self.metrics.received.inc();
-                    if !is_complete {
-                        told.insert(change.subject());
+            let skipped = match frame::receive(&mut from_leader).await? {
+                Frame::Change(bytes) => match Change::decode(&bytes) {
+                    Some(_) if !is_complete && told.len() >= MOST => Some("there are too many"),
+                    Some(change) => {
+                        self.metrics.received.inc();
+                        if !is_complete {
+                            told.insert(change.subject());
+                        }
+                        kept += usize::from(self.store.inherit(change));
+                        None
                     }
-                    kept += usize::from(self.store.inherit(change));
-                }
+                    None => {
+                        // What was told of it before is no longer true.
+                        if let Some(gone) = Change::gone_by(&bytes) {
+                            self.store.inherit(gone);
+                        }
+                        Some("it cannot be read")
+                    }
+                },
+                Frame::Unknown(why) => Some(why),
                 Frame::Complete => {
                     is_complete = true;
                     // What an earlier connection has told may not be true any more.
@@ -138,8 +160,17 @@ impl Heir {
                         ms,
                         "took in the credentials of the agent before this one"
                     );
+                    None
                 }
                 Frame::Leaving => return Ok(End::Left),
+            };
+            if let Some(why) = skipped {
+                self.metrics.received_skipped.inc();
+                // Said once a connection, and counted each time.
+                if !has_complained {
+                    tracing::warn!(why, "passed over what the agent before this one has told");
+                    has_complained = true;
+                }
             }
         }
     }

@@ -8,13 +8,14 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use zeroize::Zeroizing;
 
 use super::{
     frame::{self, Frame},
     metrics::Metrics,
     peer,
 };
-use crate::credentials::Store;
+use crate::credentials::{Change, Store};
 
 /// How long the heir may take to greet, or to read a frame.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -107,15 +108,36 @@ impl Conversation {
     async fn tell(&mut self) -> io::Result<()> {
         let changes = self.leader.store.changes();
         let mut is_complete = false;
+        let mut has_complained = false;
         loop {
             // In this order: what has changed before the end is told before the end.
             let is_last = *self.leader.leaving.borrow_and_update();
-            while let Some(change) = changes.take() {
-                let Some(bytes) = change.encode() else {
-                    continue;
+            // No more than what waits by now: what changes all the time must not keep the rest from
+            // being said.
+            for _ in 0..changes.waiting() {
+                let Some(change) = changes.take() else {
+                    break;
                 };
-                self.send(Frame::Change(bytes)).await?;
-                self.leader.metrics.sent.inc();
+                let told = match bytes_of(&change) {
+                    Some(bytes) => Some(bytes),
+                    None => {
+                        self.leader.metrics.sent_skipped.inc();
+                        // Said once a connection, and counted each time.
+                        if !has_complained {
+                            tracing::warn!(
+                                "credentials that are too long to be handed over are passed over: \
+                                 the next agent will fetch them"
+                            );
+                            has_complained = true;
+                        }
+                        // What it was told of them before is no longer true.
+                        bytes_of(&Change::gone(change.subject()))
+                    }
+                };
+                if let Some(bytes) = told {
+                    self.send(Frame::Change(bytes)).await?;
+                    self.leader.metrics.sent.inc();
+                }
             }
             if !is_complete {
                 self.send(Frame::Complete).await?;
@@ -141,8 +163,84 @@ impl Conversation {
     }
 }
 
+/// A change in bytes, unless there are too many of them.
+fn bytes_of(change: &Change) -> Option<Zeroizing<Vec<u8>>> {
+    let bytes = change.encode()?;
+    (bytes.len() <= frame::LONGEST as usize).then_some(bytes)
+}
+
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(PATIENCE, work)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use prometheus::Registry;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::credentials::tests::idle_store;
+
+    /// The credentials of a pod, with a body of so many bytes.
+    fn change(pod: u8, length: usize) -> Change {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let time = |hours: u64| {
+            let seconds = now.as_secs() + hours * 3600;
+            json!({ "secs_since_epoch": seconds, "nanos_since_epoch": 0 })
+        };
+        let change = json!({
+            "subject": { "pod": pod },
+            "kept": {
+                "body": "x".repeat(length),
+                "fetched": time(0),
+                "refresh_at": time(3),
+                "stale_at": time(5),
+                "expiration": time(6),
+                "latest": null,
+                "older": [],
+                "renewing": null,
+                "asked": true,
+                "failures": 0,
+            },
+        });
+        Change::decode(change.to_string().as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_too_long_are_passed_over() {
+        let store = idle_store();
+        for (pod, length) in [(1, 100), (2, frame::LONGEST as usize), (3, 100)] {
+            assert!(store.inherit(change(pod, length)));
+        }
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let leader = Leader {
+            store,
+            metrics: Metrics::register(&Registry::new()).unwrap(),
+            heir_serves: watch::Sender::new(false),
+            leaving: watch::Sender::new(true).subscribe(),
+        };
+        let skipped = leader.metrics.sent_skipped.clone();
+        let mut conversation = Conversation {
+            leader,
+            stream: ours,
+        };
+        let telling = tokio::spawn(async move { conversation.tell().await });
+        let mut heard = Vec::new();
+        while let Frame::Change(bytes) = frame::receive(&mut theirs).await.unwrap() {
+            let change: Value = serde_json::from_slice(&bytes).unwrap();
+            heard.push(change["kept"].is_object());
+        }
+        // The second one is told as gone, so that no older copy of it is used.
+        assert_eq!(heard, [true, false, true]);
+        assert!(matches!(
+            frame::receive(&mut theirs).await,
+            Ok(Frame::Leaving)
+        ));
+        telling.await.unwrap().unwrap();
+        assert_eq!(skipped.get(), 1);
+    }
 }

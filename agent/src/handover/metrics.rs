@@ -27,6 +27,10 @@ pub struct Metrics {
     roles: IntGaugeVec,
     pub(super) sent: IntCounter,
     pub(super) received: IntCounter,
+    /// Not told, since they cannot be.
+    pub(super) sent_skipped: IntCounter,
+    /// Not taken in, since they cannot be read.
+    pub(super) received_skipped: IntCounter,
 }
 
 impl Metrics {
@@ -46,12 +50,20 @@ impl Metrics {
             "Changes of pods' credentials that agents have told each other",
         );
         let entries = IntCounterVec::new(entries, &["direction"])?;
+        let skipped = Opts::new(
+            "podcreds_handover_skipped_total",
+            "Changes of pods' credentials that could not be told or read, and were passed over",
+        );
+        let skipped = IntCounterVec::new(skipped, &["direction"])?;
+        registry.register(Box::new(skipped.clone()))?;
         registry.register(Box::new(roles.clone()))?;
         registry.register(Box::new(entries.clone()))?;
         Ok(Self {
             roles,
             sent: entries.with_label_values(&["sent"]),
             received: entries.with_label_values(&["received"]),
+            sent_skipped: skipped.with_label_values(&["sent"]),
+            received_skipped: skipped.with_label_values(&["received"]),
         })
     }
 

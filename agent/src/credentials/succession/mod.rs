@@ -49,6 +49,11 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// How many there are to take by now.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
     /// The next change, if there is one by now.
     pub fn take(&self) -> Option<Change> {
         let subject = self.pending.take()?;

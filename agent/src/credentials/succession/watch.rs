@@ -61,6 +61,11 @@ impl Pending {
         self.more.notify_one();
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.lock().order.len()
+    }
+
     /// Takes the first one out.
     pub(super) fn take(&self) -> Option<Subject> {
         let mut queue = self.lock();

@@ -23,6 +23,12 @@ struct Message<'a> {
     kept: Option<Entry<'a>>,
 }
 
+/// As much of a message as can be read however its entry looks.
+#[derive(Deserialize)]
+struct About {
+    subject: Subject,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Entry<'a> {
     #[serde(borrow)]
@@ -58,6 +64,19 @@ impl Change {
         let mut buffer = Zeroizing::new(Vec::with_capacity(FRAME + secrets));
         serde_json::to_writer(&mut *buffer, &message).ok()?;
         Some(buffer)
+    }
+
+    /// In place of one that cannot be told: nothing is kept of this subject's credentials.
+    pub fn gone(subject: Subject) -> Self {
+        let kept = None;
+        Self { subject, kept }
+    }
+
+    /// In place of one that cannot be read: nothing is kept of what it is about, if at least that
+    /// can be read.
+    pub fn gone_by(bytes: &[u8]) -> Option<Self> {
+        let About { subject } = serde_json::from_slice(bytes).ok()?;
+        Some(Self::gone(subject))
     }
 
     /// Reads a change. `None` if these are not the bytes of one.

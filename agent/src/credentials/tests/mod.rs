@@ -30,6 +30,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What EKS Auth takes to answer.
 const SOON: Duration = Duration::from_millis(50);
 
+/// A store for which EKS Auth has nothing, for the tests of those who follow one.
+pub(crate) fn idle_store() -> Store {
+    let fake = Fake::new(SOON, |_| Err(refused()));
+    fake.store(Config::default(), Clock::default())
+}
+
 fn uid(number: u16) -> PodUid {
     format!("{number:032x}").parse().unwrap()
 }
