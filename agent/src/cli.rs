@@ -1,8 +1,11 @@
 //! The command line, as it is typed. `config` checks what clap cannot.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    parser::ValueSource,
+};
 
 use crate::{
     identity,
@@ -46,6 +49,48 @@ pub struct Cli {
     pub log_format: LogFormat,
 }
 
+impl Cli {
+    /// Reads the words of a command line, the program's name first.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or the help that it asks for.
+    pub fn read<W>(words: impl IntoIterator<Item = W>) -> Result<Self, clap::Error>
+    where
+        W: Into<OsString> + Clone,
+    {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|it| it.format(&mut command))?;
+        if let Command::Server(args) = &mut cli.command
+            && let Some((_, given)) = matches.subcommand()
+        {
+            args.named = Named::of(given);
+        }
+        Ok(cli)
+    }
+}
+
+/// Which of the optional things somebody has asked for. The agent ends when it cannot have one of
+/// those; without what is only there by default it goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Where metrics are served.
+    pub metrics: bool,
+    /// Where probes are answered.
+    pub probes: bool,
+}
+
+impl Named {
+    fn of(given: &ArgMatches) -> Self {
+        let is_default = |id| given.value_source(id) == Some(ValueSource::DefaultValue);
+        Self {
+            metrics: !is_default("metrics_port") || !is_default("metrics_address"),
+            probes: !is_default("probe_port"),
+        }
+    }
+}
+
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (",
@@ -83,9 +128,10 @@ pub enum Command {
     /// The agent's own AWS credentials and region are found as every AWS SDK finds them: in the
     /// environment, in the shared configuration files, or from the instance's metadata.
     ///
-    /// Exit codes: 0 after SIGTERM or SIGINT, 1 when connections had to be cut off in the end (a second
-    /// signal, or the end of the grace period), 64 for a wrong command line, 69 when the kernel or the
-    /// machine lacks something, 70 when a part of the agent has stopped working, 77 for missing privileges.
+    /// Exit codes: 0 after SIGTERM or SIGINT, 1 when connections had to be cut off in the end (a
+    /// second signal, or the end of the grace period), 64 for a wrong command line, 69 when the
+    /// kernel or the machine lacks something, 70 when a part of the agent has stopped working, 77
+    /// for missing privileges.
     #[command(after_long_help = SERVER_EXAMPLES)]
     Server(Box<ServerArgs>),
 
@@ -214,10 +260,15 @@ pub struct ServerArgs {
     pub metrics_address: IpAddr,
 
     /// Port to serve /metrics on
+    ///
+    /// A port that is named must be free, unless another agent has it. Without the default one the
+    /// agent goes on, and tries again.
     #[arg(long, default_value_t = 2705, value_name = "PORT")]
     pub metrics_port: u16,
 
     /// Port on localhost to serve /healthz and /readyz on
+    ///
+    /// As with --metrics-port, only one that is named must be free.
     #[arg(long, default_value_t = 2703, value_name = "PORT")]
     pub probe_port: u16,
 
@@ -231,14 +282,19 @@ pub struct ServerArgs {
     /// Folder in which an agent hands its credentials over to the one that replaces it, through a socket that
     /// only root can reach; none: every agent starts without any [default: /run/podcreds]
     ///
-    /// It is made if need be, and must be the same for both: in a container, a hostPath volume. It must
-    /// belong to root, and nobody else may write to it.
+    /// It is made if need be, and must be the same for both: in a container, a hostPath volume. It
+    /// must belong to root, and nobody else may write to it. If the default one cannot be used, the
+    /// agent goes on without; if one that is named cannot, it ends.
     #[arg(long, value_name = "DIR")]
     pub handover_dir: Option<PathBuf>,
 
     /// How long to finish what is in flight after SIGTERM
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_grace_period: Duration,
+
+    /// What of all this was on the command line; [`Cli::read`] sees to it.
+    #[arg(skip)]
+    pub named: Named,
 }
 
 /// `podcreds probe`

@@ -39,6 +39,8 @@ pub struct Config {
     pub metrics_port: u16,
     /// Where kubelet's probes are answered, on localhost.
     pub probe_port: u16,
+    /// Which of the two must be had.
+    pub named: cli::Named,
     /// And the socket, if any.
     pub probe_socket: Option<PathBuf>,
     /// Where agents hand over to each other, if they do.
@@ -107,6 +109,7 @@ impl TryFrom<ServerArgs> for Config {
             metrics_address: args.metrics_address,
             metrics_port: args.metrics_port,
             probe_port: args.probe_port,
+            named: args.named,
             probe_socket: args.probe_socket,
             handover: handover(args.handover_dir),
             grace_period: args.shutdown_grace_period,
@@ -219,14 +222,12 @@ fn http_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
     use crate::cli::{Cli, Command};
 
     fn config(arguments: &[&str]) -> Result<Config, String> {
         let all = ["podcreds", "server"].iter().chain(arguments);
-        let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
+        let cli = Cli::read(all).map_err(|error| error.to_string())?;
         let Command::Server(args) = cli.command else {
             return Err("not the server".to_owned());
         };
@@ -273,6 +274,19 @@ mod tests {
             assert!(error.contains(flag), "{argument}: {error}");
         }
         assert!(config(&[]).unwrap_err().contains("--cluster-name"));
+    }
+
+    /// Also where the value is the default one.
+    #[test]
+    fn what_is_named_must_be_had() {
+        let named = |arguments: &[&str]| config(arguments).unwrap().named;
+        let only = |metrics, probes| cli::Named { metrics, probes };
+        assert_eq!(named(&["-c", "x"]), only(false, false));
+        let port = named(&["-c", "x", "--metrics-port", "2705"]);
+        assert_eq!(port, only(true, false));
+        let address = named(&["-c", "x", "--metrics-address=0.0.0.0"]);
+        assert_eq!(address, only(true, false));
+        assert_eq!(named(&["-c", "x", "--probe-port=2703"]), only(false, true));
     }
 
     #[test]

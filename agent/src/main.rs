@@ -1,12 +1,12 @@
 //! The podcreds binary: reads the command line, and turns the outcome into an exit code.
 
 use std::{
+    env,
     fmt::Display,
     io::{self, Write as _},
     process::ExitCode,
 };
 
-use clap::Parser as _;
 use podcreds::{
     app::{self, AppError},
     cli::{Cli, Command, ProbeArgs, ServerArgs},
@@ -31,7 +31,7 @@ const STALLED: u8 = 70;
 const NO_PERMISSION: u8 = 77;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             // Nothing can be done about a terminal that is gone.

@@ -1,7 +1,10 @@
-//! An agent that stands still, as a whole or in one of its threads, and how soon pods are served again.
+//! An agent that stands still, as a whole or in one of its threads, and how soon pods are served
+//! again.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{
+    path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -9,16 +12,22 @@ use std::{
 use nix::sys::signal::Signal;
 use podcreds_tests::{
     agent::Agent,
+    binary,
+    chart::{self, Request},
     eks_auth::EksAuth,
     needs_privileges,
     node::Node,
+    privileged::can_run,
     scenario::{Scenario, assert_owned, wait_served},
 };
+use serde_json::{Value, json};
 
 /// From sysexits.h: EX_SOFTWARE.
 const STALLED: Option<i32> = Some(70);
 /// How soon an agent of which a part stands still must have ended.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How soon pods must be served again when the whole process stands still.
+const REPLACED: Duration = Duration::from_secs(30);
 /// How long the whole process stands still: longer than one of its parts may.
 const SUSPENDED: Duration = Duration::from_secs(12);
 
@@ -99,4 +108,87 @@ fn an_agent_that_was_suspended_goes_on() {
         }
     }
     assert_eq!(scene.agent.probe("/healthz"), 200);
+}
+
+/// As much of kubelet as a liveness probe takes, told by the chart what to do.
+struct Kubelet {
+    period: Duration,
+    threshold: u64,
+    grace: Duration,
+    question: String,
+}
+
+impl Kubelet {
+    /// `None` where the chart cannot be rendered.
+    fn of_chart() -> Option<Self> {
+        if !can_run(chart::check()) {
+            return None;
+        }
+        let request = Request {
+            name: "default".to_owned(),
+            values: json!({ "clusterName": "test" }),
+            versions: Vec::new(),
+        };
+        let rendering = chart::render(&[request]).unwrap().pop()?;
+        let pod = &rendering.of_kind("DaemonSet")[0]["spec"]["template"]["spec"];
+        let probe = &pod["containers"][0]["livenessProbe"];
+        let number = |name: &str| probe[name].as_u64().unwrap();
+        let seconds = |name| Duration::from_secs(number(name));
+        let command = probe["exec"]["command"].as_array().unwrap();
+        let question = command.last().and_then(Value::as_str).unwrap();
+        Some(Self {
+            period: seconds("periodSeconds"),
+            threshold: number("failureThreshold"),
+            grace: seconds("terminationGracePeriodSeconds"),
+            question: question.to_owned(),
+        })
+    }
+
+    /// Asks an agent until it has failed to answer often enough, and ends it.
+    fn watch(&self, agent: &mut Agent, socket: &Path) {
+        let start = Instant::now();
+        let (mut asked, mut failures) = (0, 0);
+        while failures < self.threshold {
+            // Kubelet's own clock: the first time a whole period after the trouble began, as bad as
+            // it gets.
+            asked += 1;
+            thread::sleep((asked * self.period).saturating_sub(start.elapsed()));
+            let mut probe = Command::new(binary::podcreds());
+            let socket = format!("--socket={}", socket.display());
+            let answer = probe.args(["probe", &socket, &self.question]).output();
+            let is_alive = answer.unwrap().status.success();
+            failures = if is_alive { 0 } else { failures + 1 };
+            println!("alive: {is_alive}, said after {:?}", start.elapsed());
+        }
+        agent.signal(Signal::SIGTERM);
+        thread::sleep(self.grace);
+        agent.signal(Signal::SIGKILL);
+        agent.wait_exit();
+    }
+}
+
+#[test]
+fn a_standby_serves_half_a_minute_after_an_agent_was_stopped() {
+    needs_privileges!();
+    let Some(kubelet) = Kubelet::of_chart() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let meet = ["--handover-dir", folder.path().to_str().unwrap()];
+    let socket = folder.path().join("agent.sock");
+    let mut scene = Scenario::run(Node::new(), EksAuth::start(), |agent| {
+        let agent = agent.set(meet[0], meet[1]);
+        agent.args(["--probe-socket", socket.to_str().unwrap()])
+    });
+    let pod = scene.served_pod("web");
+    let standby = Agent::on(&scene.node, &scene.eks_auth).set(meet[0], meet[1]);
+    let _standby = standby.start();
+    scene.agent.signal(Signal::SIGSTOP);
+    let start = Instant::now();
+    kubelet.watch(&mut scene.agent, &socket);
+    wait_served(&pod, []);
+    let took = start.elapsed();
+    println!("stopped beside a standby: served again after {took:?}");
+    assert!(took < REPLACED, "{took:?}");
+    assert_eq!(scene.eks_auth.call_count(), 1);
 }

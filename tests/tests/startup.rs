@@ -71,6 +71,52 @@ fn a_port_that_is_taken_is_told_by_the_flags_name() {
     }
 }
 
+/// Nobody has asked for the default ports by name, so the agent goes on without them until they are
+/// free.
+#[test]
+fn a_default_port_that_is_taken_keeps_no_agent_from_starting() {
+    needs_privileges!();
+    let node = Node::with_network();
+    let eks_auth = node.enter(EksAuth::start);
+    let taken = node.enter(|| {
+        let taken = |ip, port| TcpListener::bind((ip, port)).unwrap();
+        [
+            taken(Ipv4Addr::UNSPECIFIED, 2705),
+            taken(Ipv4Addr::LOCALHOST, 2703),
+        ]
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let agent = || {
+        Agent::on(&node, &eks_auth)
+            .unset("--metrics-address")
+            .unset("--metrics-port")
+            .unset("--probe-port")
+    };
+    let running = agent()
+        .set("--probe-socket", socket.to_str().unwrap())
+        .start();
+    let ready = || {
+        let mut probe = Command::new(binary::podcreds());
+        let answer = probe.arg("probe").arg("--socket").arg(&socket).output();
+        String::from_utf8(answer.unwrap().stdout).unwrap()
+    };
+    let said = ready();
+    for port in ["2705", "2703"] {
+        let missing = said.lines().find(|line| line.contains(port));
+        assert!(missing.unwrap().starts_with("without a "), "{said}");
+    }
+    drop(taken);
+    assert_eq!(running.probe("/healthz"), 200);
+    running.wait_metric("podcreds_build_info", &[], |it| it == 1.0);
+    assert_eq!(ready(), "ok\n");
+    drop(running);
+
+    let _taken = node.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 2705)).unwrap());
+    let said = assert_fails(agent().set("--metrics-port", "2705"), USAGE);
+    assert!(said.contains("--metrics-port"), "{said}");
+}
+
 #[test]
 fn a_missing_cluster_name_is_told() {
     for command in [&["server"][..], &["server", "--port", "80"]] {

@@ -88,10 +88,11 @@ pub enum AppError {
 
 /// Runs the agent until a signal ends it.
 ///
-/// Three threads do the work. This one serves pods, and does nothing that may block or take long. The
-/// datapath's own follows the pods on the node. The control thread talks to EKS Auth, and answers
-/// Prometheus and kubelet, who must get an answer also when serving has stalled. When one of them does nothing
-/// any more, the watchdog lets `on_stall` say so and ends the process with the exit code that goes with it.
+/// Three threads do the work. This one serves pods, and does nothing that may block or take long.
+/// The datapath's own follows the pods on the node. The control thread talks to EKS Auth, and
+/// answers Prometheus and kubelet, who must get an answer also when serving has stalled. When one
+/// of them does nothing any more, the watchdog lets `on_stall` say so and ends the process with the
+/// exit code that goes with it.
 ///
 /// # Errors
 ///
@@ -146,11 +147,15 @@ impl App {
             env!("CARGO_PKG_VERSION"),
             env!("PODCREDS_REVISION"),
         )?;
+        let readiness = Readiness::new();
+        let degraded = readiness.clone();
         let handover = Handover::open(
             config.handover.as_ref(),
             handover::Metrics::register(&registry)?,
+            Box::new(move |error| {
+                degraded.remark(format!("without handing credentials over: {error}"));
+            }),
         )?;
-        let readiness = Readiness::new();
         let turn = readiness.gate("its turn: another agent is about to take over");
         let started = readiness.gate("the datapath");
         let mut signals = serving.block_on(async { Signals::install() })?;

@@ -1,9 +1,12 @@
 //! What answers Prometheus and kubelet: from before the start until after the end.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use prometheus::Registry;
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
 
 use super::AppError;
 use crate::{
@@ -12,10 +15,26 @@ use crate::{
         metrics::serve_metrics,
         probes::{Readiness, serve_probes},
         socket,
-        turn::{self, Turn},
+        turn::{self, BindError, Turn},
         watchdog::Health,
     },
 };
+
+/// How often a port that cannot be had is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A port to answer on.
+#[derive(Clone, Copy)]
+struct Port {
+    ip: IpAddr,
+    port: u16,
+    /// The flags that move it.
+    flag: &'static str,
+    /// What is answered there.
+    what: &'static str,
+    /// Whether somebody has asked for it. If not, the agent does without while it cannot be had.
+    is_named: bool,
+}
 
 /// Serves metrics and probes on the control runtime: at once on the socket, and on the ports when it is
 /// this agent's turn.
@@ -27,45 +46,92 @@ pub(super) fn serve(
     readiness: &Readiness,
 ) -> Result<(), AppError> {
     let _reactor = control.enter();
-    let metrics = turn::bind(
-        config.metrics_address,
-        config.metrics_port,
-        "--metrics-port or --metrics-address",
-    )?;
-    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let probes = turn::bind(localhost, config.probe_port, "--probe-port")?;
-
-    let registry = registry.clone();
-    control.spawn(async move {
-        if let Some(listener) = listen(metrics, "metrics").await {
-            serve_metrics(listener, registry).await;
-        }
-    });
+    let metrics = Port {
+        ip: config.metrics_address,
+        port: config.metrics_port,
+        flag: "--metrics-port or --metrics-address",
+        what: "metrics",
+        is_named: config.named.metrics,
+    };
+    let probes = Port {
+        ip: Ipv4Addr::LOCALHOST.into(),
+        port: config.probe_port,
+        flag: "--probe-port",
+        what: "probe",
+        is_named: config.named.probes,
+    };
+    let metrics = metrics.turn(readiness)?;
+    let probes = probes.turn(readiness)?;
     let (ready, health) = (readiness.clone(), health.clone());
     if let Some(path) = &config.probe_socket {
         let listener = socket::bind(path, "--probe-socket")?;
         control.spawn(serve_probes(listener, ready.clone(), health.clone()));
     }
+    let registry = registry.clone();
     control.spawn(async move {
-        if let Some(listener) = listen(probes, "probe").await {
+        if let Some(listener) = metrics.await {
+            serve_metrics(listener, registry).await;
+        }
+    });
+    control.spawn(async move {
+        if let Some(listener) = probes.await {
             serve_probes(listener, ready, health).await;
         }
     });
     Ok(())
 }
 
-/// Listens when it is this agent's turn.
-async fn listen(turn: Turn, what: &str) -> Option<TcpListener> {
-    match turn.listen().await {
-        Ok(listener) => {
-            if let Ok(address) = listener.local_addr() {
-                tracing::info!(%address, "{what} server listening");
+impl Port {
+    /// Takes a place in line for the port, and waits for its turn in the result.
+    fn turn(
+        self,
+        readiness: &Readiness,
+    ) -> Result<impl Future<Output = Option<TcpListener>> + Send + use<>, BindError> {
+        let bound = match self.bind() {
+            Err(error) if self.is_named => return Err(error),
+            bound => bound,
+        };
+        let readiness = readiness.clone();
+        Ok(async move {
+            let turn = match bound {
+                Ok(turn) => turn,
+                Err(error) => self.bind_at_last(&error, &readiness).await,
+            };
+            self.listen(turn).await
+        })
+    }
+
+    fn bind(self) -> Result<Turn, BindError> {
+        turn::bind(self.ip, self.port, self.flag)
+    }
+
+    /// Tries again until the port can be had, and says meanwhile that it cannot.
+    async fn bind_at_last(self, error: &BindError, readiness: &Readiness) -> Turn {
+        let what = self.what;
+        tracing::warn!(%error, "there is no {what} server until then: going on without");
+        let _remark = readiness.remark_while(format!("without a {what} server: {error}"));
+        loop {
+            sleep(RETRY).await;
+            if let Ok(turn) = self.bind() {
+                return turn;
             }
-            Some(listener)
         }
-        Err(error) => {
-            tracing::error!(%error, "cannot listen: there will be no {what} server");
-            None
+    }
+
+    /// Listens when it is this agent's turn.
+    async fn listen(self, turn: Turn) -> Option<TcpListener> {
+        let what = self.what;
+        match turn.listen().await {
+            Ok(listener) => {
+                if let Ok(address) = listener.local_addr() {
+                    tracing::info!(%address, "{what} server listening");
+                }
+                Some(listener)
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot listen: there will be no {what} server");
+                None
+            }
         }
     }
 }

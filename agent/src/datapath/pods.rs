@@ -106,7 +106,8 @@ impl Pods {
         &mut self.programs
     }
 
-    /// Follows what discovery has seen. Calls `beat` before each step, as all that may take long do.
+    /// Follows what discovery has seen. Calls `beat` before each step, as all that may take long
+    /// do.
     pub(super) fn apply(&mut self, changes: Vec<Change>, beat: impl Fn()) {
         for change in changes {
             beat();

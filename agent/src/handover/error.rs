@@ -31,9 +31,8 @@ impl HandoverError {
         }
     }
 
-    /// Whether the agent may do without: it was not asked for this folder, and nothing is wrong with it but
-    /// that it is not there.
-    pub(super) fn is_harmless(&self) -> bool {
-        !self.is_unsafe
+    /// Whether somebody else may have prepared what is there.
+    pub(super) fn is_unsafe(&self) -> bool {
+        self.is_unsafe
     }
 }

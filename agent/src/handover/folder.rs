@@ -17,6 +17,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK},
     sys::stat::{Mode, fchmod},
     unistd::geteuid,
@@ -67,9 +68,12 @@ impl Folder {
             .read(true)
             .custom_flags(O_DIRECTORY | O_NOFOLLOW)
             .open(path)
-            .map_err(|_| {
-                let reason = "is no folder; a symbolic link to one will not do";
-                HandoverError::unsafe_place(path, reason)
+            .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOTDIR | Errno::ELOOP) => {
+                    let reason = "is no folder; a symbolic link to one will not do";
+                    HandoverError::unsafe_place(path, reason)
+                }
+                _ => HandoverError::unavailable(path, format!("cannot be opened ({error})")),
             })?;
         let folder = Self {
             path: path.to_owned(),
@@ -89,7 +93,13 @@ impl Folder {
             .mode(0o600)
             .custom_flags(O_NOFOLLOW | O_NONBLOCK)
             .open(self.inside(name))
-            .map_err(|error| HandoverError::unsafe_place(&path, error.to_string()))?;
+            .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+                // A symbolic link, or what is no file at all.
+                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => {
+                    HandoverError::unsafe_place(&path, error.to_string())
+                }
+                _ => HandoverError::unavailable(&path, error.to_string()),
+            })?;
         let metadata = self.io(file.metadata())?;
         self.check_owner(&path, &metadata)?;
         // Who can read a file can lock it.

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    HandoverError, LAST_WORDS, LOOK, Metrics,
+    HandoverError, LAST_WORDS, LOOK, Metrics, Optional,
     folder::{Folder, HEIR, LEADER, LEND, Lock, TALK},
     heir::{Heir, Progress},
     leader::Leader,
@@ -36,15 +36,17 @@ pub(super) struct Meeting {
     pub(super) serves: watch::Receiver<bool>,
     /// Whether its heir does.
     pub(super) heir_serves: watch::Sender<bool>,
+    pub(super) optional: Optional,
 }
 
 impl Meeting {
-    /// Waits for this agent's turn, with the heir's lock or for it, and goes on from there on `runtime`.
+    /// Waits for this agent's turn, with the heir's lock or for it, and goes on from there on
+    /// `runtime`. `None` where the folder cannot be used, and need not be.
     pub(super) async fn join(
         self,
         heir: Option<Lock>,
         runtime: &Handle,
-    ) -> Result<AbortOnDropHandle<()>, HandoverError> {
+    ) -> Result<Option<AbortOnDropHandle<()>>, HandoverError> {
         let heir = match heir {
             Some(lock) => lock,
             None => {
@@ -55,11 +57,14 @@ impl Meeting {
                 self.turn(HEIR).await
             }
         };
-        let task = match self.folder.try_lock(LEADER)? {
+        let Some(lock) = self.optional.unless_named(self.folder.try_lock(LEADER))? else {
+            return Ok(None);
+        };
+        let task = match lock {
             Some(lock) => {
-                let sockets = self.listen()?;
+                let sockets = self.optional.unless_named(self.listen())?;
                 drop(heir);
-                runtime.spawn(self.lead(lock, Some(sockets)))
+                runtime.spawn(self.lead(lock, sockets))
             }
             None => {
                 self.set_role(Role::Heir);
@@ -75,7 +80,7 @@ impl Meeting {
                 task
             }
         };
-        Ok(AbortOnDropHandle::new(task))
+        Ok(Some(AbortOnDropHandle::new(task)))
     }
 
     /// Follows the leader until it is gone, then leads.
@@ -100,9 +105,10 @@ impl Meeting {
             tracing::warn!("the agent before this one has gone, but its connection has not ended");
         }
         self.store.set_following(false);
-        let sockets = self.listen().inspect_err(|error| {
-            tracing::error!(%error, "credentials will not outlive this agent");
-        });
+        // It serves already, so it goes on, also without a folder that was named.
+        let sockets = self
+            .listen()
+            .inspect_err(|error| self.optional.go_on_without(error));
         drop(lock);
         self.lead(lead, sockets.ok()).await;
     }

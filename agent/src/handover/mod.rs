@@ -54,12 +54,16 @@ pub struct Config {
     pub is_named: bool,
 }
 
+/// Told why the agent goes on without handing over what it has.
+pub type OnDegraded = Box<dyn Fn(&HandoverError) + Send + Sync>;
+
 /// The place where agents meet, found to be safe; or none, and then each keeps to itself.
 pub struct Handover(Option<Place>);
 
 struct Place {
     folder: Arc<Folder>,
     metrics: Metrics,
+    optional: Optional,
     /// The heir's lock, if nobody held it: whoever leads knows from here on that somebody is coming.
     heir: Option<Lock>,
 }
@@ -74,28 +78,71 @@ pub struct Seat {
     meeting: Option<(Arc<Folder>, AbortOnDropHandle<()>)>,
 }
 
+/// Whether the agent goes on when the place cannot be used.
+struct Optional {
+    is_named: bool,
+    on_degraded: OnDegraded,
+}
+
+impl Optional {
+    /// What there is, or `None` where the agent goes on without.
+    fn unless_named<T>(
+        &self,
+        result: Result<T, HandoverError>,
+    ) -> Result<Option<T>, HandoverError> {
+        match result {
+            Ok(there) => Ok(Some(there)),
+            Err(error) if self.is_named => Err(error),
+            Err(error) => {
+                self.go_on_without(&error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says that the agent goes on, and that credentials end with it.
+    fn go_on_without(&self, error: &HandoverError) {
+        // Somebody may be after the credentials of the node's pods.
+        if error.is_unsafe() {
+            tracing::error!(%error, "not safe to be used: credentials will not outlive this agent");
+        } else {
+            tracing::warn!(%error, "credentials will not outlive this agent");
+        }
+        (self.on_degraded)(error);
+    }
+}
+
 impl Handover {
-    /// Looks at the place. One that cannot be had is no error if nobody has named it.
+    /// Looks at the place. One that cannot be used is no error if nobody has named it: the agent
+    /// then keeps to itself.
     ///
     /// # Errors
     ///
-    /// When it cannot be had, or somebody else could have prepared it.
-    pub fn open(config: Option<&Config>, metrics: Metrics) -> Result<Self, HandoverError> {
+    /// When it was named and cannot be had, or somebody else could have prepared it.
+    pub fn open(
+        config: Option<&Config>,
+        metrics: Metrics,
+        on_degraded: OnDegraded,
+    ) -> Result<Self, HandoverError> {
         let Some(config) = config else {
             return Ok(Self(None));
         };
-        match Folder::open(&config.dir) {
-            Ok(folder) => Ok(Self(Some(Place {
-                heir: folder.try_lock(HEIR)?,
+        let optional = Optional {
+            is_named: config.is_named,
+            on_degraded,
+        };
+        let opened = Folder::open(&config.dir).and_then(|folder| {
+            let heir = folder.try_lock(HEIR)?;
+            Ok((folder, heir))
+        });
+        Ok(Self(optional.unless_named(opened)?.map(
+            |(folder, heir)| Place {
                 folder: Arc::new(folder),
                 metrics,
-            }))),
-            Err(error) if error.is_harmless() && !config.is_named => {
-                tracing::warn!(%error, "credentials will not outlive this agent");
-                Ok(Self(None))
-            }
-            Err(error) => Err(error),
-        }
+                optional,
+                heir,
+            },
+        )))
     }
 
     /// The way to the agent that was here before.
@@ -109,7 +156,7 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// When something in the folder could be another user's.
+    /// When the folder was named and cannot be used, or something in it could be another user's.
     pub async fn join(
         self,
         store: Store,
@@ -133,8 +180,10 @@ impl Handover {
                     left,
                     serves,
                     heir_serves: heir_speaks,
+                    optional: place.optional,
                 };
-                Some((folder, meeting.join(place.heir, runtime).await?))
+                let task = meeting.join(place.heir, runtime).await?;
+                task.map(|task| (folder, task))
             }
             None => None,
         };

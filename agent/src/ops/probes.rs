@@ -23,7 +23,7 @@ pub struct Readiness(Arc<Mutex<State>>);
 struct State {
     awaited: Vec<&'static str>,
     /// What whoever asks should know, though it is no reason not to be ready.
-    remarks: Vec<String>,
+    remarks: Vec<Arc<str>>,
     draining: bool,
 }
 
@@ -32,6 +32,20 @@ struct State {
 pub struct Gate {
     readiness: Readiness,
     what: &'static str,
+}
+
+/// A line in the answer to `/readyz` until this is dropped.
+#[must_use = "it is said for as long as this is kept"]
+pub struct Remark {
+    readiness: Readiness,
+    text: Arc<str>,
+}
+
+impl Drop for Remark {
+    fn drop(&mut self) {
+        let mut state = self.readiness.lock();
+        state.remarks.retain(|text| !Arc::ptr_eq(text, &self.text));
+    }
 }
 
 impl Readiness {
@@ -51,7 +65,17 @@ impl Readiness {
 
     /// Has something said to whoever asks, as long as the agent is ready.
     pub fn remark(&self, remark: impl Into<String>) {
-        self.lock().remarks.push(remark.into());
+        self.lock().remarks.push(remark.into().into());
+    }
+
+    /// Has something said until the result is dropped.
+    pub fn remark_while(&self, remark: impl Into<String>) -> Remark {
+        let text: Arc<str> = remark.into().into();
+        self.lock().remarks.push(Arc::clone(&text));
+        Remark {
+            readiness: self.clone(),
+            text,
+        }
     }
 
     /// Not ready any more: the agent is about to end.
@@ -72,7 +96,7 @@ impl Readiness {
         if !state.awaited.is_empty() {
             return Err(format!("waiting for {}", state.awaited.join(", ")));
         }
-        Ok(state.remarks.clone())
+        Ok(state.remarks.iter().map(|text| text.to_string()).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,8 +116,8 @@ impl Gate {
 
 /// Serves `/healthz` and `/readyz` for as long as it is polled.
 ///
-/// It must run on another runtime than the one that answers pods: kubelet is to hear of it when that one
-/// has stalled.
+/// It must run on another runtime than the one that answers pods: kubelet is to hear of it when
+/// that one has stalled.
 pub async fn serve_probes(
     listener: impl Listen,
     readiness: Readiness,
@@ -166,6 +190,7 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
         assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
         readiness.remark("but slow");
+        drop(readiness.remark_while("and for a moment without something"));
         let answer = fetch(address, "GET", "/readyz").await;
         assert!(answer.ends_with("\r\n\r\nok\nbut slow\n"), "{answer}");
         readiness.drain();

@@ -1,11 +1,11 @@
 //! Ends the process when a vital part of it has stopped, or does nothing any more.
 //!
-//! An agent that stands still is worse for pods than none: the kernel goes on sending them there. When the process
-//! ends, the kernel detaches the programs, and kubelet starts the next agent.
+//! An agent that stands still is worse for pods than none: the kernel goes on sending them there.
+//! When the process ends, the kernel detaches the programs, and kubelet starts the next agent.
 //!
-//! A machine that is slow or was suspended is not the agent's fault. So time counts only as far as the watchdog itself
-//! saw it pass, tick by tick, and where a thread wants to run and the machine does not let it, only the processor time
-//! that it got.
+//! A machine that is slow or was suspended is not the agent's fault. So time counts only as far as
+//! the watchdog itself saw it pass, tick by tick, and where a thread wants to run and the machine
+//! does not let it, only the processor time that it got.
 
 use std::{
     collections::HashMap,
@@ -30,9 +30,10 @@ const TICK: Duration = Duration::from_millis(500);
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a part may do nothing before `/healthz` says so. Pods' SDKs give up after 1 to 2 s.
 const NOTICED: Duration = Duration::from_secs(2);
-/// How long a part may do nothing. With a tick before and one after, pods wait for less than ten seconds.
+/// How long a part may do nothing. With a tick before and one after, pods wait for less than ten
+/// seconds.
 const LIMIT: Duration = Duration::from_secs(7);
-/// How long the last words may take: whoever reads the log may be what stands still.
+/// How long writing the last log line may take: the log may be what stands still.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Room for a few calls and a few lines of text.
 const STACK: usize = 256 * 1024;
@@ -80,7 +81,7 @@ impl Watchdog {
         let health = Health::of(vitals);
         let watched = health.clone();
         let (stop, stopped) = mpsc::channel();
-        // So that kubelet hears of it when nobody watches any more.
+        // So that /healthz fails when nobody watches any more.
         let own = health.vitals.task("the watchdog");
         let thread = named("watchdog").spawn(move || {
             if let Err(error) = privileges::keep(&[]) {
@@ -174,7 +175,8 @@ struct ThreadState {
 }
 
 impl Watch {
-    /// One tick has passed. Notes what is to be said of the parts, and returns what has stopped by now.
+    /// One tick has passed. Notes what is to be said of the parts, and returns what has stopped by
+    /// now.
     fn tick(
         &mut self,
         health: &Health,

@@ -1,7 +1,7 @@
 //! The parts of the agent without which it is of no use, and whether each of them still works.
 //!
-//! A part holds its [`Vital`] for as long as it works. The watchdog reads all of them, and ends the process when one
-//! has stopped: the kernel then detaches the programs, and the next agent starts.
+//! A part holds its [`Vital`] for as long as it works. The watchdog reads all of them, and ends the
+//! process when one has stopped: the kernel then detaches the programs, and the next agent starts.
 
 use std::{
     borrow::Cow,
@@ -37,7 +37,8 @@ struct Part {
     is_task: bool,
 }
 
-/// Proof that a part works. Dropped without [`Vital::retire`], by a panic for one, that part has failed.
+/// Proof that a part works. Dropped without [`Vital::retire`], by a panic for one, that part has
+/// failed.
 #[must_use = "a part whose proof is dropped has failed"]
 pub struct Vital {
     all: Vitals,
@@ -59,13 +60,14 @@ pub struct Beats {
 }
 
 impl Vitals {
-    /// A part that does its work in turns, such as a thread or a runtime: from its first [beat](Vital::beat) on it
-    /// beats once a second or more often.
+    /// A part that does its work in turns, such as a thread or a runtime: from its first
+    /// [beat](Vital::beat) on it beats once a second or more often.
     pub fn thread(&self, name: impl Into<Cow<'static, str>>) -> Vital {
         self.add(name.into(), false)
     }
 
-    /// A part that waits for others most of the time, such as a task that accepts connections: it only has to live.
+    /// A part that waits for others most of the time, such as a task that accepts connections: it
+    /// only has to live.
     pub fn task(&self, name: impl Into<Cow<'static, str>>) -> Vital {
         self.add(name.into(), true)
     }

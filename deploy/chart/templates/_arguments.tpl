@@ -35,9 +35,10 @@ than once.
 {{- $values := .root.Values -}}
 {{- $name := required "clusterName is required: the name of the EKS cluster" $values.clusterName -}}
 {{- $flags := dict "--cluster-name" $name "--datapath" $values.datapath -}}
-{{- $_ := set $flags "--handover-dir" (ternary "/run/podcreds" "none" $values.handover.enabled) -}}
-{{- $_ := set $flags "--metrics-port" $values.metrics.port -}}
-{{- $_ := set $flags "--probe-port" $values.agent.probePort -}}
+{{- /* What is optional is not named where it is the default: without what was named the agent does not start. */ -}}
+{{- if not $values.handover.enabled }}{{ $_ := set $flags "--handover-dir" "none" }}{{ end -}}
+{{- if ne (int $values.metrics.port) 2705 }}{{ $_ := set $flags "--metrics-port" $values.metrics.port }}{{ end -}}
+{{- if ne (int $values.agent.probePort) 2703 }}{{ $_ := set $flags "--probe-port" $values.agent.probePort }}{{ end -}}
 {{- $_ := set $flags "--probe-socket" "/run/probe/agent.sock" -}}
 {{- with $values.delegates }}{{ $_ := set $flags "--delegate" . }}{{ end -}}
 {{- with $values.clusterKeys.url }}{{ $_ := set $flags "--jwks-url" . }}{{ end -}}

@@ -190,7 +190,8 @@ impl Agent {
         kill(Pid::from_raw(pid), signal).expect("a signal to the agent");
     }
 
-    /// Stops its oldest thread of this name, until the result is dropped; the main thread is called `podcreds`.
+    /// Stops its oldest thread of this name, until the result is dropped; the main thread is called
+    /// `podcreds`.
     ///
     /// # Panics
     ///

@@ -13,7 +13,8 @@ use procfs::process::Process;
 
 use crate::wait::until;
 
-/// A thread that is stopped until this is dropped. Only the thread that has stopped it can let it go on.
+/// A thread that is stopped until this is dropped. Only the thread that has stopped it can let it
+/// go on.
 pub struct StoppedThread {
     process: Pid,
     thread: Pid,
@@ -49,7 +50,7 @@ impl StoppedThread {
     /// When that takes too long.
     pub fn wait_gone(mut self) {
         self.gone = true;
-        // The main thread is the process, which is waited for by whoever has started it.
+        // The main thread is the process, which the caller waits for.
         if self.thread == self.process {
             return;
         }

@@ -205,6 +205,25 @@ impl Cluster {
         until(&format!("{name} is started anew"), || running() != old);
     }
 
+    /// Has the agent stand still (SIGSTOP).
+    ///
+    /// # Panics
+    ///
+    /// When there is not just one.
+    pub fn stop_agent(&self) {
+        let processes = procfs::process::all_processes().expect("the processes of the node");
+        let is_agent = |words: &[String]| words.starts_with(&["/podcreds".into(), "server".into()]);
+        let agents: Vec<_> = processes
+            .flatten()
+            .filter(|process| process.cmdline().is_ok_and(|words| is_agent(&words)))
+            .map(|process| Pid::from_raw(process.pid))
+            .collect();
+        let [agent] = agents[..] else {
+            panic!("one agent, not {agents:?}");
+        };
+        kill(agent, Signal::SIGSTOP).expect("a signal to the agent");
+    }
+
     /// A new namespace, which goes when it is dropped, with all that is in it.
     ///
     /// # Panics

@@ -133,6 +133,9 @@ fn each_agent_is_asked_itself_whether_it_serves_pods() {
     let agent = agent(&rendering);
     let command = strings(&agent["startupProbe"]["exec"]["command"]);
     assert_eq!(command[..2], ["/podcreds", "probe"]);
+    // What every program of the node could flood must not have the agent killed.
+    let liveness = strings(&agent["livenessProbe"]["exec"]["command"]);
+    assert_eq!((liveness[2], liveness[3]), (command[2], "/healthz"));
     let socket = command[2].strip_prefix("--socket=").unwrap();
     let told = format!("--probe-socket={socket}");
     assert!(strings(&agent["args"]).contains(&told.as_str()));

@@ -138,14 +138,33 @@ fn flags_are_given_once_and_the_last_word_is_the_users() {
         "--datapath=node",
         "--delegate=a/b",
         "--delegate=c/d",
-        "--handover-dir=/run/podcreds",
         "--max-cache-size=1000000",
-        "--metrics-port=2705",
-        "--probe-port=2703",
         "--probe-socket=/run/probe/agent.sock",
         "--verbosity=error",
     ];
     assert_eq!(arguments, expected);
+}
+
+/// Without what it was told by name the agent does not start, and no node is to be without agent
+/// for an optional thing.
+#[test]
+fn what_is_optional_is_named_only_where_somebody_wants_it_otherwise() {
+    let optional = ["--handover-dir", "--metrics-port", "--probe-port"];
+    let named = |values| {
+        let rendering = render(values)?;
+        let arguments = strings(&agent(&rendering)["args"]).join(" ");
+        Some(optional.map(|flag| arguments.contains(flag)))
+    };
+    let Some(default) = named(json!({})) else {
+        return;
+    };
+    assert_eq!(default, [false; 3]);
+    let others = json!({
+        "handover": { "enabled": false },
+        "metrics": { "port": 2715 },
+        "agent": { "probePort": 2713 },
+    });
+    assert_eq!(named(others), Some([true; 3]));
 }
 
 #[test]

@@ -29,7 +29,7 @@ const STRANGER: u32 = 65534;
 /// An agent's greeting, of a version that there will never be.
 const OTHER_VERSION: &[u8; 10] = b"podcreds\xff\xff";
 /// This build's.
-const GREETING: &[u8; 10] = b"podcreds\x00\x01";
+const GREETING: &[u8] = b"podcreds\x00\x01";
 
 /// Checks that an agent does not start here, and that it says why in one sentence that names the flag.
 #[track_caller]
@@ -132,6 +132,83 @@ fn without_root_there_is_nothing_to_meet_for() {
     assert_eq!(agent.logs().with_message(warning).len(), 1);
 }
 
+/// An agent that has `prepare` run in a mount namespace of its own before it starts, in which
+/// nobody has named a folder.
+fn unnamed(eks_auth: &EksAuth, prepare: &str) -> AgentBuilder {
+    let script = format!("mount -t tmpfs tmpfs /run && {prepare} && exec \"$@\"");
+    let agent = Agent::on_loopback(eks_auth).unset("--handover-dir");
+    agent.through(["unshare", "--mount", "sh", "-ec", &script, "sh"])
+}
+
+#[test]
+fn the_default_folder_keeps_no_agent_from_starting() {
+    needs_privileges!();
+    let eks_auth = EksAuth::start();
+    for (prepare, level, why) in [
+        ("mount -o remount,ro /run", "WARN", "cannot be made"),
+        (
+            "mkdir /run/podcreds && mount -o remount,ro /run",
+            "WARN",
+            "Read-only",
+        ),
+        (
+            "mkdir /run/podcreds && mount -t tmpfs -o nr_inodes=1 x /run/podcreds",
+            "WARN",
+            "No space",
+        ),
+        // With room for the locks, but not for the sockets.
+        (
+            "mkdir /run/podcreds && mount -t tmpfs -o nr_inodes=3 x /run/podcreds",
+            "WARN",
+            "No space",
+        ),
+        ("touch /run/podcreds", "ERROR", "is no folder"),
+        (
+            "mkdir /run/x && ln -s x /run/podcreds",
+            "ERROR",
+            "a symbolic link",
+        ),
+        (
+            "mkdir /run/podcreds && chown 65534 /run/podcreds",
+            "ERROR",
+            "belongs to user 65534",
+        ),
+        ("mkdir -m 777 /run/podcreds", "ERROR", "mode 0777"),
+        (
+            "mkdir /run/podcreds && ln -s x /run/podcreds/heir.lock",
+            "ERROR",
+            "heir.lock",
+        ),
+        (
+            "mkdir /run/podcreds && ln -s x /run/podcreds/leader.lock",
+            "ERROR",
+            "leader.lock",
+        ),
+        (
+            "mkdir /run/podcreds && touch /run/podcreds/leader.sock",
+            "ERROR",
+            "is no socket",
+        ),
+    ] {
+        let agent = unnamed(&eks_auth, prepare).start();
+        let end = "credentials will not outlive this agent";
+        let lines = agent.logs().all();
+        let line = lines.iter().find(|line| line.message.ends_with(end));
+        let line = line.unwrap_or_else(|| panic!("nothing was said: {prepare}"));
+        assert_eq!(line.level, level, "{prepare}: {line:?}");
+        let error = line.field("error").unwrap();
+        assert!(error.contains(why), "{prepare}: {error}");
+        let answer = agent.get(agent.probe_address(), "/readyz");
+        assert_eq!(answer.status, 200);
+        let said = format!("without handing credentials over: {error}");
+        assert!(answer.body.contains(&said), "{}", answer.body);
+
+        // An agent that was told the folder by name ends.
+        let agent = unnamed(&eks_auth, prepare).set("--handover-dir", "/run/podcreds");
+        assert_refused(agent, why);
+    }
+}
+
 #[test]
 fn whoever_is_not_root_is_told_nothing() {
     needs_privileges!();
@@ -225,9 +302,7 @@ fn a_leader_that_makes_no_sense_is_not_listened_to() {
     for (greeting, noticed) in [
         (&OTHER_VERSION[..], "in another version"),
         (b"220 smtp.example ESMTP\r\n", "cannot be heard"),
-        (b"podcreds\x00\x01\x01\x00\x00\x00\x02{}", "cannot be heard"),
         (b"podcreds\x00\x01\x01\xff\xff\xff\xff", "cannot be heard"),
-        (b"podcreds\x00\x01\x07\x00\x00\x00\x00", "cannot be heard"),
     ] {
         let scene = Scene::new();
         let heir = heir_of(&scene, greeting);
@@ -236,5 +311,32 @@ fn a_leader_that_makes_no_sense_is_not_listened_to() {
         wait_role(&heir, "heir");
         let pod = scene.served_pod("web");
         assert_owned(&pod.run(["get"]), &pod);
+    }
+}
+
+/// What cannot be read is passed over, and what comes after it is heard.
+#[test]
+fn what_an_heir_does_not_understand_is_passed_over() {
+    needs_privileges!();
+    const KIB: u32 = 1024;
+    let too_long = [&[1][..], &(257 * KIB).to_be_bytes(), &[b'x'; 257 * 1024]].concat();
+    for entry in [
+        &too_long[..],
+        // A change that is none, one of a pod that cannot be told, and a kind that there is not
+        // yet.
+        b"\x01\x00\x00\x00\x02{}",
+        b"\x01\x00\x00\x00\x24{\"subject\":{\"pod\":\"?\"},\"kept\":null}",
+        b"\x07\x00\x00\x00\x02{}",
+    ] {
+        let scene = Scene::new();
+        let said = [GREETING, entry, b"\x02\x00\x00\x00\x00"].concat();
+        let heir = heir_of(&scene, said.leak());
+        let all = "took in the credentials of the agent before this one";
+        heir.logs().wait_for(all, |line| line.message == all);
+        let skipped = [("direction", "received")];
+        heir.wait_metric("podcreds_handover_skipped_total", &skipped, |it| it == 1.0);
+        let warnings = heir.logs().all().into_iter();
+        let warnings = warnings.filter(|line| line.message.starts_with("passed over"));
+        assert_eq!(warnings.count(), 1);
     }
 }

@@ -1,11 +1,16 @@
 //! Components of the node that die and come back, while pods go on asking.
 
+use std::time::{Duration, Instant};
+
 use podcreds_tests::{
-    cluster::{Cluster, PodSpec, Solitude},
+    cluster::{Cluster, PodSpec, Solitude, agent},
     wait::until,
 };
 
 use crate::load::Load;
+
+/// How soon pods must be served again when the agent stands still.
+const REPLACED: Duration = Duration::from_secs(30);
 
 /// Kills a component under load, and sees that neither pods that are there notice, nor pods that come.
 fn nobody_notices_the_end_of(component: &str, is_back: impl Fn(&Solitude) -> bool) {
@@ -39,4 +44,30 @@ fn containerd_may_end() {
 #[ignore = "runs in a cluster: cargo xtask cluster test"]
 fn the_api_server_may_end() {
     nobody_notices_the_end_of("apiserver", |cluster| cluster.api().is_ready());
+}
+
+/// Kubelet's liveness probe is all that notices a process that stands still as a whole.
+#[test]
+#[ignore = "runs in a cluster: cargo xtask cluster test"]
+fn an_agent_that_is_stopped_is_replaced_within_half_a_minute() {
+    let cluster = Cluster::alone();
+    let namespace = cluster.namespace("stopped");
+    namespace.associated("app", "stopped-role");
+    let pod = namespace.start(&PodSpec::new("app").account("app")).ready();
+    let is_served = || {
+        let answer = pod.client(["get", "--timeout-ms", "1000"]);
+        if answer["status"] == 200 {
+            pod.assert_owns(&answer["body"]["Token"]);
+        }
+        answer["status"] == 200
+    };
+    until("the pod is served", is_served);
+    cluster.stop_agent();
+    let start = Instant::now();
+    assert!(!is_served(), "the agent still answers");
+    until("the pod is served again", is_served);
+    let took = start.elapsed();
+    eprintln!("the agent was stopped: pods were served again after {took:?}");
+    assert!(took < REPLACED, "{took:?}");
+    until("the agent is ready", || agent::is_rolled_out(cluster.api()));
 }
