@@ -12,7 +12,10 @@ use podcreds_tests::{
     aws::{ACCOUNT, Owner},
     eks_auth::{EksAuth, Outcome, ROLE_LIFETIME, TARGET_ROLE_LIFETIME},
     needs_privileges,
+    pod::URI_IPV6,
+    privileged,
     scenario::{Road, Scenario, assert_owned, wait_served},
+    sdk::{Got, Sdk},
     wire,
 };
 use serde_json::{Value, json};
@@ -61,7 +64,29 @@ on_both_roads![
     requests_that_come_all_at_once_are_answered_in_turn,
     the_answer_is_byte_for_byte_what_sdks_expect,
     credentials_of_a_target_role_are_kept_too,
+    unmodified_sdks_are_served_over_ipv6_too,
 ];
+
+/// The AWS CRT writes the address into `Host` without brackets.
+fn unmodified_sdks_are_served_over_ipv6_too(road: Road) {
+    let scene = Scenario::on(road);
+    for sdk in Sdk::ALL {
+        if !privileged::can_run(sdk.check()) {
+            continue;
+        }
+        let pod = scene.pod(&format!("{sdk:?}").to_lowercase()).start();
+        wait_served(&pod, ["--dst", "[fd00:ec2::23]:80"]);
+        let got = sdk.run(|program| {
+            let mut command = pod.command(program);
+            command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", URI_IPV6);
+            command
+        });
+        match got.unwrap() {
+            Got::Credentials(owner) => assert_eq!(owner.uid, pod.uid(), "{}", sdk.name()),
+            Got::Nothing(why) => panic!("{}: {why}", sdk.name()),
+        }
+    }
+}
 
 fn five_thousand_connections_of_64_callers_are_identified(road: Road) {
     let scene = Scenario::on(road);

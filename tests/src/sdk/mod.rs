@@ -18,6 +18,8 @@ const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools");
 
 /// Three lines of boto3.
 const PYTHON: &str = include_str!("application.py");
+/// The same with the AWS CRT.
+const CRT: &str = include_str!("crt.py");
 /// As many of JavaScript.
 const JAVASCRIPT: &str = include_str!("application.js");
 
@@ -33,6 +35,8 @@ pub enum Sdk {
     AwsCli,
     /// The SDK for JavaScript, version 3.
     JavaScript,
+    /// The AWS Common Runtime, on which the SDK for C++ and Mountpoint for S3 stand.
+    Crt,
     /// The SDK for Rust.
     Rust,
     /// The SDK for Go, version 2.
@@ -52,7 +56,13 @@ pub enum Got {
 
 impl Sdk {
     /// Those that are there wherever tests run. The others are for real nodes.
-    pub const ALL: [Self; 4] = [Self::Boto3, Self::AwsCli, Self::JavaScript, Self::Rust];
+    pub const ALL: [Self; 5] = [
+        Self::Boto3,
+        Self::AwsCli,
+        Self::JavaScript,
+        Self::Crt,
+        Self::Rust,
+    ];
 
     /// What people call it.
     pub fn name(self) -> &'static str {
@@ -60,6 +70,7 @@ impl Sdk {
             Self::Boto3 => "boto3",
             Self::AwsCli => "AWS CLI",
             Self::JavaScript => "JS SDK v3",
+            Self::Crt => "AWS CRT",
             Self::Rust => "Rust SDK",
             Self::Go => "Go SDK v2",
             Self::Java => "Java SDK v2",
@@ -75,6 +86,7 @@ impl Sdk {
         let module = match self {
             Self::Rust => return Ok(()),
             Self::Boto3 | Self::AwsCli => venv().join("installed.txt"),
+            Self::Crt => crt().join("installed.txt"),
             Self::JavaScript => node_modules().join("@aws-sdk/client-sts/package.json"),
             Self::Go => built("go").join("built.txt"),
             Self::Java => built("java").join("built.txt"),
@@ -108,6 +120,7 @@ impl Sdk {
     pub fn program(self) -> (PathBuf, Vec<String>) {
         let (program, arguments): (PathBuf, &[&str]) = match self {
             Self::Boto3 => (venv().join("bin/python"), &["-c", PYTHON]),
+            Self::Crt => (crt().join("bin/python"), &["-c", CRT]),
             // Signs without a network, and shows with which session token.
             Self::AwsCli => (
                 venv().join("bin/aws"),
@@ -137,7 +150,12 @@ impl Sdk {
         let token = match self {
             Self::AwsCli if output.status.success() => token_of_url(&printed),
             Self::AwsCli => return Ok(Got::Nothing(last_line(&complaint).to_owned())),
-            Self::Boto3 | Self::JavaScript | Self::Rust | Self::Go | Self::Java => {
+            Self::Boto3
+            | Self::JavaScript
+            | Self::Crt
+            | Self::Rust
+            | Self::Go
+            | Self::Java => {
                 if !output.status.success() {
                     bail!("{} failed: {}", self.name(), last_line(&complaint));
                 }
@@ -171,6 +189,11 @@ pub fn without_aws_settings(program: PathBuf) -> Command {
 /// The Python environment with boto3 and the AWS CLI.
 fn venv() -> PathBuf {
     tools().join("venv")
+}
+
+/// The Python environment with the AWS CRT.
+fn crt() -> PathBuf {
+    tools().join("crt")
 }
 
 /// Where Node.js finds the SDK: its `NODE_PATH`.

@@ -86,6 +86,7 @@ pub(crate) fn for_test() -> Result<()> {
     // The tests of what is missing are skipped and say so, or fail in CI.
     for installed in [
         python::CLIENTS.install(),
+        python::CRT.install(),
         python::CHART.install(),
         js::install(),
     ] {

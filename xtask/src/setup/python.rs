@@ -31,6 +31,13 @@ pub(super) const CLIENTS: Environment = Environment {
     folder: "venv",
 };
 
+/// The client of the SDKs that are written in C and C++.
+pub(super) const CRT: Environment = Environment {
+    what: "the AWS CRT",
+    requirements: "xtask/python/crt.txt",
+    folder: "crt",
+};
+
 /// What renders and checks the chart.
 pub(super) const CHART: Environment = Environment {
     what: "Helm and the schemas of Kubernetes",
