@@ -216,7 +216,7 @@ impl App {
         tracing::info!(signal, "draining");
         let work = async {
             self.seat.wait_for_heir().await;
-            self.paths.stop().await;
+            self.paths.stop(self.seat.has_company()).await;
             self.server.drain().await;
             self.seat.leave().await;
         };

@@ -1,6 +1,9 @@
 //! The roads from the pods to the server: eBPF's, the node path, or both at once.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use prometheus::Registry;
 use tokio::runtime::Handle;
@@ -32,6 +35,8 @@ pub(super) struct Stages {
 pub(super) struct Paths {
     ebpf: Option<Datapath>,
     node: Option<NodePath>,
+    /// Whether another agent redirects pods when this one does no longer.
+    is_succeeded: Arc<AtomicBool>,
 }
 
 impl Paths {
@@ -47,10 +52,20 @@ impl Paths {
         lending: &Arc<Lending>,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::register(registry)?;
+        let is_succeeded = Arc::new(AtomicBool::new(false));
         let (ebpf, lacking) = match &config.ebpf {
             None => (None, None),
             Some(ebpf) => {
-                match start_ebpf(ebpf.clone(), stages, serving, &metrics, registry, vitals) {
+                let succeeded = &is_succeeded;
+                match start_ebpf(
+                    ebpf.clone(),
+                    stages,
+                    serving,
+                    &metrics,
+                    registry,
+                    vitals,
+                    succeeded,
+                ) {
                     Ok(ebpf) => (Some(ebpf), None),
                     Err(error) if !error.is_about_ebpf() => return Err(error.into()),
                     Err(error) if config.node.is_none() => return Err(AppError::Ebpf(error)),
@@ -79,18 +94,38 @@ impl Paths {
         if let Some(error) = lacking {
             say_degraded(&error, readiness);
         }
-        Ok(Self { ebpf, node })
+        Ok(Self {
+            ebpf,
+            node,
+            is_succeeded,
+        })
     }
 
     /// Closes the roads in such an order that no connect meets a closed listener. What has been
     /// accepted is not touched.
-    pub(super) async fn stop(self) {
-        if let Some(ebpf) = &self.ebpf {
-            ebpf.stop().await;
-        }
-        // Last, since who is not redirected any more comes here.
-        if let Some(node) = self.node {
-            node.stop().await;
+    ///
+    /// An agent that has another one beside it leaves the node path first: the other accepts from the same
+    /// listeners, and knows whom it redirects. One that is alone leaves it last, since who is not
+    /// redirected any more comes there, and is expected there.
+    pub(super) async fn stop(self, has_company: bool) {
+        self.is_succeeded.store(has_company, Ordering::Relaxed);
+        let (ebpf, node) = (self.ebpf, self.node);
+        let stop_node = async {
+            if let Some(node) = node {
+                node.stop().await;
+            }
+        };
+        let stop_ebpf = async {
+            if let Some(ebpf) = &ebpf {
+                ebpf.stop().await;
+            }
+        };
+        if has_company {
+            stop_node.await;
+            stop_ebpf.await;
+        } else {
+            stop_ebpf.await;
+            stop_node.await;
         }
     }
 }
@@ -102,7 +137,9 @@ fn start_ebpf(
     metrics: &Metrics,
     registry: &Registry,
     vitals: &Vitals,
+    is_succeeded: &Arc<AtomicBool>,
 ) -> Result<Datapath, DatapathError> {
+    let (left, is_succeeded) = (Arc::clone(&stages.identity), Arc::clone(is_succeeded));
     let (met, gone) = (Arc::clone(&stages.identity), Arc::clone(&stages.identity));
     let store = stages.store.clone();
     let hooks = Hooks {
@@ -113,6 +150,11 @@ fn start_ebpf(
             gone.forget(pod);
         }),
         on_attached: Box::new(privileges::keep_for_datapath),
+        on_detached: Box::new(move || {
+            if !is_succeeded.load(Ordering::Relaxed) {
+                left.expect_all_on_the_node_path();
+            }
+        }),
         vitals: vitals.clone(),
     };
     let (serving, metrics) = (serving.clone(), metrics.clone());

@@ -68,6 +68,8 @@ pub struct Hooks {
     pub on_pod_gone: OnPod,
     /// The programs are attached. Called on the thread that follows the pods from here on.
     pub on_attached: Box<dyn FnOnce() + Send>,
+    /// The programs are about to be detached, for whatever reason: from here on pods come by other ways.
+    pub on_detached: Box<dyn FnOnce() + Send>,
     /// Where the parts of the datapath show that they work.
     pub vitals: Vitals,
 }

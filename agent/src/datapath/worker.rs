@@ -35,13 +35,32 @@ type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
 /// What the thread owns while it runs.
 struct Worker {
-    /// First, so that it is dropped first: no connect is sent to a listener that is closed.
+    /// First, so that it is dropped first: who is redirected no more is expected elsewhere.
+    detaching: Detaching,
+    /// Next: no connect is sent to a listener that is closed.
     links: Links,
     discovery: Discovery,
     pods: Pods,
     known: Arc<Registry>,
     addresses: mpsc::UnboundedReceiver<Place>,
     metrics: Metrics,
+}
+
+/// Tells once that the programs are about to be detached, also when the thread panics.
+struct Detaching(Option<Box<dyn FnOnce() + Send>>);
+
+impl Detaching {
+    fn tell(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}
+
+impl Drop for Detaching {
+    fn drop(&mut self) {
+        self.tell();
+    }
 }
 
 /// The thread's main function.
@@ -125,6 +144,7 @@ impl Worker {
         metrics.ebpf.set(1);
         (hooks.on_attached)();
         Ok(Self {
+            detaching: Detaching(Some(hooks.on_detached)),
             links,
             discovery,
             pods,
@@ -167,6 +187,7 @@ impl Worker {
 
     /// Detaches first, closes last: no connect meets a closed listener.
     async fn wind_down(&mut self) {
+        self.detaching.tell();
         self.links.connect.clear();
         self.metrics.ebpf.set(0);
         sleep(BACKLOG_PAUSE).await;

@@ -227,12 +227,19 @@ impl Seat {
         }
     }
 
+    /// Whether another agent serves the pods of this node, or is about to.
+    pub fn has_company(&self) -> bool {
+        self.is_heir() || self.has_heir()
+    }
+
     /// Whether there is an heir that does not serve yet.
     fn heir_is_late(&self) -> bool {
-        let Some((folder, _)) = &self.meeting else {
-            return false;
-        };
-        !*self.heir_serves.borrow() && matches!(folder.try_lock(HEIR), Ok(None))
+        !*self.heir_serves.borrow() && self.has_heir()
+    }
+
+    fn has_heir(&self) -> bool {
+        let folder = self.meeting.as_ref().map(|(folder, _)| folder);
+        folder.is_some_and(|folder| matches!(folder.try_lock(HEIR), Ok(None)))
     }
 
     /// Tells the heir the last of what there is to tell, and leaves the lead to it.

@@ -12,7 +12,10 @@ mod metrics;
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -96,6 +99,8 @@ pub struct Identity {
     metrics: Metrics,
     /// The pods whose foreign tokens have been logged: once each.
     reported: DashSet<PodUid>,
+    /// Whether nobody is redirected any more, so that all have to come by the node path.
+    is_detached: AtomicBool,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: DashSet<PodUid>,
 }
@@ -118,6 +123,7 @@ impl Identity {
             mode: config.mode,
             delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
             metrics,
+            is_detached: AtomicBool::new(false),
             reported: DashSet::new(),
             redirected: DashSet::new(),
         })
@@ -139,6 +145,12 @@ impl Identity {
     /// Learns of a pod that has started. Its volumes are mounted by now.
     pub fn meet(&self, pod: PodUid) {
         self.delegates.look_up(pod);
+    /// The kernel redirects nobody any more, and no other agent has it done. So it says nothing against a token
+    /// that it comes by the node path.
+    pub fn expect_all_on_the_node_path(&self) {
+        self.is_detached.store(true, Ordering::Relaxed);
+    }
+
     }
 
     /// Forgets what was remembered of a pod that is gone.
@@ -195,7 +207,8 @@ impl Identity {
     /// Whether the pod that a token claims to be of is known to come by the in-pod path. Its token elsewhere is
     /// most likely stolen, or the pod has taken a way round before it was found and will not do so again.
     fn is_redirected(&self, claims: &Claims) -> bool {
-        claims.pod.is_some_and(|uid| self.redirected.contains(&uid))
+        let is_redirected = claims.pod.is_some_and(|uid| self.redirected.contains(&uid));
+        is_redirected && !self.is_detached.load(Ordering::Relaxed)
     }
 
     fn report_foreign_token(&self, pod: PodUid, claims: &Claims) {

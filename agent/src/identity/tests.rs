@@ -92,10 +92,16 @@ fn a_redirected_pods_token_is_of_no_use_on_the_node_path() {
         let other = identity.caller(node_path).identify(&pod_token(OTHER, "sa"));
         assert_eq!(other, Ok(bearer(OTHER, node_path.origin())));
     }
-    let identity = identity(Mode::Enforce);
-    let _connection = identity.caller(pod(POD));
-    identity.forget(POD.parse().unwrap());
-    assert_eq!(judge(&identity), Ok(taken));
+    let forgetful = identity(Mode::Enforce);
+    let _connection = forgetful.caller(pod(POD));
+    forgetful.forget(POD.parse().unwrap());
+    assert_eq!(judge(&forgetful), Ok(taken));
+    // Once the programs are detached, it is the only way there is.
+    let detached = identity(Mode::Enforce);
+    let _connection = detached.caller(pod(POD));
+    assert_eq!(judge(&detached), Err(Refusal::Detour));
+    detached.expect_all_on_the_node_path();
+    assert_eq!(judge(&detached), Ok(taken));
 }
 
 #[test]
