@@ -19,6 +19,7 @@ use podcreds_tests::{
     scenario::{ACCOUNT, ROLE, Road, Scenario, assert_owned, wait_served},
     sdk::{Got, Sdk},
     token::{BoundObject, Claims, Issuer},
+    wait::until,
     wire,
 };
 use serde_json::{Value, json};
@@ -186,6 +187,89 @@ fn with_both_roads_who_is_not_redirected_is_served_by_its_token() {
     assert_eq!(stolen["status"], 503, "{stolen}");
     assert_eq!(stolen["body"]["code"], "Detour", "{stolen}");
     assert_owned(&pod.run(["get"]), &pod);
+}
+
+/// Between the end of the redirect and the end of the agent there is no other way, and so no wrong one.
+#[test]
+fn with_both_roads_the_end_of_one_leaves_the_other_open_to_all() {
+    needs_privileges!();
+    let mut scene = Scenario::on_network("auto", []);
+    let pod = scene.served_pod("web");
+    let both = ["--dst", "169.254.170.23:80", "--dst", IPV6[1]];
+    let load = ["--threads", "8", "--rate", "300", "--until-end-of-input"];
+    let storm = pod.spawn([&["storm"], &both[..], &load].concat());
+    let answers = "podcreds_request_duration_seconds_count";
+    let agent = &scene.agent;
+    agent.wait_metric(answers, &[("code", "200")], |count| count >= 100.0);
+    assert!(scene.agent.terminate().success());
+    until("nobody answers", || {
+        pod.run(["get"])["error"] == "ECONNREFUSED"
+    });
+    let tally = storm.finish().pop().unwrap();
+    let outcomes = tally["outcomes"].as_object().unwrap();
+    let outcomes: Vec<_> = outcomes.keys().collect();
+    assert_eq!(outcomes, ["200", "ECONNREFUSED"], "{tally}");
+}
+
+/// The next agent accepts from the same listeners, and has seen nobody being redirected.
+#[test]
+fn with_both_roads_an_update_to_one_turns_nobody_away() {
+    needs_privileges!();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let mut scene = Scenario::on_network("auto", ["--handover-dir", folder]);
+    let pod = scene.served_pod("web");
+    let load = ["--threads", "8", "--rate", "300", "--until-end-of-input"];
+    let storm = pod.spawn([&["storm"], &load[..]].concat());
+    let next = Agent::on(&scene.node, &scene.eks_auth).set("--datapath", "node");
+    let next = next.set("--handover-dir", folder).start();
+    assert!(scene.agent.terminate().success());
+    assert_owned(&pod.run(["get"]), &pod);
+    let tally = storm.finish().pop().unwrap();
+    let outcomes = tally["outcomes"].as_object().unwrap();
+    assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["200"], "{tally}");
+    drop(next);
+}
+
+/// A proxy in another pod, and one on the node: neither is taken for a thief, nor does either get anything.
+#[test]
+fn with_both_roads_what_comes_through_a_proxy_is_told_so() {
+    needs_privileges!();
+    let scene = Scenario::on_network("auto", []);
+    let (pod, proxy) = (scene.served_pod("web"), scene.served_pod("proxy"));
+    let token = pod.token();
+    let forwarded = ["--token", &token, "--header", "Via: 1.1 squid"];
+    let absolute = [
+        "--token",
+        &token,
+        "--path",
+        "http://169.254.170.23/v1/credentials",
+    ];
+    for options in [forwarded, absolute] {
+        let from_pod = proxy.run([&["get"], &options[..]].concat());
+        let mut on_node = Join::nothing()
+            .network(&proxy.network())
+            .command(binary::pod_client());
+        on_node.args(["get", "--timeout-ms", "2000"]).args(options);
+        let from_node = Client::spawn(on_node).finish().pop().unwrap();
+        for answer in [from_pod, from_node] {
+            assert_eq!(answer["status"], 403, "{answer}");
+            assert_eq!(answer["body"]["code"], "ThroughProxy", "{answer}");
+            let message = answer["body"]["message"].as_str().unwrap();
+            assert!(message.contains("NO_PROXY"), "{message}");
+        }
+    }
+    let metrics = scene.agent.metrics();
+    let refusals = |reason| metrics.sum("podcreds_refusals_total", &[("reason", reason)]);
+    let counted = ["proxy", "other_pod", "detour"].map(refusals);
+    assert_eq!(counted, [4.0, 0.0, 0.0]);
+    assert_eq!(decisions(&scene.agent, "proxied"), 4.0);
+    let logged = scene.agent.logs();
+    let logged = logged
+        .all()
+        .into_iter()
+        .filter(|line| line.message.contains("NO_PROXY"));
+    assert_eq!(logged.count(), 2, "once for the proxy, once for the pod");
 }
 
 #[test]

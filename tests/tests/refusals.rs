@@ -53,7 +53,7 @@ fn what_is_no_request_for_credentials_is_told_so() {
             "not_found",
         ),
         (&["--path", "/"], 404, "NotFound", "not_found"),
-        (&["--method", "POST"], 405, "MethodNotAllowed", "method"),
+        (&["--method", "CONNECT"], 405, "MethodNotAllowed", "method"),
         (
             &["--host", "credentials.example"],
             403,
@@ -64,8 +64,10 @@ fn what_is_no_request_for_credentials_is_told_so() {
         let answer = pod.run([&["get"], arguments].concat());
         assert_refused(&scene, &answer, status, code, reason);
     }
-    let posted = pod.run(["get", "--method", "PUT"]);
-    assert_eq!(posted["headers"]["allow"], "GET");
+    let connected = pod.run(["get", "--method", "CONNECT"]);
+    assert_eq!(connected["headers"]["allow"], "GET");
+    // As AWS's agent does.
+    assert_owned(&pod.run(["get", "--method", "PUT"]), &pod);
     assert_eq!(scene.eks_auth.call_count(), 1);
 }
 

@@ -9,6 +9,7 @@ pub struct Metrics {
     pub(super) delegated: IntCounter,
     pub(super) audited: IntCounter,
     pub(super) refused: IntCounter,
+    pub(super) proxied: IntCounter,
     pub(super) unchecked: IntCounter,
     pub(super) node_path: IntCounter,
 }
@@ -24,8 +25,8 @@ impl Metrics {
             Opts::new(
                 "podcreds_identity_decisions_total",
                 "Tokens judged (not those whose credentials were in memory), by decision: matched (kernel and token name the same pod), delegated, \
-                 audited (a mismatch that was let pass), refused, unchecked (identity is off), \
-                 node_path (only the token says who it is).",
+                 audited (a mismatch that was let pass), refused, proxied (refused, and came through an HTTP proxy), \
+                 unchecked (identity is off), node_path (only the token says who it is).",
             ),
             &["decision"],
         )?;
@@ -36,6 +37,7 @@ impl Metrics {
             delegated: decision("delegated"),
             audited: decision("audited"),
             refused: decision("refused"),
+            proxied: decision("proxied"),
             unchecked: decision("unchecked"),
             node_path: decision("node_path"),
         })

@@ -5,7 +5,6 @@
 //! verified here: the credentials stage gives nothing to a token that neither EKS Auth has accepted
 //! nor one of the cluster's keys has signed for that pod.
 
-mod claims;
 mod delegates;
 mod metrics;
 
@@ -26,10 +25,9 @@ pub use metrics::Metrics;
 
 use crate::{
     credentials::{Claimant, ClusterKeys},
-    server::{Identify, Refusal},
-    types::{Origin, PodUid, ServiceAccount, Token},
+    server::{Identify, Refusal, Route},
+    types::{Claims, Origin, PodUid, ServiceAccount, Token},
 };
-use claims::Claims;
 use delegates::Delegates;
 
 /// How far the node's clock may be ahead of the API server's before a token counts as expired here.
@@ -97,12 +95,12 @@ pub struct Identity {
     mode: Mode,
     delegates: Delegates,
     metrics: Metrics,
-    /// The pods whose foreign tokens have been logged: once each.
-    reported: DashSet<PodUid>,
-    /// Whether nobody is redirected any more, so that all have to come by the node path.
-    is_detached: AtomicBool,
+    /// The pods whose foreign tokens have been logged, once each for each route: a proxy must not hide a thief.
+    reported: DashSet<(PodUid, Route)>,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: DashSet<PodUid>,
+    /// Whether nobody is redirected any more, so that all have to come by the node path.
+    is_detached: AtomicBool,
 }
 
 /// One connection's caller: what the kernel said of it, under this node's policy.
@@ -123,9 +121,9 @@ impl Identity {
             mode: config.mode,
             delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
             metrics,
-            is_detached: AtomicBool::new(false),
             reported: DashSet::new(),
             redirected: DashSet::new(),
+            is_detached: AtomicBool::new(false),
         })
     }
 
@@ -145,22 +143,29 @@ impl Identity {
     /// Learns of a pod that has started. Its volumes are mounted by now.
     pub fn meet(&self, pod: PodUid) {
         self.delegates.look_up(pod);
+    }
+
     /// The kernel redirects nobody any more, and no other agent has it done. So it says nothing against a token
     /// that it comes by the node path.
     pub fn expect_all_on_the_node_path(&self) {
         self.is_detached.store(true, Ordering::Relaxed);
     }
 
-    }
-
     /// Forgets what was remembered of a pod that is gone.
     pub fn forget(&self, pod: PodUid) {
         self.redirected.remove(&pod);
-        self.reported.remove(&pod);
+        for route in [Route::Direct, Route::Proxy] {
+            self.reported.remove(&(pod, route));
+        }
         self.delegates.forget(pod);
     }
 
-    fn decide(&self, evidence: Evidence, claims: &Claims) -> Result<Claimant, Refusal> {
+    fn decide(
+        &self,
+        evidence: Evidence,
+        claims: &Claims,
+        route: Route,
+    ) -> Result<Claimant, Refusal> {
         let bearer = || Claimant::Bearer {
             claims: claims.pod,
             origin: evidence.origin(),
@@ -175,8 +180,8 @@ impl Identity {
                 return Ok(bearer());
             }
             Evidence::NodePath { peer } => {
-                tracing::debug!(%peer, "a token of a pod that the kernel redirects came to the node path");
-                Refusal::Detour
+                self.report_detour(peer, claims, route);
+                through(route, Refusal::Detour)
             }
             _ if self.mode == Mode::Off => {
                 self.metrics.unchecked.inc();
@@ -187,8 +192,8 @@ impl Identity {
                 return Ok(bearer());
             }
             Evidence::Pod { uid, .. } => {
-                self.report_foreign_token(uid, claims);
-                Refusal::OtherPod
+                self.report_foreign_token(uid, claims, route);
+                through(route, Refusal::OtherPod)
             }
             Evidence::Stranger { process } => {
                 tracing::debug!(process, "a process of no known pod asked for credentials");
@@ -200,7 +205,10 @@ impl Identity {
             self.metrics.audited.inc();
             return Ok(bearer());
         }
-        self.metrics.refused.inc();
+        match refusal {
+            Refusal::Proxied => self.metrics.proxied.inc(),
+            _ => self.metrics.refused.inc(),
+        }
         Err(refusal)
     }
 
@@ -211,25 +219,62 @@ impl Identity {
         is_redirected && !self.is_detached.load(Ordering::Relaxed)
     }
 
-    fn report_foreign_token(&self, pod: PodUid, claims: &Claims) {
-        if self.reported.insert(pod) {
-            tracing::warn!(
+    fn report_foreign_token(&self, pod: PodUid, claims: &Claims, route: Route) {
+        if !self.reported.insert((pod, route)) {
+            return;
+        }
+        let token_pod_uid = claims.pod.map(tracing::field::display);
+        let refused = self.mode == Mode::Enforce;
+        match route {
+            Route::Direct => tracing::warn!(
                 pod_uid = %pod,
-                token_pod_uid = claims.pod.map(tracing::field::display),
-                refused = self.mode == Mode::Enforce,
+                token_pod_uid,
+                refused,
                 "a pod uses a token that was issued to another pod; this is logged once a pod"
+            ),
+            Route::Proxy => tracing::warn!(
+                pod_uid = %pod,
+                token_pod_uid,
+                refused,
+                "a token that was issued to another pod comes from this one with the marks of an \
+                 HTTP proxy: if this pod is a proxy, the other one needs 169.254.170.23 and \
+                 fd00:ec2::23 in its NO_PROXY; this is logged once a pod"
+            ),
+        }
+    }
+
+    /// Says once for each redirected pod that its token came here through a proxy.
+    fn report_detour(&self, peer: IpAddr, claims: &Claims, route: Route) {
+        tracing::debug!(%peer, "a token of a pod that the kernel redirects came to the node path");
+        if let (Route::Proxy, Some(pod)) = (route, claims.pod)
+            && self.reported.insert((pod, route))
+        {
+            tracing::warn!(
+                %peer,
+                token_pod_uid = %pod,
+                refused = self.mode == Mode::Enforce,
+                "a pod's token came to the node path through an HTTP proxy: the pod needs \
+                 169.254.170.23 and fd00:ec2::23 in its NO_PROXY; this is logged once a pod"
             );
         }
     }
 }
 
+/// How a refusal is told to whoever came this way.
+fn through(route: Route, refusal: Refusal) -> Refusal {
+    match route {
+        Route::Direct => refusal,
+        Route::Proxy => Refusal::Proxied,
+    }
+}
+
 impl Identify for Caller {
-    fn identify(&self, token: &Token) -> Result<Claimant, Refusal> {
-        let claims = Claims::read(token)?;
+    fn identify(&self, token: &Token, route: Route) -> Result<Claimant, Refusal> {
+        let claims = token.claims().map_err(Refusal::Malformed)?;
         if claims.expires_at <= SystemTime::now() - CLOCK_SKEW {
             return Err(Refusal::Expired);
         }
-        self.identity.decide(self.evidence, &claims)
+        self.identity.decide(self.evidence, claims, route)
     }
 
     fn pod(&self) -> Option<PodUid> {

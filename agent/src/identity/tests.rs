@@ -64,7 +64,7 @@ fn a_pods_own_token_is_taken() {
     for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
         let caller = identity(mode).caller(pod(POD));
         assert_eq!(
-            caller.identify(&pod_token(POD, "sa")),
+            caller.identify(&pod_token(POD, "sa"), Route::Direct),
             Ok(Claimant::Pod(POD.parse().unwrap()))
         );
         assert_eq!(caller.pod(), Some(POD.parse().unwrap()));
@@ -78,7 +78,8 @@ fn a_redirected_pods_token_is_of_no_use_on_the_node_path() {
         peer: IpAddr::from([10, 0, 0, 7]),
     };
     let token = pod_token(POD, "sa");
-    let judge = |identity: &Arc<Identity>| identity.caller(node_path).identify(&token);
+    let judge =
+        |identity: &Arc<Identity>| identity.caller(node_path).identify(&token, Route::Direct);
     let taken = bearer(POD, node_path.origin());
     for mode in [Mode::Enforce, Mode::Audit, Mode::Off] {
         let identity = identity(mode);
@@ -89,7 +90,9 @@ fn a_redirected_pods_token_is_of_no_use_on_the_node_path() {
             Mode::Enforce => assert_eq!(judge(&identity), Err(Refusal::Detour)),
             Mode::Audit | Mode::Off => assert_eq!(judge(&identity), Ok(taken)),
         }
-        let other = identity.caller(node_path).identify(&pod_token(OTHER, "sa"));
+        let other = identity
+            .caller(node_path)
+            .identify(&pod_token(OTHER, "sa"), Route::Direct);
         assert_eq!(other, Ok(bearer(OTHER, node_path.origin())));
     }
     let forgetful = identity(Mode::Enforce);
@@ -107,24 +110,77 @@ fn a_redirected_pods_token_is_of_no_use_on_the_node_path() {
 #[test]
 fn another_pods_token_is_refused_unless_policy_says_otherwise() {
     let token = pod_token(OTHER, "sa");
-    let judge = |mode| identity(mode).caller(pod(POD)).identify(&token);
+    let judge = |mode| {
+        identity(mode)
+            .caller(pod(POD))
+            .identify(&token, Route::Direct)
+    };
     assert_eq!(judge(Mode::Enforce), Err(Refusal::OtherPod));
     assert_eq!(judge(Mode::Audit), Ok(bearer(OTHER, Origin::Pod(7))));
     assert_eq!(judge(Mode::Off), Ok(bearer(OTHER, Origin::Pod(7))));
 }
 
 #[test]
+fn a_proxy_is_told_from_a_thief_and_gets_nothing_either() {
+    let token = pod_token(OTHER, "sa");
+    let peer = "10.0.0.1".parse().unwrap();
+    for evidence in [pod(POD), Evidence::NodePath { peer }] {
+        let identity = identity(Mode::Enforce);
+        // The token's own pod comes by the in-pod path.
+        let _connection = identity.caller(pod(OTHER));
+        let caller = identity.caller(evidence);
+        let judge = |route| caller.identify(&token, route);
+        assert_eq!(judge(Route::Proxy), Err(Refusal::Proxied));
+        assert_eq!(identity.metrics.refused.get(), 0);
+        assert_eq!(identity.metrics.proxied.get(), 1);
+        let thief = match evidence {
+            Evidence::NodePath { .. } => Refusal::Detour,
+            _ => Refusal::OtherPod,
+        };
+        assert_eq!(judge(Route::Direct), Err(thief));
+        assert_eq!(identity.metrics.refused.get(), 1);
+        assert_eq!(identity.metrics.proxied.get(), 1);
+    }
+    // A mesh's own headers on what the pod asks by itself.
+    let own = pod_token(POD, "sa");
+    let verdict = identity(Mode::Enforce)
+        .caller(pod(POD))
+        .identify(&own, Route::Proxy);
+    assert_eq!(verdict, Ok(Claimant::Pod(POD.parse().unwrap())));
+}
+
+#[test]
+fn what_a_proxy_brings_is_logged_apart_from_a_theft() {
+    let identity = identity(Mode::Enforce);
+    let token = pod_token(OTHER, "sa");
+    let caller = identity.caller(pod(POD));
+    for route in [Route::Proxy, Route::Direct] {
+        let _refused = caller.identify(&token, route);
+        assert!(identity.reported.contains(&(POD.parse().unwrap(), route)));
+    }
+    identity.forget(POD.parse().unwrap());
+    assert!(identity.reported.is_empty());
+}
+
+#[test]
 fn a_token_that_is_bound_to_no_pod_is_another_pods() {
     let token = token(&json!({"exp": u32::MAX, "kubernetes.io": {"namespace": "ns"}}));
     let caller = identity(Mode::Enforce).caller(pod(POD));
-    assert_eq!(caller.identify(&token), Err(Refusal::OtherPod));
+    assert_eq!(
+        caller.identify(&token, Route::Direct),
+        Err(Refusal::OtherPod)
+    );
 }
 
 #[test]
 fn without_a_pod_there_is_no_identity() {
     for evidence in [Evidence::Stranger { process: 1 }, Evidence::Unrecorded] {
         let token = pod_token(POD, "sa");
-        let judge = |mode| identity(mode).caller(evidence).identify(&token);
+        let judge = |mode| {
+            identity(mode)
+                .caller(evidence)
+                .identify(&token, Route::Direct)
+        };
         assert_eq!(identity(Mode::Off).caller(evidence).pod(), None);
         assert_eq!(judge(Mode::Enforce), Err(Refusal::UnknownCaller));
         assert_eq!(judge(Mode::Audit), Ok(bearer(POD, Origin::Unknown)));
@@ -139,22 +195,25 @@ fn on_the_node_path_the_token_speaks_for_itself_only() {
     let caller = identity(Mode::Enforce).caller(Evidence::NodePath { peer });
     let origin = Origin::Address(peer);
     assert_eq!((caller.pod(), caller.origin()), (None, origin));
-    assert_eq!(caller.identify(&token), Ok(bearer(POD, origin)));
+    assert_eq!(
+        caller.identify(&token, Route::Direct),
+        Ok(bearer(POD, origin))
+    );
 }
 
 #[test]
 fn what_is_no_token_is_told_so() {
     let caller = identity(Mode::Enforce).caller(pod(POD));
     for text in ["", "x", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."] {
-        let result = caller.identify(&Token::new(text));
+        let result = caller.identify(&Token::new(text), Route::Direct);
         assert!(matches!(result, Err(Refusal::Malformed(_))), "{text:?}");
     }
     let bearer = format!("Bearer {}", pod_token(POD, "sa").expose());
-    let verdict = caller.identify(&Token::new(bearer));
+    let verdict = caller.identify(&Token::new(bearer), Route::Direct);
     assert!(matches!(verdict, Err(Refusal::Malformed(_))));
     let bad_uid = pod_token("not-a-uid", "sa");
     assert!(matches!(
-        caller.identify(&bad_uid),
+        caller.identify(&bad_uid, Route::Direct),
         Err(Refusal::Malformed(_))
     ));
 }
@@ -163,14 +222,17 @@ fn what_is_no_token_is_told_so() {
 fn an_expired_token_is_told_so() {
     let token = token(&json!({"exp": 1, "kubernetes.io": {"pod": {"name": "a", "uid": POD}}}));
     let caller = identity(Mode::Enforce).caller(pod(POD));
-    assert_eq!(caller.identify(&token), Err(Refusal::Expired));
+    assert_eq!(
+        caller.identify(&token, Route::Direct),
+        Err(Refusal::Expired)
+    );
 }
 
 proptest::proptest! {
     #[test]
     fn no_expiry_is_too_much(exp: u64) {
         let token = token(&json!({"exp": exp, "kubernetes.io": {"pod": {"name": "a", "uid": POD}}}));
-        let verdict = identity(Mode::Enforce).caller(pod(POD)).identify(&token);
+        let verdict = identity(Mode::Enforce).caller(pod(POD)).identify(&token, Route::Direct);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         proptest::prop_assert_eq!(verdict.is_ok(), exp > now && exp <= i64::MAX as u64);
     }

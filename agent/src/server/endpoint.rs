@@ -10,15 +10,16 @@ use hyper::{body::Incoming, service::Service};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Identify, Metrics, Refusal, Times,
+    Identify, Metrics, Refusal, Route, Times,
     answer::{self, Denial, Format},
-    host,
+    fixed, host,
     metrics::Since,
     stream::Progress,
+    target,
 };
 use crate::{
     credentials::{Claimant, Store},
-    types::{Token, TokenDigest},
+    types::{Claims, Token, TokenDigest},
 };
 
 /// What the connections share.
@@ -116,27 +117,29 @@ impl<I: Identify> Endpoint<I> {
         }
     }
 
+    /// Decides by the least: most of what is refused is refused before its token is looked at.
     fn find<B>(&self, request: &Request<B>) -> Result<Found, Denial> {
         if !host::is_address(request) {
-            return Err(Denial::Host);
+            return Err(fixed::HOST.into());
         }
-        if request.uri().path() != answer::PATH {
-            return Err(Denial::Path);
+        if !target::is_credentials(request) {
+            return Err(fixed::PATH.into());
         }
-        if request.method() != Method::GET {
-            return Err(Denial::Method);
+        // Like AWS's agent, answers whatever else is used in place of GET.
+        if request.method() == Method::CONNECT {
+            return Err(fixed::METHOD.into());
         }
-        let (token, digest) = self.last_token.read(authorization(request)?);
+        let (token, digest) = self.last_token.read(authorization(request)?)?;
         let store = &self.shared.store;
         let known = self.caller.pod().map(Claimant::Pod);
-        if let Some(body) = known.and_then(|claimant| store.cached(&claimant, &digest)) {
-            return Ok(Found::Here(body));
+        if let Some(at_hand) = known.and_then(|claimant| store.at_hand(&claimant, &digest)) {
+            return Ok(Found::Here(at_hand?));
         }
-        let claimant = self.caller.identify(&token)?;
+        let claimant = self.caller.identify(&token, Route::of(request))?;
         if known != Some(claimant)
-            && let Some(body) = store.cached(&claimant, &digest)
+            && let Some(at_hand) = store.at_hand(&claimant, &digest)
         {
-            return Ok(Found::Here(body));
+            return Ok(Found::Here(at_hand?));
         }
         Ok(Found::Upstream(claimant, token))
     }
@@ -151,16 +154,13 @@ fn is_last<B>(request: &Request<B>) -> bool {
     says("close") || (request.version() == Version::HTTP_10 && !says("keep-alive"))
 }
 
-fn authorization<B>(request: &Request<B>) -> Result<&str, Denial> {
+/// The first one, as AWS's agent takes it.
+fn authorization<B>(request: &Request<B>) -> Result<&[u8], Denial> {
     let value = request.headers().get(header::AUTHORIZATION);
-    let token = value.ok_or(Denial::NoToken)?.as_bytes();
-    // Control characters do not get this far. `HeaderValue::to_str` looks for them once more, byte by byte.
-    let token = str::from_utf8(token).ok().filter(|token| token.is_ascii());
-    let token = token.ok_or(Refusal::Malformed("it is not plain ASCII"))?;
-    if token.is_empty() {
-        return Err(Denial::NoToken);
+    match value.map(HeaderValue::as_bytes) {
+        None | Some([]) => Err(fixed::NO_TOKEN.into()),
+        Some(token) => Ok(token),
     }
-    Ok(token)
 }
 
 impl Shared {
@@ -184,20 +184,24 @@ impl Shared {
 }
 
 /// The token that a connection sent last. On a kept connection the next one is the same, and need
-/// not be copied and hashed again.
+/// not be copied, hashed and decoded again, whether it is taken or refused.
 #[derive(Default)]
 struct LastToken(RefCell<Option<(Token, TokenDigest)>>);
 
 impl LastToken {
-    fn read(&self, raw: &str) -> (Token, TokenDigest) {
+    /// What is no token is not remembered: it is known by a glance.
+    fn read(&self, raw: &[u8]) -> Result<(Token, TokenDigest), Refusal> {
         let mut last = self.0.borrow_mut();
         match &*last {
-            Some((token, digest)) if token.expose() == raw => (token.clone(), *digest),
+            Some((token, digest)) if token.expose().as_bytes() == raw => {
+                Ok((token.clone(), *digest))
+            }
             _ => {
+                let raw = Claims::could_be_in(raw).map_err(Refusal::Malformed)?;
                 let token = Token::new(raw);
                 let digest = token.digest();
                 *last = Some((token.clone(), digest));
-                (token, digest)
+                Ok((token, digest))
             }
         }
     }
@@ -210,11 +214,23 @@ mod tests {
     #[test]
     fn another_token_is_not_taken_for_the_last() {
         let last = LastToken::default();
-        let (_, first) = last.read("first");
-        assert_eq!(last.read("first").1, first);
-        let (token, second) = last.read("second");
-        assert_eq!(token.expose(), "second");
-        assert_eq!(second, Token::new("second").digest());
-        assert_eq!(last.read("first").1, first);
+        let (_, first) = last.read(b"fi.r.st").unwrap();
+        assert_eq!(last.read(b"fi.r.st").unwrap().1, first);
+        let (token, second) = last.read(b"se.co.nd").unwrap();
+        assert_eq!(token.expose(), "se.co.nd");
+        assert_eq!(second, Token::new("se.co.nd").digest());
+        assert_eq!(last.read(b"fi.r.st").unwrap().1, first);
+    }
+
+    #[test]
+    fn what_cannot_be_a_token_takes_no_room() {
+        let last = LastToken::default();
+        let (_, first) = last.read(b"fi.r.st").unwrap();
+        let long = format!("{}.x.y", "x".repeat(8 * 1024));
+        for raw in ["first", "a.b", "a.b.c.d", "caf\u{e9}.x.y", &long] {
+            assert!(last.read(raw.as_bytes()).is_err(), "{raw}");
+        }
+        let kept = last.0.borrow().as_ref().map(|(_, digest)| *digest);
+        assert_eq!(kept, Some(first));
     }
 }

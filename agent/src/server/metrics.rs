@@ -43,13 +43,14 @@ pub(super) enum Reason {
     MissingToken,
     NotFound,
     OtherPod,
+    Proxy,
     TooManyConnections,
     UnknownCaller,
     WriteTimeout,
 }
 
 impl Reason {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::BadHost,
         Self::Detour,
         Self::EksAuth,
@@ -62,6 +63,7 @@ impl Reason {
         Self::MissingToken,
         Self::NotFound,
         Self::OtherPod,
+        Self::Proxy,
         Self::TooManyConnections,
         Self::UnknownCaller,
         Self::WriteTimeout,
@@ -81,6 +83,7 @@ impl Reason {
             Self::MissingToken => "missing_token",
             Self::NotFound => "not_found",
             Self::OtherPod => "other_pod",
+            Self::Proxy => "proxy",
             Self::TooManyConnections => "too_many_connections",
             Self::UnknownCaller => "unknown_caller",
             Self::WriteTimeout => "write_timeout",

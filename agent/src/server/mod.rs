@@ -7,30 +7,34 @@
 mod answer;
 mod config;
 mod endpoint;
+mod fixed;
 mod host;
 mod limits;
 mod metrics;
 mod serve;
 mod stream;
+mod target;
 
 use crate::{
     credentials::Claimant,
-    types::{Origin, PodUid, Token},
+    types::{Origin, PodUid, Token, Unreadable},
 };
 
 pub use config::Config;
 pub use metrics::Metrics;
 pub use serve::{Server, Times};
 pub use stream::Transport;
+pub use target::Route;
 
 /// What the stage before knows of the process at the other end of a connection.
 pub trait Identify: Send + Sync + 'static {
-    /// Says whose credentials this token may fetch over this connection.
+    /// Says whose credentials this token may fetch over this connection. The `route` that a request says it has
+    /// come by decides only how a refusal is told and counted.
     ///
     /// # Errors
     ///
     /// A [`Refusal`] when the token cannot be read, or is not the caller's to use.
-    fn identify(&self, token: &Token) -> Result<Claimant, Refusal>;
+    fn identify(&self, token: &Token, route: Route) -> Result<Claimant, Refusal>;
 
     /// Whose credentials these can only be, when the caller is known without a token.
     ///
@@ -42,24 +46,23 @@ pub trait Identify: Send + Sync + 'static {
     fn origin(&self) -> Origin;
 }
 
-/// Why a token is turned away before anything is looked up.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a token is turned away before anything is looked up. What pods are told is in [`fixed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It is not a service-account token at all: 400.
-    #[error("the Authorization header holds no readable service-account token: {0}")]
-    Malformed(&'static str),
+    Malformed(Unreadable),
     /// Its own claims say that it has expired: 400.
-    #[error("the service-account token has expired")]
     Expired,
     /// It is another pod's: 403.
-    #[error("the service-account token belongs to another pod")]
     OtherPod,
+    /// It is another pod's, or one that is redirected, and the request has the marks of an HTTP proxy, which
+    /// would have brought it from there: 403, since the next request would take the same way. A thief could
+    /// write such marks, too.
+    Proxied,
     /// Nobody knows which pod is calling: 403.
-    #[error("the calling process belongs to no pod that is known on this node")]
     UnknownCaller,
     /// It came to an address of the host, and its pod comes by a way of its own: 503, on which SDKs try
     /// again, and a pod that has just been found comes by that way then.
-    #[error("the pod of this service-account token is served inside of its own network namespace")]
     Detour,
 }
 

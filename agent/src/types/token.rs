@@ -1,31 +1,55 @@
 //! The service-account token, kept from every place where it could leak.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::{Claims, Unreadable};
+
 /// A projected service-account token as the pod sent it: unverified, and secret.
 ///
-/// Clones share one buffer, which is wiped when the last of them goes. `Debug` never shows it.
+/// Clones share one buffer, which is wiped when the last of them goes, and what was read in it. `Debug` never
+/// shows it.
 #[derive(Clone)]
-pub struct Token(Arc<Zeroizing<String>>);
+pub struct Token(Arc<Inner>);
+
+struct Inner {
+    raw: Zeroizing<String>,
+    claims: OnceLock<Result<Claims, Unreadable>>,
+}
 
 impl Token {
     /// Takes the value of an `Authorization` header.
     pub fn new(raw: impl Into<String>) -> Self {
-        Self(Arc::new(Zeroizing::new(raw.into())))
+        Self(Arc::new(Inner {
+            raw: Zeroizing::new(raw.into()),
+            claims: OnceLock::new(),
+        }))
     }
 
     /// The secret itself, for the two places that need it: reading the claims, and EKS Auth.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.0.raw
+    }
+
+    /// What the token says of itself, unverified. It is decoded once.
+    ///
+    /// # Errors
+    ///
+    /// When it is no service-account token.
+    pub fn claims(&self) -> Result<&Claims, Unreadable> {
+        let claims = self.0.claims.get_or_init(|| Claims::read(&self.0.raw));
+        claims.as_ref().map_err(|unreadable| *unreadable)
     }
 
     /// The SHA-256 of the token, which stands for it wherever tokens are compared.
     pub fn digest(&self) -> TokenDigest {
-        let digest = digest::digest(&digest::SHA256, self.0.as_bytes());
+        let digest = digest::digest(&digest::SHA256, self.0.raw.as_bytes());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         TokenDigest(bytes)
@@ -56,6 +80,14 @@ mod tests {
     fn debug_shows_nothing_of_the_token() {
         let token = Token::new("very-secret");
         assert!(!format!("{token:?} {:?}", token.digest()).contains("very"));
+    }
+
+    #[test]
+    fn what_was_read_in_a_token_is_read_once() {
+        let token = Token::new("a.b.c");
+        assert!(token.0.claims.get().is_none());
+        assert_eq!(token.clone().claims(), Err(Unreadable::NoToken));
+        assert!(token.0.claims.get().is_some());
     }
 
     #[test]

@@ -150,12 +150,7 @@ impl Sdk {
         let token = match self {
             Self::AwsCli if output.status.success() => token_of_url(&printed),
             Self::AwsCli => return Ok(Got::Nothing(last_line(&complaint).to_owned())),
-            Self::Boto3
-            | Self::JavaScript
-            | Self::Crt
-            | Self::Rust
-            | Self::Go
-            | Self::Java => {
+            Self::Boto3 | Self::JavaScript | Self::Crt | Self::Rust | Self::Go | Self::Java => {
                 if !output.status.success() {
                     bail!("{} failed: {}", self.name(), last_line(&complaint));
                 }

@@ -26,9 +26,10 @@ async fn wrong_requests_are_told_what_is_wrong() {
     let request = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\n{headers}\r\n");
     const LINE: &str = "GET /v1/credentials";
     const HOST: &str = "Host: 169.254.170.23\r\n";
-    let token = format!("{HOST}Authorization: good\r\n");
-    let rebound = "Host: evil.example\r\nAuthorization: good\r\n";
-    let anonymous = "Authorization: good\r\n";
+    let token = format!("{HOST}Authorization: good.x.y\r\n");
+    let rebound = "Host: evil.example\r\nAuthorization: good.x.y\r\n";
+    let anonymous = "Authorization: good.x.y\r\n";
+    let proxied = |by: &str| get("stolen").replacen("\r\n", &format!("\r\n{by}\r\n"), 1);
     let no_ascii = format!("{HOST}Authorization: caf\u{e9}\r\n");
     for (request, status, code, reason) in [
         (request("GET /", &token), 404, "NotFound", "not_found"),
@@ -39,12 +40,6 @@ async fn wrong_requests_are_told_what_is_wrong() {
             "not_found",
         ),
         (request("POST /", &token), 404, "NotFound", "not_found"),
-        (
-            request("PUT /v1/credentials", &token),
-            405,
-            "MethodNotAllowed",
-            "method",
-        ),
         (request(LINE, rebound), 403, "HostNotAllowed", "bad_host"),
         (request(LINE, anonymous), 403, "HostNotAllowed", "bad_host"),
         (request(LINE, HOST), 400, "MissingToken", "missing_token"),
@@ -58,6 +53,19 @@ async fn wrong_requests_are_told_what_is_wrong() {
         (get("malformed"), 400, "MalformedToken", "malformed_token"),
         (get("expired"), 400, "ExpiredToken", "expired_token"),
         (get("stolen"), 403, "TokenOfAnotherPod", "other_pod"),
+        (proxied("Via: 1.1 squid"), 403, "ThroughProxy", "proxy"),
+        (
+            proxied("X-Forwarded-For: 10.0.0.7"),
+            403,
+            "ThroughProxy",
+            "proxy",
+        ),
+        (
+            get("stolen").replace("GET ", "GET http://169.254.170.23"),
+            403,
+            "ThroughProxy",
+            "proxy",
+        ),
         (get("unknown"), 403, "UnknownCaller", "unknown_caller"),
         (get("detour"), 503, "Detour", "detour"),
         (
@@ -126,6 +134,22 @@ async fn who_accepts_no_json_is_told_in_a_line_of_text() {
     }
 }
 
+/// A pod in a crash loop asks again and again, on new connections and on kept ones.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_refused_again_without_a_look_at_the_token() {
+    let fixture = Fixture::new(Config::default());
+    for (token, status) in [("unassociated", 404), ("denied", 400)] {
+        let mut client = fixture.connect();
+        assert_eq!(client.ask(get(token)).await.status(), status);
+        let looks = fixture.looks();
+        for _ in 0..3 {
+            assert_eq!(client.ask(get(token)).await.status(), status);
+            assert_eq!(fixture.connect().ask(get(token)).await.status(), status);
+        }
+        assert_eq!(fixture.looks(), looks);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn refusals_repeat_no_token() {
     let fixture = Fixture::new(Config::default());
@@ -145,7 +169,7 @@ async fn refusals_repeat_no_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_method_that_is_allowed_is_named() {
+async fn head_gets_the_head_alone() {
     let fixture = Fixture::new(Config::default());
     let request = get("good").replace("GET", "HEAD");
     let mut client = fixture.connect();
@@ -153,9 +177,39 @@ async fn the_method_that_is_allowed_is_named() {
     client.0.shutdown().await.unwrap();
     let mut answer = String::new();
     client.0.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
-    assert!(answer.contains("\r\nallow: GET\r\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let length = format!("\r\ncontent-length: {}\r\n", BODY.len());
+    assert!(answer.contains(&length), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "HEAD has no body: {answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_connected_and_the_method_to_use_is_named() {
+    let fixture = Fixture::new(Config::default());
+    let request = get("good").replace("GET", "CONNECT");
+    let answer = fixture.connect().ask(request).await;
+    assert_eq!(answer.status(), 405);
+    assert_eq!(answer.header("allow"), Some("GET"));
+    assert_eq!(answer.json()["code"], "MethodNotAllowed");
+    assert_eq!(fixture.refusals("method"), 1);
+}
+
+/// What stands behind hundreds of ranges does not count, and need not be looked for.
+#[tokio::test(start_paused = true)]
+async fn a_long_list_of_what_is_accepted_is_not_read_to_its_end() {
+    let fixture = Fixture::new(Config::default());
+    let ask = async |accept: &str| {
+        let request = get("unknown").replacen("\r\n", &format!("\r\n{accept}"), 1);
+        let answer = fixture.connect().ask(request).await;
+        answer.header("content-type").map(str::to_owned)
+    };
+    let json = Some("application/json".to_owned());
+    let long = format!("Accept: {}text/html\r\n", "text/plain, ".repeat(1000));
+    assert_eq!(ask(&long).await, json);
+    let many = "Accept: text/plain, text/html, image/png\r\n".repeat(20);
+    assert_eq!(ask(&many).await, json);
+    let few = "Accept: text/plain, text/html, image/png\r\n".repeat(3);
+    assert_ne!(ask(&few).await, json);
 }
 
 #[tokio::test(start_paused = true)]

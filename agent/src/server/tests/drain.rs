@@ -73,7 +73,7 @@ async fn those_who_take_too_long_are_counted() {
         accepted: Instant::now(),
         connected: None,
     };
-    fixture.server.serve(theirs, Caller(1), times);
+    fixture.server.serve(theirs, fixture.caller(1), times);
     let mut client = Client(ours);
     let request = get("good").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     client.send(request).await;

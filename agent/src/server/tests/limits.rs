@@ -53,7 +53,7 @@ async fn a_client_that_never_reads_is_cut_off() {
         accepted: Instant::now(),
         connected: None,
     };
-    fixture.server.serve(theirs, Caller(1), times);
+    fixture.server.serve(theirs, fixture.caller(1), times);
     let mut client = Client(ours);
     // Many requests, and no look at what is answered.
     let flood = async { while client.0.write_all(get("good").as_bytes()).await.is_ok() {} };
@@ -69,7 +69,7 @@ async fn a_client_that_never_reads_is_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn a_head_has_room_for_a_large_token_and_no_more() {
     let fixture = Fixture::new(Config::default());
-    let answer = fixture.connect().ask(get(&"t".repeat(12 * 1024))).await;
+    let answer = fixture.connect().ask(get(&"t".repeat(7 * 1024))).await;
     assert_eq!(answer.status(), 200);
     let mut client = fixture.connect();
     let answer = client.ask(get(&"t".repeat(17 * 1024))).await;

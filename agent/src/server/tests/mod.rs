@@ -1,7 +1,10 @@
 //! The endpoint as a client sees it: bytes in, bytes out, on tokio's paused clock.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -15,15 +18,16 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Config, Identify, Metrics, Refusal, Server, Times};
+use super::{Config, Identify, Metrics, Refusal, Route, Server, Times};
 use crate::{
     credentials::{self, Claimant, Clock, Store},
-    types::{Credentials, Origin, PodUid, Token},
+    types::{Credentials, Origin, PodUid, Token, Unreadable},
     upstream::{AssumeRole, RefusalKind, UpstreamError},
 };
 
 mod answers;
 mod drain;
+mod forms;
 mod limits;
 mod wire;
 
@@ -82,14 +86,18 @@ const BODY: &str = concat!(
     r#""AccountId":"012345678901","Expiration":"2033-05-18T03:33:20Z"}"#
 );
 
-/// A caller who is what the token says.
-struct Caller(u64);
+/// A caller who is what the token says, and how many tokens have been looked at.
+struct Caller(u64, Arc<AtomicUsize>);
 
 impl Identify for Caller {
-    fn identify(&self, token: &Token) -> Result<Claimant, Refusal> {
+    fn identify(&self, token: &Token, route: Route) -> Result<Claimant, Refusal> {
+        self.1.fetch_add(1, Relaxed);
         match kind(token) {
-            "malformed" => Err(Refusal::Malformed("it has no claims")),
+            text if text == "malformed" || text.contains(' ') => {
+                Err(Refusal::Malformed(Unreadable::NoToken))
+            }
             "expired" => Err(Refusal::Expired),
+            "stolen" if route == Route::Proxy => Err(Refusal::Proxied),
             "stolen" => Err(Refusal::OtherPod),
             "unknown" => Err(Refusal::UnknownCaller),
             "detour" => Err(Refusal::Detour),
@@ -115,6 +123,7 @@ const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
 struct Fixture {
     server: Arc<Server>,
     registry: Registry,
+    looks: Arc<AtomicUsize>,
 }
 
 impl Fixture {
@@ -129,11 +138,24 @@ impl Fixture {
         );
         let metrics = Metrics::register(&registry).unwrap();
         let server = Arc::new(Server::new(&config, store, metrics));
-        Self { server, registry }
+        Self {
+            server,
+            registry,
+            looks: Arc::default(),
+        }
     }
 
     fn connect(&self) -> Client {
         self.connect_as(1)
+    }
+
+    fn caller(&self, quota: u64) -> Caller {
+        Caller(quota, Arc::clone(&self.looks))
+    }
+
+    /// How many tokens have been taken apart.
+    fn looks(&self) -> usize {
+        self.looks.load(Relaxed)
     }
 
     fn connect_as(&self, quota: u64) -> Client {
@@ -143,7 +165,7 @@ impl Fixture {
             accepted,
             connected: Some(accepted),
         };
-        self.server.serve(theirs, Caller(quota), times);
+        self.server.serve(theirs, self.caller(quota), times);
         Client(ours)
     }
 
@@ -252,8 +274,13 @@ impl Answer {
     }
 }
 
-/// What an SDK sends.
+/// What an SDK sends. A word is made a token, which has two dots.
 fn get(token: &str) -> String {
+    let dots = match token {
+        "" => "",
+        token => ["..", ".", ""][token.matches('.').count().min(2)],
+    };
+    let token = format!("{token}{dots}");
     format!(
         "GET /v1/credentials HTTP/1.1\r\nHost: 169.254.170.23\r\nAuthorization: {token}\r\n\r\n"
     )

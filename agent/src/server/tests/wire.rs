@@ -28,7 +28,7 @@ async fn connections_are_kept_or_not_as_the_client_likes() {
         (with("HTTP/1.0", ""), false),
         (with("HTTP/1.0", "Connection: keep-alive\r\n"), true),
         (
-            "GET /v1/credentials HTTP/1.0\r\nAuthorization: good\r\n\r\n".to_owned(),
+            "GET /v1/credentials HTTP/1.0\r\nAuthorization: good.x.y\r\n\r\n".to_owned(),
             false,
         ),
     ] {
@@ -99,7 +99,7 @@ async fn real_sockets_are_served_too() {
         accepted: Instant::now(),
         connected: None,
     };
-    fixture.server.serve(stream, Caller(1), times);
+    fixture.server.serve(stream, fixture.caller(1), times);
     let request = get("good").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     client.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -163,7 +163,7 @@ impl Counted {
             accepted: Instant::now(),
             connected: None,
         };
-        fixture.server.serve(stream, Caller(1), times);
+        fixture.server.serve(stream, fixture.caller(1), times);
         (Client(ours), calls)
     }
 }
