@@ -240,7 +240,11 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub max_cache_size: u32,
 
-    /// Calls to EKS Auth in a second; slower while it throttles
+    /// Renewals of credentials in a second
+    ///
+    /// Credentials that a pod waits for are not held to it: they are fetched at once, up to 100
+    /// calls at a time. Their pace starts at 100 calls in a second and adapts: it is halved when
+    /// EKS Auth throttles, and comes back within seconds.
     #[arg(
         long,
         default_value_t = 3,

@@ -169,7 +169,7 @@ fn credentials(args: &ServerArgs) -> credentials::Config {
         client_wait: args.max_request_wait,
         retention: args.max_credential_retention_before_renewal,
         capacity: usize::try_from(args.max_cache_size).unwrap_or(usize::MAX),
-        max_calls_per_second: args.max_service_qps.into(),
+        max_renewals_per_second: args.max_service_qps.into(),
         ..credentials::Config::default()
     }
 }

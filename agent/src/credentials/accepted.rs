@@ -124,8 +124,8 @@ impl Accepted {
     }
 }
 
-/// When an accepted token says that it expires.
-fn expiry(token: &Token) -> Option<u64> {
+/// When an accepted token says that it expires, in seconds since 1970.
+pub(super) fn expiry(token: &Token) -> Option<u64> {
     let claims = insecure_decode_claims::<Claims>(token.expose());
     claims.ok().map(|claims| claims.exp)
 }

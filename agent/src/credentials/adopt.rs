@@ -35,7 +35,7 @@ impl Shared {
         };
         if !self
             .cache
-            .has_for_others(&subject, &digest, self.clock.now())
+            .has_for_others(&subject, &digest, self.clock.read())
             || (self.refusals.get(&subject, &digest, Instant::now())).is_some()
         {
             return;
@@ -47,7 +47,11 @@ impl Shared {
         let (done, looked) = oneshot::channel();
         self.runtime.spawn(async move {
             let verdict = keys.verify(token.clone()).await;
-            let found = look.shared.adopt(&subject, token, &verdict);
+            look.shared.adopt(&subject, token, &verdict);
+            let found = look
+                .shared
+                .cache
+                .get(&subject, &digest, look.shared.clock.read());
             if let Lookup::Fresh(body, _) = &found
                 && let Some(mut line) = look.shared.lines.get_mut(&subject)
             {
@@ -63,20 +67,18 @@ impl Shared {
         let _ = timeout(wait, looked).await;
     }
 
-    /// Gives a pod's credentials to a token if the verdict allows it, and says what there was.
-    pub(super) fn adopt(&self, subject: &Subject, token: Token, verdict: &Verdict) -> Lookup {
-        match verdict {
-            Verdict::Genuine { pod, .. } if *subject == Subject::Pod(*pod) => {
-                let now = self.clock.now();
-                if self.cache.has_for_others(subject, &token.digest(), now) {
-                    self.metrics.adopted.inc();
-                }
-                self.cache.adopt(subject, token, now)
+    /// Gives a pod's credentials to a token if the verdict allows it. The cache says what there is
+    /// then.
+    pub(super) fn adopt(&self, subject: &Subject, token: Token, verdict: &Verdict) {
+        let Verdict::Genuine { pod, .. } = verdict else {
+            return;
+        };
+        if *subject == Subject::Pod(*pod) {
+            let now = self.clock.read();
+            let is_news = self.cache.has_for_others(subject, &token.digest(), now);
+            if self.cache.adopt(subject, token, now) && is_news {
+                self.metrics.adopted.inc();
             }
-            Verdict::Genuine { .. }
-            | Verdict::Forged
-            | Verdict::OtherAudience
-            | Verdict::Unknown => Lookup::Nothing,
         }
     }
 

@@ -34,7 +34,7 @@ impl Store {
     }
 
     fn fresh(&self, subject: &Subject, digest: &TokenDigest) -> Option<Bytes> {
-        match self.0.cache.get(subject, digest, self.0.clock.now()) {
+        match self.0.cache.get(subject, digest, self.0.clock.read()) {
             Lookup::Fresh(body, age) => {
                 self.0.metrics.hit(age);
                 Some(body)

@@ -2,6 +2,7 @@
 
 mod copies;
 mod denials;
+mod upkeep;
 
 use std::{
     mem,
@@ -10,12 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry as Slot};
 
 use self::denials::Denials;
 use super::{
     Config, Metrics, RefusalKind, Subject,
-    accepted::Accepted,
+    accepted::{Accepted, expiry},
+    clock::Reading,
     freshness::{Freshness, MIN_LEFT},
     succession::Watchers,
 };
@@ -23,9 +25,6 @@ use crate::types::{Token, TokenDigest};
 
 /// How long an answer that found nobody waiting is kept where the cache is off.
 const HAND_OVER: Duration = Duration::from_secs(10);
-/// How long credentials are kept, but not served, when they have expired: the clock that says so may
-/// be set right again.
-const AFTERLIFE: Duration = Duration::from_secs(5 * 60);
 
 /// What an exchange brought.
 pub(super) struct Fetched {
@@ -75,17 +74,6 @@ pub(super) enum Lookup {
     Nothing,
 }
 
-/// What is to be done about the entries.
-#[derive(Debug, Default)]
-pub(super) struct Upkeep {
-    /// Those to be refreshed, with the tokens for it and when they expire.
-    pub(super) due: Vec<(Subject, Token, SystemTime)>,
-    /// When the first of those that are asked for expires.
-    pub(super) nearest_expiry: Option<SystemTime>,
-    /// Those whose last refresh failed.
-    pub(super) failing: Vec<Subject>,
-}
-
 /// The map of all entries.
 pub(super) struct Cache {
     /// Boxed, since half of a map's slots are empty.
@@ -121,14 +109,14 @@ impl Cache {
     }
 
     /// What there is for whoever proves to be `subject` and to hold the token.
-    pub(super) fn get(&self, subject: &Subject, digest: &TokenDigest, now: SystemTime) -> Lookup {
+    pub(super) fn get(&self, subject: &Subject, digest: &TokenDigest, now: Reading) -> Lookup {
         if self.is_off() {
             return self.hand_over(subject, digest, now);
         }
         let Some(entry) = self.entries.get(subject) else {
             return Lookup::Nothing;
         };
-        if !entry.accepted.contains(digest) || entry.freshness.expiration <= now {
+        if !entry.accepted.contains(digest) || entry.freshness.has_expired(now) {
             return Lookup::Nothing;
         }
         if !entry.asked.load(Relaxed) {
@@ -137,7 +125,7 @@ impl Cache {
         }
         let hit = self.hits.fetch_add(1, Relaxed);
         entry.last_used.store(hit, Relaxed);
-        if entry.freshness.stale_at <= now {
+        if entry.freshness.is_stale(now) {
             return Lookup::Stale(entry.body.clone());
         }
         Lookup::Fresh(entry.body.clone(), entry.freshness.age(now))
@@ -154,11 +142,11 @@ impl Cache {
         &self,
         subject: &Subject,
         digest: &TokenDigest,
-        now: SystemTime,
+        now: Reading,
     ) -> bool {
         let entry = self.entries.get(subject);
         entry.is_some_and(|entry| {
-            !self.is_off() && entry.freshness.expiration > now && !entry.accepted.contains(digest)
+            !self.is_off() && !entry.freshness.has_expired(now) && !entry.accepted.contains(digest)
         })
     }
 
@@ -173,51 +161,55 @@ impl Cache {
         &self,
         subject: &Subject,
         expiration: SystemTime,
-        now: SystemTime,
+        now: Reading,
     ) -> Option<Bytes> {
-        if expiration >= now + MIN_LEFT {
+        if expiration >= now.wall + MIN_LEFT {
             return None;
         }
         self.later(subject, expiration)
     }
 
-    /// Takes in what one token of a pod got, in the place of what was there.
-    pub(super) fn insert(&self, subject: Subject, fetched: Fetched, now: SystemTime) {
-        let before = self.remove(&subject);
-        let mut entry = Entry {
+    /// Takes in what one token of a pod got, in the place of what was there. In one step: who asks
+    /// meanwhile finds one or the other.
+    pub(super) fn insert(&self, subject: Subject, fetched: Fetched, now: Reading) {
+        let mut slot = self.entries.entry(subject);
+        let mut accepted = Accepted::default();
+        if let Slot::Occupied(before) = &mut slot {
+            self.uncount(before.get());
+            accepted = mem::take(&mut before.get_mut().accepted);
+        }
+        accepted.add(fetched.token, fetched.digest);
+        let entry = Entry {
             body: fetched.body,
             freshness: Freshness::new(now, fetched.expiration, self.retention),
-            accepted: before.map(|entry| entry.accepted).unwrap_or_default(),
+            accepted,
             asked: AtomicBool::new(fetched.asked),
             last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
             failures: 0,
             inherited: false,
         };
-        entry.accepted.add(fetched.token, fetched.digest);
         self.count(&entry);
-        // Another agent's may have come in since.
-        if let Some(inherited) = self.entries.insert(subject, Box::new(entry)) {
-            self.uncount(&inherited);
-        }
+        drop(slot.insert(Box::new(entry)));
         self.watchers.note(&subject);
         self.make_room();
     }
 
-    /// Gives a pod's credentials to another of its tokens, which somebody has verified.
-    pub(super) fn adopt(&self, subject: &Subject, token: Token, now: SystemTime) -> Lookup {
+    /// Gives a pod's credentials to another of its tokens, which somebody has verified. Not if that
+    /// has expired, which a verdict may have missed where the wall clock was put back. Whether it
+    /// has them.
+    pub(super) fn adopt(&self, subject: &Subject, token: Token, now: Reading) -> bool {
         let digest = token.digest();
-        {
-            let Some(mut entry) = self.entries.get_mut(subject) else {
-                return Lookup::Nothing;
-            };
-            if !entry.accepted.contains(&digest) {
-                let before = entry.bytes();
-                entry.accepted.add(token, digest);
-                self.metrics.bytes.add(entry.bytes() - before);
-                self.watchers.note(subject);
-            }
+        let Some(mut entry) = self.entries.get_mut(subject) else {
+            return false;
+        };
+        let is_good = expiry(&token).is_none_or(|end| entry.freshness.is_before(now, end));
+        if is_good && !entry.accepted.contains(&digest) {
+            let before = entry.bytes();
+            entry.accepted.add(token, digest);
+            self.metrics.bytes.add(entry.bytes() - before);
+            self.watchers.note(subject);
         }
-        self.get(subject, &digest, now)
+        is_good
     }
 
     /// Takes the credentials from a token that EKS Auth no longer accepts. Where it is the pod that
@@ -227,11 +219,11 @@ impl Cache {
         subject: &Subject,
         digest: &TokenDigest,
         kind: RefusalKind,
-        now: SystemTime,
+        now: Reading,
     ) {
         let is_total = kind != RefusalKind::BadToken || matches!(subject, Subject::Bearer(_));
         // First, so that what is told meanwhile does not bring it back.
-        self.deny(subject, digest, is_total, now);
+        self.deny(subject, digest, is_total, now.boot);
         let Some(mut entry) = self.entries.get_mut(subject) else {
             return;
         };
@@ -251,7 +243,7 @@ impl Cache {
     }
 
     /// Puts off the next refresh after one that failed.
-    pub(super) fn postpone(&self, subject: &Subject, now: SystemTime) {
+    pub(super) fn postpone(&self, subject: &Subject, now: Reading) {
         if let Some(mut entry) = self.entries.get_mut(subject) {
             let failures = entry.failures;
             entry.failures += 1;
@@ -266,78 +258,12 @@ impl Cache {
         self.remove(subject);
     }
 
-    /// Drops what has expired, and says what is to be refreshed, what expires first before the rest.
-    pub(super) fn upkeep(&self, now: SystemTime) -> Upkeep {
-        let mut upkeep = Upkeep::default();
-        let mut expired = Vec::new();
-        for entry in &self.entries {
-            let expiration = entry.freshness.expiration;
-            if self.is_over(&entry, now) {
-                expired.push(*entry.key());
-                continue;
-            }
-            if entry.failures > 0 {
-                upkeep.failing.push(*entry.key());
-            }
-            if expiration <= now || !entry.asked.load(Relaxed) {
-                continue;
-            }
-            let nearest = upkeep.nearest_expiry.get_or_insert(expiration);
-            *nearest = expiration.min(*nearest);
-            let is_due = entry.freshness.refresh_at <= now;
-            if is_due
-                && !(entry.inherited && self.following.load(Relaxed))
-                && let Some(token) = entry.accepted.token()
-            {
-                upkeep.due.push((*entry.key(), token.clone(), expiration));
-            }
-        }
-        for subject in expired {
-            // Newer ones may have come in the meantime.
-            let removed = self
-                .entries
-                .remove_if(&subject, |_, entry| self.is_over(entry, now));
-            if let Some((_, entry)) = removed {
-                self.uncount(&entry);
-                self.watchers.note(&subject);
-            }
-        }
-        upkeep.due.sort_by_key(|(_, _, expiration)| *expiration);
-        upkeep
-    }
-
-    /// Whether nobody will get an entry any more.
-    fn is_over(&self, entry: &Entry, now: SystemTime) -> bool {
-        entry.freshness.expiration + AFTERLIFE <= now
-            || (self.is_off() && entry.freshness.age(now) >= HAND_OVER)
-    }
-
-    /// Drops the entries that have gone unused for longest.
-    fn make_room(&self) {
-        // Where the cache is off, what waits for its client goes by itself within seconds.
-        let surplus = match self.is_off() {
-            true => 0,
-            false => self.entries.len().saturating_sub(self.capacity),
-        };
-        for _ in 0..surplus {
-            let oldest = self
-                .entries
-                .iter()
-                .min_by_key(|entry| entry.last_used.load(Relaxed))
-                .map(|entry| *entry.key());
-            if let Some(subject) = oldest {
-                self.remove(&subject);
-                self.metrics.evictions.inc();
-            }
-        }
-    }
-
     /// Gives an answer to the one client that comes back for it.
-    fn hand_over(&self, subject: &Subject, digest: &TokenDigest, now: SystemTime) -> Lookup {
+    fn hand_over(&self, subject: &Subject, digest: &TokenDigest, now: Reading) -> Lookup {
         let taken = self.entries.remove_if(subject, |_, entry| {
             entry.accepted.contains(digest)
                 && entry.freshness.age(now) < HAND_OVER
-                && entry.freshness.expiration > now
+                && !entry.freshness.has_expired(now)
         });
         match taken {
             Some((_, entry)) => {

@@ -90,7 +90,10 @@ impl Shared {
             dashmap::Entry::Occupied(look) => return Ok(look.get().clone()),
             dashmap::Entry::Vacant(slot) => slot,
         };
-        let seat = self.looking.take(origin).ok_or_else(too_many)?;
+        let seat = self
+            .looking
+            .take(origin)
+            .ok_or_else(|| too_many("being looked at"))?;
         let held = Held {
             shared: Arc::clone(self),
             digest,
@@ -113,8 +116,12 @@ impl Shared {
     }
 }
 
-pub(super) fn too_many() -> CredentialError {
-    CredentialError::not_ready("too many tokens of unidentified callers are waiting")
+/// There is no room for another token from this place.
+pub(super) fn too_many(what: &str) -> CredentialError {
+    CredentialError::not_ready(format!(
+        "the agent has no room for this token yet: too many that nobody has verified are {what}, from \
+         this address or from all"
+    ))
 }
 
 /// A look's place in the list, until it is dropped.

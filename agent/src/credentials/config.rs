@@ -23,9 +23,13 @@ pub struct Config {
     pub retention: Duration,
     /// How many pods' credentials are kept (2000). Zero turns the cache off: `--max-cache-size`.
     pub capacity: usize,
-    /// Calls to EKS Auth a second (3): `--max-service-qps`. After a quiet while, ten seconds' worth
-    /// may go out at once. The limiter goes below the rate while EKS Auth throttles, never above.
-    pub max_calls_per_second: f64,
+    /// Renewals of credentials a second (3): `--max-service-qps`. First fetches, for which somebody
+    /// waits, are not held to it.
+    pub max_renewals_per_second: f64,
+    /// Calls to EKS Auth a second while it throttles nothing (100), of which 64 may go out at once.
+    /// The limiter goes below that while EKS Auth throttles, and above where calls go on waiting
+    /// for it.
+    pub calls_per_second: f64,
 }
 
 impl Default for Config {
@@ -38,7 +42,8 @@ impl Default for Config {
             unidentified_each: 128,
             retention: Duration::from_secs(3 * 60 * 60),
             capacity: 2000,
-            max_calls_per_second: 3.0,
+            max_renewals_per_second: 3.0,
+            calls_per_second: 100.0,
         }
     }
 }

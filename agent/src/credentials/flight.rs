@@ -10,11 +10,10 @@ use tokio::{
 };
 
 use super::{
-    CredentialError, Subject, Verdict,
+    CredentialError, RefusalKind, Subject,
     body::body,
-    cache::{Fetched, Lookup},
-    limiter::Turn,
-    line::{Line, Next, Outcome, Purpose},
+    cache::Fetched,
+    line::{Line, Next, Purpose},
     refusals::Source,
     store::Shared,
 };
@@ -24,7 +23,7 @@ use crate::{
 };
 
 /// What an exchange brought: the response's body, and when its credentials expire.
-type Answer = Result<(Bytes, SystemTime), UpstreamError>;
+pub(super) type Answer = Result<(Bytes, SystemTime), UpstreamError>;
 
 impl Shared {
     /// Exchanges the tokens in a line until none is left.
@@ -48,32 +47,6 @@ impl Shared {
         }
     }
 
-    /// Exchanges a token, unless that turns out not to be needed.
-    async fn exchange(
-        &self,
-        subject: Subject,
-        id: u64,
-        token: Token,
-        digest: TokenDigest,
-        wake: &Notify,
-    ) {
-        let verdict = self.verifier.get().map(|keys| keys.verify_at_hand(&token));
-        if self.is_settled(&subject, id, &token, &digest, verdict.as_ref()) {
-            return;
-        }
-        let turn = turn(&subject, verdict);
-        if !self.pass(&subject, id, &digest, &turn, wake).await
-            // Another token of the pod may have got newer ones meanwhile.
-            || self.is_settled(&subject, id, &token, &digest, None)
-        {
-            return;
-        }
-        let answer = self.upstream.assume_role(token.clone()).await;
-        let answer = answer.and_then(|credentials| self.usable(&credentials));
-        self.report(&answer);
-        self.settle(subject, id, token, digest, answer);
-    }
-
     /// What the line's task does next. A line with nothing to do is closed.
     fn next(&self, subject: &Subject, id: u64) -> Next {
         let Slot::Occupied(line) = self.lines.entry(*subject) else {
@@ -91,95 +64,13 @@ impl Shared {
     }
 
     /// The line that a flight belongs to, unless its pod is gone.
-    fn line(&self, subject: &Subject, id: u64) -> Option<RefMut<'_, Subject, Line>> {
+    pub(super) fn line(&self, subject: &Subject, id: u64) -> Option<RefMut<'_, Subject, Line>> {
         let line = self.lines.get_mut(subject)?;
         (line.id == id).then_some(line)
     }
 
-    /// Takes a token out of line if there is an answer without asking EKS Auth.
-    fn is_settled(
-        &self,
-        subject: &Subject,
-        id: u64,
-        token: &Token,
-        digest: &TokenDigest,
-        verdict: Option<&Verdict>,
-    ) -> bool {
-        let Some(mut line) = self.line(subject, id) else {
-            return true;
-        };
-        let outcome = match line.purpose(digest) {
-            None => return true,
-            Some(Purpose::Refresh(expiration)) => self.cache.later(subject, expiration).map(Ok),
-            Some(Purpose::Asked) => self.known(subject, token, digest, verdict),
-        };
-        match outcome {
-            Some(outcome) => {
-                line.finish(digest, outcome);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// What somebody who shows a token can be told without asking EKS Auth: a rotated one gets what
-    /// the pod has, and a forged one gets nothing.
-    fn known(
-        &self,
-        subject: &Subject,
-        token: &Token,
-        digest: &TokenDigest,
-        verdict: Option<&Verdict>,
-    ) -> Option<Outcome> {
-        if let Some(refused) = verdict.and_then(|verdict| self.refuse_locally(verdict)) {
-            self.remember(*subject, *digest, &refused);
-            return Some(Err(refused));
-        }
-        if self.cache.is_off() {
-            return None;
-        }
-        let found = match verdict {
-            Some(verdict) => self.adopt(subject, token.clone(), verdict),
-            None => self.cache.get(subject, digest, self.clock.now()),
-        };
-        match found {
-            Lookup::Fresh(body, _) => Some(Ok(body)),
-            Lookup::Stale(_) | Lookup::Nothing => None,
-        }
-    }
-
-    /// Waits until the limiter lets the exchange pass. If it becomes more urgent, it moves up.
-    /// False if nobody waits for the token any more.
-    async fn pass(
-        &self,
-        subject: &Subject,
-        id: u64,
-        digest: &TokenDigest,
-        turn: &Turn,
-        wake: &Notify,
-    ) -> bool {
-        let urgency = || self.line(subject, id)?.urgency(digest);
-        let Some(mut queued) = urgency() else {
-            return false;
-        };
-        let mut pass = self.limiter.queue(turn, queued);
-        loop {
-            tokio::select! {
-                _ = &mut pass => return true,
-                () = wake.notified() => match urgency() {
-                    Some(now) if now != queued => {
-                        queued = now;
-                        pass = self.limiter.queue(turn, queued);
-                    }
-                    Some(_) => {}
-                    None => return false,
-                },
-            }
-        }
-    }
-
     /// The response for credentials that a pod can use.
-    fn usable(&self, credentials: &Credentials) -> Answer {
+    pub(super) fn usable(&self, credentials: &Credentials) -> Answer {
         if credentials.expiration <= self.clock.now() {
             return Err(UpstreamError::unavailable("the credentials have expired"));
         }
@@ -188,14 +79,17 @@ impl Shared {
         Ok((body, credentials.expiration))
     }
 
-    /// Lets the limiter and the log know how EKS Auth is doing.
-    fn report(&self, answer: &Answer) {
+    /// Lets the limiter and the log know how EKS Auth is doing, by a call that went out at
+    /// `started`.
+    pub(super) fn report(&self, answer: &Answer, started: Instant) {
         match answer {
             Ok(_) | Err(UpstreamError::Refused { .. }) => {
                 self.health.answered();
             }
+            // Whatever is wrong with one request says nothing about EKS Auth, good or bad.
+            Err(UpstreamError::Rejected { .. }) => {}
             Err(UpstreamError::Throttled { retry_after }) => {
-                self.limiter.throttled();
+                self.limiter.throttled(started);
                 self.limiter.blocked(retry_after.unwrap_or_default());
                 self.health.answered();
             }
@@ -210,7 +104,14 @@ impl Shared {
     }
 
     /// Keeps what an exchange brought, and tells those who wait for it.
-    fn settle(&self, subject: Subject, id: u64, token: Token, digest: TokenDigest, answer: Answer) {
+    pub(super) fn settle(
+        &self,
+        subject: Subject,
+        id: u64,
+        token: Token,
+        digest: TokenDigest,
+        answer: Answer,
+    ) {
         let Some(mut line) = self.line(&subject, id) else {
             return;
         };
@@ -218,6 +119,7 @@ impl Shared {
         if let (Err(error), false) = (&answer, asked) {
             self.metrics.cache_errors.failed(error);
         }
+        self.judge_place(&line, &subject, &answer);
         let (outcome, news) = match answer {
             Ok((body, expiration)) => {
                 let fetched = Fetched {
@@ -239,10 +141,14 @@ impl Shared {
                     code,
                     message,
                 };
-                let now = self.clock.now();
+                let now = self.clock.read();
                 self.cache.refuse(&subject, &digest, kind, now);
                 ("refused", self.refused(&mut line, subject, digest, error))
             }
+            Err(error @ UpstreamError::Rejected { .. }) => (
+                "rejected",
+                self.rejected(&mut line, subject, digest, &error),
+            ),
             Err(error) => {
                 self.failed(&mut line, subject, digest, error.to_string());
                 ("failed", None)
@@ -256,6 +162,9 @@ impl Shared {
         match news {
             Some(News::Refused(error)) => {
                 tracing::warn!(?subject, %error, "EKS Auth refuses a pod's token");
+            }
+            Some(News::Rejected(error)) => {
+                tracing::warn!(?subject, %error, "EKS Auth rejects the request for a pod's token");
             }
             Some(News::AcceptedAgain) => {
                 tracing::info!(?subject, "EKS Auth accepts a token that it had refused");
@@ -271,7 +180,7 @@ impl Shared {
         subject: Subject,
         fetched: Fetched,
     ) -> (&'static str, Option<News>) {
-        let (now, digest) = (self.clock.now(), fetched.digest);
+        let (now, digest) = (self.clock.read(), fetched.digest);
         let news = self.refusals.clear(&subject, &digest);
         let news = news.then_some(News::AcceptedAgain);
         if let Some(better) = self.cache.better(&subject, fetched.expiration, now) {
@@ -283,7 +192,7 @@ impl Shared {
         }
         let body = fetched.body.clone();
         let is_kept = !self.cache.is_off() || line.waiters(&digest) == 0;
-        if is_kept && !self.gone.contains_key(&subject) {
+        if is_kept && self.is_present(&subject) {
             self.cache.insert(subject, fetched, now);
         }
         line.finish(&digest, Ok(body));
@@ -304,10 +213,43 @@ impl Shared {
         is_new.then_some(News::Refused(error))
     }
 
+    /// EKS Auth rejected the request for a token, which it may do for good, or not. So nothing is
+    /// taken from the pod, and this token alone is left alone for a while.
+    fn rejected(
+        &self,
+        line: &mut Line,
+        subject: Subject,
+        digest: TokenDigest,
+        error: &UpstreamError,
+    ) -> Option<News> {
+        if let Some(Purpose::Refresh(_)) = line.purpose(&digest) {
+            self.cache.postpone(&subject, self.clock.read());
+        }
+        let told = CredentialError::not_ready(error.to_string());
+        let (source, now) = (Source::EksAuth, Instant::now());
+        let is_new = (self.refusals).add(subject, digest, source, told.clone(), now);
+        line.finish(&digest, Err(told.clone()));
+        is_new.then_some(News::Rejected(told))
+    }
+
+    /// Notes whether the tokens are any good that come from where an unidentified caller is.
+    fn judge_place(&self, line: &Line, subject: &Subject, answer: &Answer) {
+        let (Subject::Bearer(_), Some(place)) = (subject, line.origin()) else {
+            return;
+        };
+        let is_good = match answer {
+            Ok(_) => true,
+            Err(UpstreamError::Refused { kind, .. }) if *kind == RefusalKind::BadToken => false,
+            Err(UpstreamError::Rejected { .. }) => false,
+            Err(_) => return,
+        };
+        self.refusals.judge(place, is_good, Instant::now());
+    }
+
     /// An exchange failed and will be tried again: soon if somebody waits, else some time later.
     fn failed(&self, line: &mut Line, subject: Subject, digest: TokenDigest, reason: String) {
         if let Some(Purpose::Refresh(_)) = line.purpose(&digest) {
-            self.cache.postpone(&subject, self.clock.now());
+            self.cache.postpone(&subject, self.clock.read());
         }
         let patience = self.config.patience;
         line.failed(&digest, reason, patience, Instant::now());
@@ -318,16 +260,7 @@ impl Shared {
 enum News {
     AcceptedAgain,
     Refused(CredentialError),
-}
-
-/// Whom a subject's exchange takes turns with. What a token says of itself does not count: a pod
-/// could choose a turn of its own.
-fn turn(subject: &Subject, verdict: Option<Verdict>) -> Turn {
-    match (verdict, subject) {
-        (Some(Verdict::Genuine { namespace, .. }), _) => Turn::Namespace(namespace),
-        (None, Subject::Pod(pod)) => Turn::Pod(*pod),
-        (Some(_), _) | (None, Subject::Bearer(_)) => Turn::Unverified,
-    }
+    Rejected(CredentialError),
 }
 
 /// Closes a line when its task ends, however that is.

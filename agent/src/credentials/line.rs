@@ -16,8 +16,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{CredentialError, jitter, limiter::Urgency, seats::Seat};
-use crate::types::{Token, TokenDigest};
+use super::{
+    CredentialError, jitter,
+    limiter::{QueuePlace, Urgency},
+    seats::Seat,
+};
+use crate::types::{Origin, Token, TokenDigest};
 
 /// The first pause after a failed exchange; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -38,6 +42,17 @@ pub(super) enum Progress {
     Done(Outcome),
 }
 
+/// What the exchange of a token waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its turn in the line, which does not come before that.
+    InLine(Instant),
+    /// The limiter, in whose queue it has this place.
+    Queued(QueuePlace),
+    /// EKS Auth, which was asked then.
+    Called(Instant),
+}
+
 /// What a token is exchanged for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -55,6 +70,8 @@ struct Ticket {
     /// Whether EKS Auth has refused it not long ago.
     doubtful: bool,
     progress: watch::Sender<Progress>,
+    /// Where its exchange is; nothing while it waits for its turn in the line.
+    phase: Option<Phase>,
     failures: u32,
     not_before: Instant,
     last_asked: Instant,
@@ -88,7 +105,9 @@ pub(super) struct Line {
     pub(super) wake: Arc<Notify>,
     task: AbortHandle,
     tickets: Vec<Ticket>,
-    /// Kept for as long as it is there, where nobody knows whose line it is.
+    /// Where its first request came from, where nobody knows whose line it is.
+    origin: Option<Origin>,
+    /// Kept for as long as the line is there, for the same reason.
     _seat: Option<Seat>,
 }
 
@@ -116,8 +135,19 @@ impl Line {
             wake,
             task,
             tickets: Vec::new(),
+            origin: None,
             _seat: seat,
         }
+    }
+
+    /// Notes where a request comes from. The first one decides with whom the line takes turns.
+    pub(super) fn asked_from(&mut self, origin: Option<Origin>) {
+        self.origin = self.origin.or(origin);
+    }
+
+    /// Where its first request came from.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.origin
     }
 
     /// Puts a token into line that somebody waits for, behind at most `limit - 1` others. If it is
@@ -167,6 +197,7 @@ impl Line {
             purpose,
             doubtful,
             progress,
+            phase: None,
             failures: 0,
             not_before,
             last_asked: not_before,
@@ -198,6 +229,19 @@ impl Line {
     pub(super) fn purpose(&self, digest: &TokenDigest) -> Option<Purpose> {
         let ticket = self.tickets.iter().find(|it| it.digest == *digest)?;
         Some(ticket.purpose)
+    }
+
+    /// Notes what the exchange of a token waits for.
+    pub(super) fn enter(&mut self, digest: &TokenDigest, phase: Phase) {
+        if let Some(ticket) = self.find(digest) {
+            ticket.phase = Some(phase);
+        }
+    }
+
+    /// What the exchange of a token waits for. `None` if it is in no line.
+    pub(super) fn phase(&self, digest: &TokenDigest) -> Option<Phase> {
+        let ticket = self.tickets.iter().find(|it| it.digest == *digest)?;
+        Some(ticket.phase.unwrap_or(Phase::InLine(ticket.not_before)))
     }
 
     /// Whether the last exchange of one of the tokens has failed.
@@ -241,6 +285,7 @@ impl Line {
             .saturating_mul(1 << ticket.failures.min(16))
             .min(LONGEST_PAUSE);
         ticket.failures += 1;
+        ticket.phase = None;
         ticket.not_before = now + jitter::between(pause, 0.75, 1.0);
         ticket.progress.send_replace(Progress::Failing(reason));
     }

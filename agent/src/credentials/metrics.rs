@@ -58,6 +58,8 @@ pub struct Metrics {
     pub(super) cache_errors: CacheErrors,
     /// Calls a second that the limiter lets through.
     pub(super) limiter_rate: Gauge,
+    /// Calls to EKS Auth that are in flight.
+    pub(super) limiter_in_flight: IntGauge,
     /// Calls in the limiter's queue that a request waits for.
     pub(super) queue_asked: IntGauge,
     /// Refreshes in the limiter's queue.
@@ -138,6 +140,10 @@ impl Metrics {
                     "Calls to EKS Auth that are let through each second",
                 )?,
             )?,
+            limiter_in_flight: gauge(
+                "podcreds_limiter_calls_in_flight",
+                "Calls to EKS Auth that have not ended yet",
+            )?,
             queue_asked: queue.with_label_values(&["asked"]),
             queue_refreshes: queue.with_label_values(&["refresh"]),
             queue_doubtful: queue.with_label_values(&["doubtful"]),
@@ -183,7 +189,7 @@ fn attempts(registry: &Registry) -> prometheus::Result<IntCounterVec> {
     );
     let attempts = add(registry, IntCounterVec::new(opts, &["purpose", "outcome"])?)?;
     for purpose in ["asked", "refresh"] {
-        for outcome in ["ok", "refused", "failed"] {
+        for outcome in ["ok", "refused", "rejected", "failed"] {
             attempts.with_label_values(&[purpose, outcome]);
         }
     }

@@ -19,6 +19,7 @@ mod claimant;
 mod clock;
 mod config;
 mod error;
+mod exchange;
 mod flight;
 mod freshness;
 mod health;
@@ -37,6 +38,7 @@ mod succession;
 pub(crate) mod tests;
 mod upkeep;
 mod verify;
+mod waiting;
 
 pub use claimant::Claimant;
 pub use clock::Clock;

@@ -32,6 +32,7 @@ impl CacheErrors {
     pub(super) fn failed(&self, error: &UpstreamError) {
         let labels = match error {
             UpstreamError::Refused { code, .. } => ["NonRecoverable", code],
+            UpstreamError::Rejected { code, .. } => ["Recoverable", code],
             UpstreamError::Throttled { .. } => ["Recoverable", "ThrottlingException"],
             UpstreamError::Unavailable { .. } => ["Recoverable", "ServiceUnavailableException"],
         };

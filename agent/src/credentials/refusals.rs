@@ -15,7 +15,7 @@ use dashmap::DashMap;
 use tokio::time::Instant;
 
 use super::{CredentialError, Metrics, Subject};
-use crate::types::TokenDigest;
+use crate::types::{Origin, TokenDigest};
 
 /// How long the first refusal is believed; each one after that twice as long.
 const FIRST: Duration = Duration::from_secs(3);
@@ -30,6 +30,8 @@ const PATIENCE: usize = 3;
 /// Refused tokens that are remembered of callers whom nobody has identified. They can make up any
 /// number of them.
 const BEARERS: usize = 1024;
+/// From this many more refused than accepted tokens on, a place's next tokens count as doubtful.
+const SUSPECT: u32 = 16;
 
 /// Who has refused a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +50,21 @@ struct Refusal {
     until: Instant,
 }
 
+/// A place from which unidentified callers show tokens.
+struct Place {
+    /// Bad tokens, less the good ones.
+    bad: u32,
+    /// When the last bad one came.
+    last: Instant,
+}
+
 /// The refusals of all subjects.
 pub(super) struct Refusals {
     by_subject: DashMap<Subject, Vec<Refusal>>,
     /// Those of the subjects that are no pods, the oldest first. Some may be forgotten already.
     bearers: Mutex<VecDeque<Subject>>,
+    /// Where tokens come from that EKS Auth would have none of.
+    places: DashMap<Origin, Place>,
     metrics: Metrics,
 }
 
@@ -61,6 +73,7 @@ impl Refusals {
         Self {
             by_subject: DashMap::new(),
             bearers: Mutex::default(),
+            places: DashMap::new(),
             metrics,
         }
     }
@@ -146,6 +159,29 @@ impl Refusals {
         }
     }
 
+    /// Notes that a token which came from there was good, or bad.
+    pub(super) fn judge(&self, place: Origin, is_good: bool, now: Instant) {
+        if is_good {
+            self.places.remove_if_mut(&place, |_, place| {
+                place.bad = place.bad.saturating_sub(1);
+                place.bad == 0
+            });
+            return;
+        }
+        let mut place = self
+            .places
+            .entry(place)
+            .or_insert(Place { bad: 0, last: now });
+        place.bad = place.bad.saturating_add(1).min(2 * SUSPECT);
+        place.last = now;
+    }
+
+    /// Whether the next token from there is as likely bad as one that has been refused.
+    pub(super) fn is_suspect(&self, place: Origin) -> bool {
+        let place = self.places.get(&place);
+        place.is_some_and(|place| place.bad >= SUSPECT)
+    }
+
     /// Forgets the refusal of a token that has been accepted. True if there was one.
     pub(super) fn clear(&self, subject: &Subject, digest: &TokenDigest) -> bool {
         let mut cleared = false;
@@ -169,6 +205,7 @@ impl Refusals {
             self.retain(refusals, |refusal| refusal.until + MEMORY > now);
             !refusals.is_empty()
         });
+        self.places.retain(|_, place| place.last + MEMORY > now);
     }
 
     /// Drops the refusals that are not to be kept. True if there were any.
@@ -279,5 +316,23 @@ mod tests {
         assert!(refusals.is_known(&Subject::Bearer(digest(&last)), &digest(&last)));
         refusals.sweep(now + FIRST + MEMORY);
         assert_eq!(refusals.metrics.refusals.get(), 0);
+    }
+
+    #[test]
+    fn a_place_is_suspect_for_as_long_as_its_tokens_are_bad() {
+        let (refusals, now) = (refusals(), Instant::now());
+        let (flood, node) = (Origin::Pod(1), Origin::Pod(2));
+        for _ in 0..1000 {
+            refusals.judge(flood, false, now);
+            refusals.judge(node, false, now);
+            refusals.judge(node, true, now);
+        }
+        assert!(refusals.is_suspect(flood) && !refusals.is_suspect(node));
+        for _ in 0..=SUSPECT {
+            refusals.judge(flood, true, now);
+        }
+        assert!(!refusals.is_suspect(flood));
+        refusals.sweep(now + MEMORY);
+        assert!(refusals.places.is_empty());
     }
 }

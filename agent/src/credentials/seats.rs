@@ -1,4 +1,8 @@
-//! Room for callers whom nobody has identified: some for each of them, and not too much for all.
+//! Room for callers whom nobody has identified: some for each place that they call from, and not
+//! too much for all.
+//!
+//! A place may have no more seats than are free for others. So the fuller it gets, the less each
+//! may have, and there is room for a new one, however many have come before it.
 
 use std::{
     collections::HashMap,
@@ -24,7 +28,7 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    /// `each` for one origin, and `all` for all of them together.
+    /// At most `each` for one origin, and `all` for all of them together.
     pub(super) fn new(each: usize, all: usize) -> Self {
         Self(Arc::new(Inner {
             each,
@@ -33,18 +37,15 @@ impl Seats {
         }))
     }
 
-    /// A seat for one more request from there, if there is one left.
+    /// A seat for one more request from there, if there is one left for it.
     pub(super) fn take(&self, origin: Origin) -> Option<Seat> {
         let mut taken = self.lock();
-        if taken.values().sum::<usize>() >= self.0.all {
+        let free = self.0.all.saturating_sub(taken.values().sum());
+        let own = taken.get(&origin).copied().unwrap_or_default();
+        if own >= self.0.each || own >= free {
             return None;
         }
-        let own = taken.entry(origin).or_default();
-        // Who has as many as allowed has an entry, so none is left behind that is empty.
-        if *own >= self.0.each {
-            return None;
-        }
-        *own += 1;
+        taken.insert(origin, own + 1);
         Some(Seat {
             seats: self.clone(),
             origin,
@@ -73,16 +74,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_caller_leaves_room_for_others() {
+    fn each_has_so_many_seats_and_all_have_so_many_together() {
         let (one, two) = (Origin::Unknown, Origin::Pod(2));
-        let seats = Seats::new(2, 3);
+        let seats = Seats::new(2, 4);
         let first = seats.take(one).unwrap();
         let _second = seats.take(one).unwrap();
         assert!(seats.take(one).is_none(), "too many of one");
         let _other = seats.take(two).unwrap();
-        assert!(seats.take(two).is_none(), "too many in all");
+        assert!(seats.take(two).is_none(), "as many as are free");
         drop(first);
         assert!(seats.take(two).is_some());
+    }
+
+    #[test]
+    fn there_is_room_for_a_new_place_however_many_crowd_the_others() {
+        let seats = Seats::new(128, 512);
+        let mut taken = Vec::new();
+        for place in 0..20 {
+            taken.extend((0..1000).map_while(|_| seats.take(Origin::Pod(place))));
+            if place < 8 {
+                assert!(seats.take(Origin::Unknown).is_some(), "after {place}");
+            }
+        }
+        assert!(taken.len() <= 512);
+        // Once those who came first have had their turn, what they may have depends on how many
+        // come.
+        for _ in 0..10 {
+            taken.drain(..taken.len() / 2);
+            for _ in 0..1000 {
+                taken.extend((0..20).filter_map(|place| seats.take(Origin::Pod(place))));
+            }
+        }
+        let most = seats.lock().values().max().copied().unwrap();
+        assert!(most < 40, "{most} of one place");
+        assert!(seats.take(Origin::Unknown).is_some());
     }
 
     #[test]

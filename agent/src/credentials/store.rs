@@ -11,11 +11,7 @@ use std::{
 use bytes::Bytes;
 use dashmap::{DashMap, Entry as Slot};
 use prometheus::IntCounter;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-    time::{Instant, timeout},
-};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{
     Claimant, Clock, Config, CredentialError, Metrics, Subject, VerifyToken,
@@ -23,11 +19,12 @@ use super::{
     claimant::{Look, too_many},
     health::Health,
     limiter::Limiter,
-    line::{Line, Outcome, Place, Progress},
+    line::{Line, Place},
     refusals::Refusals,
     seats::{Seat, Seats},
     succession::Census,
     upkeep,
+    waiting::{InLine, Waited, Waiting},
 };
 use crate::{
     types::{Origin, PodUid, Token, TokenDigest},
@@ -86,7 +83,7 @@ impl Store {
             bearers: DashMap::new(),
             gone: DashMap::new(),
             looks: DashMap::new(),
-            limiter: Limiter::new(config.max_calls_per_second, &runtime, metrics.clone()),
+            limiter: Limiter::new(&config, &runtime, metrics.clone()),
             health: Health::new(metrics.clone()),
             upstream,
             verifier: OnceLock::new(),
@@ -140,14 +137,18 @@ impl Store {
             }
             Ok(Joined::InLine(mut joined)) => {
                 let _waiting = Waiting::new(&self.0.metrics);
-                joined.wait(deadline).await
+                match joined.wait(deadline).await {
+                    Waited::Done(outcome) => outcome,
+                    Waited::GivenUp => Err(self.0.given_up(&subject)),
+                    Waited::TimeIsUp(failure) => Err(self.0.not_yet(&subject, &digest, failure)),
+                }
             }
             Err(error) => Err(error),
         };
         let Err(not_ready @ CredentialError::NotReady { .. }) = outcome else {
             return outcome;
         };
-        match self.0.cache.get(&subject, &digest, self.0.clock.now()) {
+        match self.0.cache.get(&subject, &digest, self.0.clock.read()) {
             Lookup::Fresh(body, _) => Ok(body),
             Lookup::Stale(body) => {
                 counted.0 = &self.0.metrics.stale;
@@ -176,45 +177,6 @@ enum Joined {
     AtHand(Bytes, Duration),
     /// In line for an exchange.
     InLine(InLine),
-}
-
-/// A request's place in line.
-struct InLine {
-    progress: watch::Receiver<Progress>,
-    /// Whether nobody else waits for this token's credentials.
-    is_first: bool,
-    /// Whether there are valid credentials that will do for now.
-    has_stale: bool,
-}
-
-impl InLine {
-    /// Waits until the exchange is over, or until the deadline. Who has something that will do waits
-    /// less, and not at all for an upstream that is in trouble.
-    async fn wait(&mut self, deadline: Instant) -> Outcome {
-        let has_stale = self.has_stale;
-        let longest = deadline.saturating_duration_since(Instant::now());
-        let longest = if has_stale { longest / 3 } else { longest };
-        let enough = |progress: &Progress| match progress {
-            Progress::Waiting => false,
-            Progress::Failing(_) => has_stale,
-            Progress::Done(_) => true,
-        };
-        let outcome = match timeout(longest, self.progress.wait_for(enough)).await {
-            Ok(Ok(progress)) => Some(outcome_of(&progress)),
-            Ok(Err(_)) => Some(Err(CredentialError::not_ready("the exchange was given up"))),
-            Err(_) => None,
-        };
-        outcome.unwrap_or_else(|| outcome_of(&self.progress.borrow()))
-    }
-}
-
-/// What a request is told at this point of the exchange.
-fn outcome_of(progress: &Progress) -> Outcome {
-    match progress {
-        Progress::Done(outcome) => outcome.clone(),
-        Progress::Failing(reason) => Err(CredentialError::not_ready(reason.clone())),
-        Progress::Waiting => Err(CredentialError::not_ready("EKS Auth has not answered yet")),
-    }
 }
 
 /// Counts a request when it is over, once.
@@ -246,22 +208,6 @@ impl Metrics {
     }
 }
 
-/// Counts a request among those that wait, until it is dropped.
-struct Waiting<'a>(&'a Metrics);
-
-impl<'a> Waiting<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.waiters.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiters.dec();
-    }
-}
-
 impl Shared {
     /// Puts a token into its subject's line, unless its credentials have just come.
     fn join(
@@ -273,7 +219,7 @@ impl Shared {
     ) -> Result<Joined, CredentialError> {
         let now = Instant::now();
         let slot = self.lines.entry(subject);
-        let has_stale = match self.cache.get(&subject, &digest, self.clock.now()) {
+        let has_stale = match self.cache.get(&subject, &digest, self.clock.read()) {
             Lookup::Fresh(body, age) => return Ok(Joined::AtHand(body, age)),
             Lookup::Stale(_) => true,
             Lookup::Nothing => false,
@@ -286,7 +232,8 @@ impl Shared {
             Slot::Vacant(slot) => {
                 let seat = match (subject, origin) {
                     (Subject::Bearer(_), Some(origin)) => {
-                        Some(self.waiting.take(origin).ok_or_else(too_many)?)
+                        let seat = self.waiting.take(origin);
+                        Some(seat.ok_or_else(|| too_many("waiting for EKS Auth"))?)
                     }
                     _ => None,
                 };
@@ -294,16 +241,20 @@ impl Shared {
             }
         };
         let not_before = now + self.refusals.pause(&subject);
-        let doubtful = self.refusals.is_known(&subject, &digest);
+        line.asked_from(origin);
+        let is_suspect = origin.is_some_and(|place| self.refusals.is_suspect(place));
+        let doubtful = self.refusals.is_known(&subject, &digest)
+            || (is_suspect && matches!(subject, Subject::Bearer(_)));
         let limit = self.config.tokens_per_pod;
         let (progress, is_first) = match line.join(token, digest, doubtful, limit, now, not_before)
         {
             Place::New(progress) => (progress, true),
             Place::Joined(progress) => (progress, false),
             Place::Full => {
-                return Err(CredentialError::not_ready(
-                    "too many different tokens of this pod are waiting to be exchanged",
-                ));
+                return Err(CredentialError::not_ready(format!(
+                    "{limit} other tokens of this pod wait to be exchanged, and EKS Auth has not been \
+                     asked about this one"
+                )));
             }
         };
         Ok(Joined::InLine(InLine {

@@ -37,12 +37,8 @@ async fn every_period(store: Weak<Shared>) {
 
 impl Shared {
     fn upkeep(self: &Arc<Self>) {
-        let now = self.clock.now();
-        let upkeep = self.cache.upkeep(now);
-        let nearest = upkeep
-            .nearest_expiry
-            .and_then(|expiration| expiration.duration_since(now).ok())
-            .map_or(f64::NAN, |left| left.as_secs_f64());
+        let upkeep = self.cache.upkeep(self.clock.read());
+        let nearest = (upkeep.nearest_expiry).map_or(f64::NAN, |left| left.as_secs_f64());
         self.metrics.nearest_expiry.set(nearest);
         for (subject, token, expiration) in upkeep.due {
             self.refresh(subject, token, expiration);

@@ -35,6 +35,28 @@ const THROTTLING: [&str; 12] = [
     "Throttling",
     "TooManyRequestsException",
 ];
+/// What an AWS service says where the signature or the node's credentials are at fault, whatever
+/// the status.
+const ABOUT_NODE: [&str; 14] = [
+    "AuthFailure",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "SubscriptionRequiredException",
+    "UnrecognizedClientException",
+];
+/// What an AWS service says where another try may do.
+const TRANSIENT: [&str; 2] = ["RequestTimeout", "RequestTimeoutException"];
+/// What it says where the endpoint is not EKS Auth's, or not of this version: true of all tokens.
+const NO_SUCH_OPERATION: &str = "UnknownOperationException";
 /// The action that a node must be allowed: `is not authorized to perform: eks-auth:Assume...`.
 const OWN_ACTION: &str = "eks-auth:";
 
@@ -73,7 +95,8 @@ fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
     // EKS Auth's own refusals are 400 and 404. A 403 comes from the check of the signature before
     // it, and a denial that speaks of EKS Auth's own action is about this node's role: no pod can
     // do anything about either.
-    let is_about_node = status == 403 || message.contains(OWN_ACTION);
+    let is_about_node =
+        matches!(status, 401 | 403) || message.contains(OWN_ACTION) || ABOUT_NODE.contains(&&*code);
     match refusal(error) {
         Some(kind) if !is_about_node => UpstreamError::Refused {
             kind,
@@ -84,10 +107,24 @@ fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
             reason: format!("it refuses this node's own credentials: {code}: {message}"),
             retry_after,
         },
+        _ if is_about_request(status, error.code()) => UpstreamError::Rejected {
+            code,
+            message: format!("{message} (HTTP {status})"),
+        },
         _ => UpstreamError::Unavailable {
             reason: format!("HTTP {status}: {code}: {message}"),
             retry_after,
         },
+    }
+}
+
+/// Whether an error is about what is in this one request, of which a pod chooses the token. Others
+/// than EKS Auth, on the way there, may reject it too: for its size, or for what is in it.
+fn is_about_request(status: u16, code: Option<&str>) -> bool {
+    match code {
+        Some(code) if TRANSIENT.contains(&code) || code == NO_SUCH_OPERATION => false,
+        Some(_) => (400..500).contains(&status) && status != 407 && status != 408,
+        None => matches!(status, 400 | 413 | 414 | 422 | 431),
     }
 }
 
@@ -278,12 +315,17 @@ mod tests {
     fn a_server_in_trouble_is_worth_another_try() {
         let internal =
             ServiceError::InternalServerException(InternalServerException::builder().build());
-        let odd =
-            ServiceError::InvalidParameterException(InvalidParameterException::builder().build());
         for (error, status) in [
             (internal, 500),
-            (odd, 400),
             (ServiceError::generic(meta("BadGateway", "")), 502),
+            (
+                ServiceError::generic(meta("UnknownOperationException", "")),
+                404,
+            ),
+            (ServiceError::generic(meta("RequestTimeout", "")), 400),
+            (ServiceError::generic(ErrorMetadata::builder().build()), 404),
+            (ServiceError::generic(ErrorMetadata::builder().build()), 407),
+            (ServiceError::generic(ErrorMetadata::builder().build()), 408),
         ] {
             let error = failed(error, status, &[("retry-after", "2")]);
             let UpstreamError::Unavailable {
@@ -296,6 +338,46 @@ mod tests {
             assert_eq!(retry_after, Some(Duration::from_secs(2)));
             assert!(reason.contains(&status.to_string()), "{reason}");
             assert!(!reason.contains("wJalr"), "the raw answer is shown");
+        }
+    }
+
+    #[test]
+    fn what_a_pod_can_provoke_with_its_token_is_no_outage() {
+        let odd =
+            ServiceError::InvalidParameterException(InvalidParameterException::builder().build());
+        let generic = |code: &str| ServiceError::generic(meta(code, "eyJhbGciOi.eyJhdWQ.c2ln"));
+        let nameless = || ServiceError::generic(ErrorMetadata::builder().build());
+        for (error, status) in [
+            (odd, 400),
+            (generic("InvalidRequestException"), 400),
+            (generic("ValidationException"), 400),
+            (generic("SerializationException"), 400),
+            (generic("SomethingNew"), 418),
+            (nameless(), 400),
+            (nameless(), 413),
+            (nameless(), 431),
+        ] {
+            // It would hold up all other pods' calls.
+            let error = failed(error, status, &[("retry-after", "60")]);
+            assert!(matches!(error, UpstreamError::Rejected { .. }), "{error:?}");
+            let told = error.to_string();
+            assert!(!told.contains("eyJ") && !told.contains("wJalr"), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_the_nodes_credentials_is_one_whatever_its_status() {
+        for (code, status) in [
+            ("UnrecognizedClientException", 400),
+            ("RequestExpired", 400),
+            ("IncompleteSignature", 400),
+            ("Whatever", 401),
+        ] {
+            let error = failed(ServiceError::generic(meta(code, "")), status, &[]);
+            let UpstreamError::Unavailable { reason, .. } = error else {
+                panic!("{error:?}");
+            };
+            assert!(reason.contains("this node's own credentials"), "{reason}");
         }
     }
 

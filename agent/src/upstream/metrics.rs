@@ -34,7 +34,7 @@ impl Metrics {
             &["outcome"],
         )?;
         registry.register(Box::new(calls.clone()))?;
-        for outcome in ["ok", "refused", "throttled", "unavailable"] {
+        for outcome in ["ok", "refused", "rejected", "throttled", "unavailable"] {
             calls.with_label_values(&[outcome]);
         }
         Ok(Self { calls })
@@ -45,6 +45,7 @@ impl Metrics {
         let label = match outcome {
             Ok(_) => "ok",
             Err(UpstreamError::Refused { .. }) => "refused",
+            Err(UpstreamError::Rejected { .. }) => "rejected",
             Err(UpstreamError::Throttled { .. }) => "throttled",
             Err(UpstreamError::Unavailable { .. }) => "unavailable",
         };

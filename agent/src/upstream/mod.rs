@@ -42,6 +42,15 @@ pub enum UpstreamError {
         /// EKS Auth's own words, fit to be shown to the pod.
         message: String,
     },
+    /// EKS Auth takes exception to this one request, which may be the token's fault. It says
+    /// nothing about other tokens, and may not be final.
+    #[error("EKS Auth rejects the request for this token: {code}: {message}")]
+    Rejected {
+        /// EKS Auth's error code, such as `InvalidParameterException`, or the HTTP status.
+        code: String,
+        /// EKS Auth's own words, without secrets.
+        message: String,
+    },
     /// Too many requests: slow down.
     #[error("EKS Auth is throttling")]
     Throttled {

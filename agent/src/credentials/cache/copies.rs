@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::Duration,
 };
 
 use dashmap::Entry as Slot;
@@ -14,6 +14,8 @@ use super::{Cache, Entry};
 use crate::{
     credentials::{
         Subject,
+        clock::Reading,
+        freshness::Freshness,
         succession::{Kept, Pending},
     },
     types::TokenDigest,
@@ -21,8 +23,8 @@ use crate::{
 
 impl Entry {
     /// Whether it is this agent's own, and newer than what another one says.
-    fn is_own_and_newer(&self, kept: &Kept) -> bool {
-        !self.inherited && self.freshness.fetched > kept.freshness.fetched
+    fn is_own_and_newer(&self, told: &Freshness) -> bool {
+        !self.inherited && self.freshness.is_newer_than(told)
     }
 }
 
@@ -42,11 +44,11 @@ impl Cache {
     }
 
     /// A copy of an entry. Where the cache is off there are none to speak of.
-    pub(in crate::credentials) fn kept(&self, subject: &Subject) -> Option<Kept> {
+    pub(in crate::credentials) fn kept(&self, subject: &Subject, now: Reading) -> Option<Kept> {
         let entry = self.entries.get(subject).filter(|_| !self.is_off())?;
         Some(Kept {
             body: entry.body.clone(),
-            freshness: entry.freshness,
+            ages: entry.freshness.ages(now),
             accepted: entry.accepted.clone(),
             asked: entry.asked.load(Relaxed),
             failures: entry.failures,
@@ -59,28 +61,27 @@ impl Cache {
         &self,
         subject: Subject,
         mut kept: Kept,
-        now: SystemTime,
+        now: Reading,
     ) -> bool {
-        if self.is_off() || kept.freshness.expiration <= now {
+        // This agent may have been told to keep them for less long.
+        let freshness = Freshness::told(kept.ages, now, self.retention);
+        if self.is_off() || freshness.has_expired(now) {
             self.disown(&subject);
             return false;
         }
-        let mut freshness = kept.freshness;
-        // This agent may have been told to keep them for less long.
-        freshness.refresh_at = freshness.refresh_at.min(freshness.fetched + self.retention);
         let slot = self.entries.entry(subject);
         if let Slot::Occupied(own) = &slot
-            && own.get().is_own_and_newer(&kept)
+            && own.get().is_own_and_newer(&freshness)
         {
             return false;
         }
         // With the slot held: who refuses a token from here on finds the entry.
-        if !self.denials.allow(&subject, &mut kept) {
+        if !self.denials.allow(&subject, &freshness, &mut kept.accepted) {
             drop(slot);
             self.disown(&subject);
             return false;
         }
-        let entry = Box::new(Entry {
+        let entry = Entry {
             body: kept.body,
             freshness,
             accepted: kept.accepted,
@@ -88,8 +89,9 @@ impl Cache {
             last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
             failures: kept.failures,
             inherited: true,
-        });
+        };
         self.count(&entry);
+        let entry = Box::new(entry);
         // In one step: whoever asks meanwhile finds one or the other.
         match slot {
             Slot::Occupied(mut slot) => self.uncount(&slot.insert(entry)),
@@ -125,18 +127,19 @@ impl Cache {
         }
     }
 
-    /// Notes a refusal of which the agent before this one may not know.
+    /// Notes a refusal, at that time since the machine started, of which the agent before this one
+    /// may not know.
     pub(super) fn deny(
         &self,
         subject: &Subject,
         digest: &TokenDigest,
         is_total: bool,
-        now: SystemTime,
+        boot: Duration,
     ) {
         // Whoever calls without being identified may make up any number of tokens.
         let counts = matches!(subject, Subject::Pod(_)) || self.entries.contains_key(subject);
         if counts && self.following.load(Relaxed) {
-            self.denials.add(*subject, *digest, is_total, now);
+            self.denials.add(*subject, *digest, is_total, boot);
         }
     }
 }

@@ -3,12 +3,12 @@
 //! That one may not have heard, and goes on telling of credentials that were taken from a pod here. They must not come
 //! back: what it fetched before the refusal is held to it.
 
-use std::time::SystemTime;
+use std::time::Duration;
 
 use dashmap::DashMap;
 
 use crate::{
-    credentials::{Subject, succession::Kept},
+    credentials::{Subject, accepted::Accepted, freshness::Freshness},
     types::TokenDigest,
 };
 
@@ -18,7 +18,8 @@ const PER_SUBJECT: usize = 8;
 /// A token that was refused.
 struct Denial {
     digest: TokenDigest,
-    at: SystemTime,
+    /// When, since the machine has started: nobody can set that clock.
+    at: Duration,
     /// Whether its credentials went altogether.
     is_total: bool,
 }
@@ -29,13 +30,7 @@ pub(super) struct Denials(DashMap<Subject, Vec<Denial>>);
 
 impl Denials {
     /// Remembers a refusal.
-    pub(super) fn add(
-        &self,
-        subject: Subject,
-        digest: TokenDigest,
-        is_total: bool,
-        at: SystemTime,
-    ) {
+    pub(super) fn add(&self, subject: Subject, digest: TokenDigest, is_total: bool, at: Duration) {
         let mut denials = self.0.entry(subject).or_default();
         denials.retain(|denial| denial.digest != digest);
         if denials.len() >= PER_SUBJECT {
@@ -49,18 +44,23 @@ impl Denials {
     }
 
     /// Takes from a copy the tokens that were refused since it was fetched. False if all of it was.
-    pub(super) fn allow(&self, subject: &Subject, kept: &mut Kept) -> bool {
+    pub(super) fn allow(
+        &self,
+        subject: &Subject,
+        freshness: &Freshness,
+        accepted: &mut Accepted,
+    ) -> bool {
         let Some(denials) = self.0.get(subject) else {
             return true;
         };
         for denial in denials.iter() {
-            if denial.at < kept.freshness.fetched || !kept.accepted.contains(&denial.digest) {
+            if freshness.came_after(denial.at) || !accepted.contains(&denial.digest) {
                 continue;
             }
             if denial.is_total {
                 return false;
             }
-            kept.accepted.revoke(&denial.digest);
+            accepted.revoke(&denial.digest);
         }
         true
     }

@@ -1,4 +1,4 @@
-//! The one gate to EKS Auth: nobody calls it without having passed here.
+//! The agent's own rate limiter: nobody calls EKS Auth without having passed here.
 
 use std::{
     mem,
@@ -10,78 +10,151 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, oneshot},
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, timeout_at},
 };
 
-use super::{Metrics, steady::steady};
+use super::{Config, Metrics, steady::steady};
 
+mod bucket;
+mod pace;
+mod permit;
 mod queue;
-mod rate;
+#[cfg(test)]
+mod tests;
+mod turns;
 
-use queue::{Queue, Waiting};
-pub(super) use queue::{Turn, Urgency};
-use rate::Rate;
+use bucket::Bucket;
+use pace::Pace;
+pub(super) use permit::{Pass, Permit, QueuePlace};
+use queue::{Allowed, Queue, Waiting};
+pub(super) use queue::{Kind, Party, Turn, Urgency};
 
-/// Lets calls pass one by one, in the order of the queue and at the pace that EKS Auth bears.
+/// Calls that may be in flight at once. Each takes a connection, here and at EKS Auth.
+const IN_FLIGHT: usize = 100;
+/// Calls a second for tokens that were refused within the last minute, or come from where many
+/// were.
+const DOUBTFUL: f64 = 20.0;
+/// With more calls than this in the queue, nobody is told a place in it: finding one takes time.
+const LONG: usize = 256;
+
+/// Lets calls pass one by one, in the order of the queue, at the pace that EKS Auth bears.
+///
+/// Renewals are held to a rate of their own as well, `--max-service-qps`, and so are calls for
+/// tokens that were refused. First fetches, for which somebody waits, are held to the pace alone.
 pub(super) struct Limiter {
     shared: Arc<Shared>,
-    usher: AbortHandle,
+    task: AbortHandle,
 }
 
 struct Shared {
     state: Mutex<State>,
-    arrival: Notify,
+    /// There is news: somebody has come, or a call has ended.
+    news: Notify,
     metrics: Metrics,
 }
 
 struct State {
-    rate: Rate,
-    queue: Queue<oneshot::Sender<()>>,
+    pace: Pace,
+    renewals: Bucket,
+    doubtful: Bucket,
+    queue: Queue<Entry>,
+    entries: u64,
+    in_flight: usize,
     /// Whether the log says that EKS Auth is throttling.
     throttled: bool,
 }
 
-/// A place in the queue, which is given up when this is dropped. It resolves when it is time.
-pub(super) type Pass = oneshot::Receiver<()>;
+/// A call that waits.
+struct Entry {
+    id: u64,
+    sender: oneshot::Sender<Permit>,
+}
+
+/// What a call waits for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Standing {
+    /// What kind of call it is.
+    pub(super) kind: Kind,
+    /// How many calls of its kind go first, unless the queue is long.
+    pub(super) ahead: Option<usize>,
+    /// How many calls of its kind wait.
+    pub(super) waiting: usize,
+    /// How many calls are in flight.
+    pub(super) in_flight: usize,
+    /// How many calls go out in a second at present.
+    pub(super) per_second: f64,
+    /// Whether that is because EKS Auth throttles.
+    pub(super) is_throttled: bool,
+    /// How long EKS Auth still wants to be left alone.
+    pub(super) block: Option<Duration>,
+}
 
 impl Limiter {
-    /// A gate for at most `max` calls a second, kept by a task on `runtime`.
-    pub(super) fn new(max: f64, runtime: &Handle, metrics: Metrics) -> Self {
-        metrics.limiter_rate.set(max);
+    /// A limiter with the rates in `config`, kept by a task on `runtime`.
+    pub(super) fn new(config: &Config, runtime: &Handle, metrics: Metrics) -> Self {
+        let now = Instant::now();
+        let pace = Pace::new(config.calls_per_second, now);
+        metrics.limiter_rate.set(pace.per_second());
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                rate: Rate::new(max, Instant::now()),
+                pace,
+                renewals: Bucket::new(config.max_renewals_per_second, now),
+                doubtful: Bucket::new(DOUBTFUL, now),
                 queue: Queue::new(),
+                entries: 0,
+                in_flight: 0,
                 throttled: false,
             }),
-            arrival: Notify::new(),
+            news: Notify::new(),
             metrics,
         });
-        let usher = {
+        let task = {
             let shared = Arc::clone(&shared);
-            steady("the limiter", move || Arc::clone(&shared).usher())
+            steady("the rate limiter", move || Arc::clone(&shared).run())
         };
-        let usher = runtime.spawn(usher).abort_handle();
-        Self { shared, usher }
+        let task = runtime.spawn(task).abort_handle();
+        Self { shared, task }
     }
 
     /// Joins the queue. One who waits already and becomes more urgent joins anew.
     pub(super) fn queue(&self, turn: &Turn, urgency: Urgency) -> Pass {
-        let (sender, pass) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let mut state = self.shared.lock();
-        state.queue.push(turn, urgency, sender);
+        state.entries += 1;
+        let id = state.entries;
+        state.queue.push(turn, urgency, Entry { id, sender });
         self.shared.gauge(&state);
         drop(state);
-        self.shared.arrival.notify_one();
-        pass
+        self.shared.news.notify_one();
+        Pass::new(id, urgency.kind(), receiver)
     }
 
-    /// Notes that a call was throttled.
-    pub(super) fn throttled(&self) {
+    /// What a call waits for. `None` if it does not wait here any more.
+    pub(super) fn standing(&self, place: QueuePlace) -> Option<Standing> {
+        let state = self.shared.lock();
+        let QueuePlace { id, kind } = place;
+        let waiting = *state.queue.waiting().of(kind);
+        let ahead = match waiting <= LONG {
+            true => Some(state.queue.ahead(kind, |entry| entry.id == id)?),
+            false => None,
+        };
+        Some(Standing {
+            kind,
+            ahead,
+            waiting,
+            in_flight: state.in_flight,
+            per_second: state.pace.per_second(),
+            is_throttled: state.pace.is_lowered(),
+            block: state.pace.block(Instant::now()),
+        })
+    }
+
+    /// Notes that a call which went out at `started` was throttled.
+    pub(super) fn throttled(&self, started: Instant) {
         let mut state = self.shared.lock();
-        state.rate.throttled(Instant::now());
+        state.pace.throttled(started, Instant::now());
         let known = mem::replace(&mut state.throttled, true);
-        let calls_per_second = state.rate.per_second();
+        let calls_per_second = state.pace.per_second();
         self.shared.gauge(&state);
         drop(state);
         // Whoever reads the log may be slow: nothing is written with the lock held.
@@ -95,66 +168,85 @@ impl Limiter {
 
     /// Notes that EKS Auth asked to be left alone for a while.
     pub(super) fn blocked(&self, wait: Duration) {
-        self.shared.lock().rate.blocked(Instant::now(), wait);
+        self.shared.lock().pace.blocked(Instant::now(), wait);
     }
 
-    /// Drops the places of those who no longer wait, and notices when the rate is back.
+    /// Drops the places of those who no longer wait, and notices when the pace is back.
     pub(super) fn sweep(&self) {
         let mut state = self.shared.lock();
-        state.rate.update(Instant::now());
-        let is_back = state.throttled && !state.rate.is_lowered();
+        state.pace.update(Instant::now());
+        let is_back = state.throttled && !state.pace.is_lowered();
         if is_back {
             state.throttled = false;
         }
-        state.queue.retain(|sender| !sender.is_closed());
+        state.queue.retain(|entry| !entry.sender.is_closed());
         self.shared.gauge(&state);
         drop(state);
         if is_back {
-            tracing::info!("EKS Auth is called at the configured rate again");
+            tracing::info!("EKS Auth no longer throttles: calls go out as fast as before");
         }
     }
 }
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.usher.abort();
+        self.task.abort();
     }
 }
 
 impl Shared {
-    /// Calls up whoever is next, whenever the rate allows.
-    async fn usher(self: Arc<Self>) {
+    /// Calls up whoever is next, whenever the rates allow.
+    async fn run(self: Arc<Self>) {
         loop {
             match self.step() {
-                Step::Again => {}
-                Step::At(when) => sleep_until(when).await,
-                Step::Idle => self.arrival.notified().await,
+                Step::Pass(entry, permit) => {
+                    // A permit for somebody who has left comes back, and takes nothing along.
+                    let _ = entry.sender.send(permit);
+                }
+                Step::At(when) => {
+                    // Who comes meanwhile may go at once.
+                    let _ = timeout_at(when, self.news.notified()).await;
+                }
+                Step::Idle => self.news.notified().await,
             }
         }
     }
 
-    fn step(&self) -> Step {
+    fn step(self: &Arc<Self>) -> Step {
+        let now = Instant::now();
         let mut state = self.lock();
-        if state.queue.waiting() == Waiting::default() {
+        let waiting = state.queue.waiting();
+        if waiting == Waiting::default() || state.in_flight >= IN_FLIGHT {
             return Step::Idle;
         }
-        if let Err(when) = state.rate.ready(Instant::now()) {
+        if let Err(when) = state.pace.ready(now) {
             return Step::At(when);
         }
-        while let Some(next) = state.queue.pop() {
-            // Who has left in the meantime costs nothing.
-            if next.send(()).is_ok() {
-                state.rate.spend();
-                break;
-            }
+        let renewals = state.renewals.ready(now);
+        let doubtful = state.doubtful.ready(now);
+        let allowed = Allowed {
+            refresh: renewals.is_ok(),
+            doubtful: doubtful.is_ok(),
+        };
+        let Some((kind, entry)) = state.queue.pop(allowed) else {
+            let renewals = renewals.err().filter(|_| waiting.refreshes > 0);
+            let doubtful = doubtful.err().filter(|_| waiting.doubtful > 0);
+            let first = renewals.into_iter().chain(doubtful).min();
+            return first.map_or(Step::Idle, Step::At);
+        };
+        state.pace.spend();
+        if let Some(bucket) = state.bucket(kind) {
+            bucket.spend();
         }
+        state.in_flight += 1;
         self.gauge(&state);
-        Step::Again
+        Step::Pass(entry, Permit::new(Arc::clone(self), kind))
     }
 
     fn gauge(&self, state: &State) {
         let waiting = state.queue.waiting();
-        self.metrics.limiter_rate.set(state.rate.per_second());
+        self.metrics.limiter_rate.set(state.pace.per_second());
+        self.metrics.limiter_in_flight.set(state.in_flight as i64);
         self.metrics.queue_asked.set(waiting.asked as i64);
         self.metrics.queue_refreshes.set(waiting.refreshes as i64);
         self.metrics.queue_doubtful.set(waiting.doubtful as i64);
@@ -165,86 +257,23 @@ impl Shared {
     }
 }
 
-/// What the usher does next.
-enum Step {
-    /// Look again.
-    Again,
-    /// Wait until then.
-    At(Instant),
-    /// Wait for somebody to come.
-    Idle,
+impl State {
+    /// The rate of its own that a kind of calls is held to.
+    fn bucket(&mut self, kind: Kind) -> Option<&mut Bucket> {
+        match kind {
+            Kind::Asked => None,
+            Kind::Refresh => Some(&mut self.renewals),
+            Kind::Doubtful => Some(&mut self.doubtful),
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{future::poll_fn, task::Poll};
-
-    use prometheus::Registry;
-    use tokio::time::sleep;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn limiter(max: f64) -> Limiter {
-        let metrics = Metrics::register(&Registry::new()).unwrap();
-        Limiter::new(max, &Handle::current(), metrics)
-    }
-
-    fn of(namespace: &str) -> Turn {
-        Turn::Namespace(namespace.to_owned())
-    }
-
-    async fn has_passed(pass: &mut Pass) -> bool {
-        poll_fn(|context| {
-            let pass = std::pin::Pin::new(&mut *pass);
-            Poll::Ready(std::future::Future::poll(pass, context).is_ready())
-        })
-        .await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn calls_pass_at_the_configured_pace() {
-        let limiter = limiter(2.0);
-        let started = Instant::now();
-        for _ in 0..40 {
-            limiter.queue(&of("a"), Urgency::Asked).await.unwrap();
-        }
-        let took = started.elapsed();
-        assert!(took >= 10 * SECOND && took < 11 * SECOND, "{took:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_leaves_the_queue_costs_nothing() {
-        let limiter = limiter(0.1);
-        limiter.queue(&of("a"), Urgency::Asked).await.unwrap();
-        drop(limiter.queue(&of("a"), Urgency::Asked));
-        let mut stays = limiter.queue(&of("a"), Urgency::Asked);
-        sleep(11 * SECOND).await;
-        assert!(has_passed(&mut stays).await);
-        assert_eq!(limiter.shared.metrics.queue_asked.get(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_wait_while_upstream_asks_to_be_left_alone() {
-        let limiter = limiter(3.0);
-        limiter.throttled();
-        limiter.blocked(20 * SECOND);
-        let mut pass = limiter.queue(&of("a"), Urgency::Asked);
-        sleep(19 * SECOND).await;
-        assert!(!has_passed(&mut pass).await);
-        sleep(2 * SECOND).await;
-        assert!(has_passed(&mut pass).await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sweep_drops_those_who_left() {
-        let limiter = limiter(1.0);
-        limiter.blocked(60 * SECOND);
-        drop(limiter.queue(&of("a"), Urgency::Asked));
-        let _stays = limiter.queue(&of("a"), Urgency::Refresh(std::time::UNIX_EPOCH));
-        limiter.sweep();
-        assert_eq!(limiter.shared.metrics.queue_asked.get(), 0);
-        assert_eq!(limiter.shared.metrics.queue_refreshes.get(), 1);
-    }
+/// What the limiter does next.
+enum Step {
+    /// Let this call pass.
+    Pass(Entry, Permit),
+    /// Wait until then, or for news.
+    At(Instant),
+    /// Wait for news.
+    Idle,
 }

@@ -12,7 +12,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 
 pub(super) use self::watch::{Pending, Watchers};
-use super::{Store, Subject, accepted::Accepted, freshness::Freshness, store::Shared};
+use super::{Store, Subject, accepted::Accepted, freshness::Ages, store::Shared};
 use crate::types::PodUid;
 
 /// Says which pods are on this node.
@@ -29,7 +29,7 @@ pub struct Change {
 #[derive(Clone)]
 pub(super) struct Kept {
     pub(super) body: Bytes,
-    pub(super) freshness: Freshness,
+    pub(super) ages: Ages,
     pub(super) accepted: Accepted,
     pub(super) asked: bool,
     pub(super) failures: u32,
@@ -59,7 +59,7 @@ impl Changes {
         let subject = self.pending.take()?;
         Some(Change {
             subject,
-            kept: self.store.cache.kept(&subject),
+            kept: self.store.cache.kept(&subject, self.store.clock.read()),
         })
     }
 
@@ -85,7 +85,7 @@ impl Store {
     pub fn inherit(&self, change: Change) -> bool {
         let Change { subject, kept } = change;
         let kept = match kept {
-            Some(kept) => (self.0.cache).inherit(subject, kept, self.0.clock.now()),
+            Some(kept) => (self.0.cache).inherit(subject, kept, self.0.clock.read()),
             None => {
                 self.0.cache.disown(&subject);
                 false
@@ -122,14 +122,11 @@ impl Store {
 }
 
 impl Shared {
-    /// Whether a subject's credentials may be taken in from another agent.
-    fn is_present(&self, subject: &Subject) -> bool {
-        if self.gone.contains_key(subject) {
-            return false;
-        }
+    /// Whether a subject's credentials may be kept. A pod that has gone and come back is there.
+    pub(super) fn is_present(&self, subject: &Subject) -> bool {
         match (subject, self.census.get()) {
             (Subject::Pod(pod), Some(is_here)) => is_here(*pod),
-            (Subject::Pod(_), None) | (Subject::Bearer(_), _) => true,
+            (Subject::Pod(_), None) | (Subject::Bearer(_), _) => !self.gone.contains_key(subject),
         }
     }
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Change, Kept};
 use crate::{
-    credentials::{Subject, accepted::Accepted, freshness::Freshness},
+    credentials::{Subject, accepted::Accepted, freshness::Ages},
     types::{Token, TokenDigest},
 };
 
@@ -94,10 +94,10 @@ impl<'a> Entry<'a> {
         let parts = kept.accepted.parts();
         Some(Self {
             body: serde_json::from_slice(&kept.body).ok()?,
-            fetched: kept.freshness.fetched,
-            refresh_at: kept.freshness.refresh_at,
-            stale_at: kept.freshness.stale_at,
-            expiration: kept.freshness.expiration,
+            fetched: kept.ages.fetched,
+            refresh_at: kept.ages.refresh_at,
+            stale_at: kept.ages.stale_at,
+            expiration: kept.ages.expiration,
             latest: parts.latest,
             older: parts.older.to_vec(),
             renewing: parts.renewing.map(|token| token.expose().into()),
@@ -113,7 +113,7 @@ impl From<Entry<'_>> for Kept {
         let token = entry.renewing.map(Token::new);
         Self {
             body: Bytes::from_owner(body),
-            freshness: Freshness {
+            ages: Ages {
                 fetched: entry.fetched,
                 refresh_at: entry.refresh_at,
                 stale_at: entry.stale_at,

@@ -166,6 +166,27 @@ async fn a_pod_that_is_gone_takes_its_flight_along() {
     assert_eq!(store.0.metrics.flights.get(), 0);
 }
 
+/// A cgroup is made again with the same UID, as kubelet does when a node's systemd is reloaded.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_gone_and_comes_back_is_cached_again() {
+    let (fake, store, _) = generous(SOON);
+    let here = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let census = std::sync::Arc::clone(&here);
+    store.count_pods(move |_| census.load(std::sync::atomic::Ordering::Relaxed));
+    let is_here = |is_here| here.store(is_here, std::sync::atomic::Ordering::Relaxed);
+    ask(&store, pod(1), "a").await.unwrap();
+    is_here(false);
+    store.forget(uid(1));
+    ask(&store, pod(1), "a").await.unwrap();
+    assert_eq!(store.0.metrics.entries.get(), 0, "its last request");
+    is_here(true);
+    for _ in 0..65 {
+        ask(&store, pod(1), "a").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(fake.calls().len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn pods_do_not_wait_for_each_other() {
     let (fake, store, _) = generous(SOON);

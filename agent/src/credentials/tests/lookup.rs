@@ -25,11 +25,11 @@ fn fill(store: &Store, clock: Clock, entries: usize) -> Vec<(Claimant, TokenDige
             let token = Token::new(format!("{n:0TOKEN$}"));
             let digest = token.digest();
             let body = Bytes::from(vec![b'x'; BODY]);
-            let now = clock.now();
+            let now = clock.read();
             let cache = &store.0.cache;
             let fetched = Fetched {
                 body,
-                expiration: now + 6 * HOUR,
+                expiration: now.wall + 6 * HOUR,
                 token,
                 digest,
                 asked: true,

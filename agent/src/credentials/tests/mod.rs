@@ -14,6 +14,7 @@ use crate::{
 
 mod bearers;
 mod bounds;
+mod clocks;
 mod days;
 mod fake;
 mod flights;
@@ -21,9 +22,12 @@ mod freshness;
 mod lookup;
 mod model;
 mod refusals;
+mod rejections;
 mod rotation;
+mod starts;
 mod succession;
 mod threads;
+mod told;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -45,7 +45,7 @@ fn threads_neither_mix_pods_up_nor_wait_for_each_other() {
         Ok(credentials(token, clock.now() + HOUR))
     });
     let config = Config {
-        max_calls_per_second: 1e6,
+        calls_per_second: 1e6,
         capacity: 6,
         ..Config::default()
     };
@@ -79,5 +79,43 @@ fn threads_neither_mix_pods_up_nor_wait_for_each_other() {
     assert_eq!(store.0.metrics.entries.get(), 0);
     assert_eq!(store.0.metrics.bytes.get(), 0);
     assert_eq!(store.0.metrics.waiters.get(), 0);
+    drop(running);
+}
+
+/// What is there stays there while it is replaced by newer credentials.
+#[test]
+fn whoever_asks_while_credentials_are_replaced_finds_some() {
+    let (control, running) = control_thread();
+    let clock = Clock::default();
+    let fake = Fake::new(Duration::ZERO, |_| Err(refused()));
+    let store = {
+        let _control = control.enter();
+        fake.store(Config::default(), clock)
+    };
+    let token = Token::new("a");
+    let digest = token.digest();
+    let insert = {
+        let store = store.clone();
+        move || {
+            let fetched = super::super::cache::Fetched {
+                body: Bytes::from_static(b"{}"),
+                expiration: clock.now() + 6 * HOUR,
+                token: token.clone(),
+                digest,
+                asked: true,
+            };
+            store
+                .0
+                .cache
+                .insert(Subject::Pod(uid(1)), fetched, clock.read());
+        }
+    };
+    insert();
+    let replacing = thread::spawn(move || (0..20_000).for_each(|_| insert()));
+    while !replacing.is_finished() {
+        assert!(store.cached(&pod(1), &digest).is_some(), "a gap");
+    }
+    replacing.join().unwrap();
+    assert_eq!(store.0.metrics.entries.get(), 1);
     drop(running);
 }
