@@ -1,11 +1,7 @@
 //! The node path, as pods use it: over the network, from addresses of their own, with nothing but a token.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
-use std::{
-    net::SocketAddr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use podcreds_tests::{
     agent::Agent,
@@ -89,25 +85,53 @@ fn both_families_share_one_limiter() {
     let eks_auth = EksAuth::start();
     eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
     let agent = Agent::on_loopback(&eks_auth).set("--bind-hosts", "127.0.0.1,[::1]");
-    let agent = agent.set("--max-service-qps", "1").start();
+    let agent = agent.start();
     let listening = agent.logs().with_message("node path listening");
     let addresses = listening.iter().map(|line| line.field("address").unwrap());
     let addresses: Vec<SocketAddr> = addresses.map(|it| it.parse().unwrap()).collect();
     let families = addresses.iter().map(SocketAddr::is_ipv4);
     assert_eq!(families.collect::<Vec<_>>(), [true, false]);
-    let started = Instant::now();
-    thread::scope(|scope| {
-        for number in 0..40 {
-            let claims = Claims::new(ACCOUNT.0, ACCOUNT.1, BoundObject::new("pod"));
-            let token = eks_auth.issuer().sign(&claims);
-            let address = addresses[number % 2];
-            scope.spawn(move || wire::ask_at(address, &token));
-        }
-    });
-    // Ten seconds' worth at once, and one in each second since.
-    let allowed = 10 + 1 + started.elapsed().as_secs() as usize;
-    let calls = eks_auth.call_count();
-    assert!((10..=allowed).contains(&calls), "{calls} of {allowed}");
+    // What EKS Auth says to a call for one of them holds for the other.
+    let retry_after = Some(60);
+    eks_auth.fail(Fault::Throttle { retry_after });
+    for address in addresses {
+        let claims = Claims::new(ACCOUNT.0, ACCOUNT.1, BoundObject::new("pod"));
+        let token = eks_auth.issuer().sign(&claims);
+        assert_eq!(wire::ask_at(address, &token)["status"], 503);
+    }
+    assert_eq!(eks_auth.call_count(), 1);
+}
+
+/// How long a pod may wait while another one floods, in milliseconds: a fraction of what it would be
+/// in one line with the flood.
+const NOT_LONG: u64 = 10_000;
+
+#[test]
+fn a_flood_of_forged_tokens_keeps_no_other_address_waiting_without_keys() {
+    needs_privileges!();
+    let scene = Scenario::on_network("node", []);
+    let [flooder, cold, colder] = ["flooder", "cold", "colder"].map(|name| scene.pod(name).start());
+    let load = ["--threads", "200", "--rate", "300", "--until-end-of-input"];
+    let flood = flooder.spawn([&["storm", "--forge"], &load[..]].concat());
+    for pod in [&cold, &colder] {
+        let before = scene.eks_auth.refused().len();
+        until("the flood reaches EKS Auth", || {
+            scene.eks_auth.refused().len() > before + 60
+        });
+        let answer = pod.run(["patient"]);
+        assert_owned(&answer, pod);
+        println!(
+            "{}: {} tries, {} ms",
+            pod.name(),
+            answer["tries"],
+            answer["waited_ms"]
+        );
+        assert!(answer["waited_ms"].as_u64() < Some(NOT_LONG), "{answer}");
+    }
+    let tally = flood.finish().pop().unwrap();
+    let calls = scene.eks_auth.call_count();
+    println!("{} forged tokens, {calls} calls", tally["requests"]);
+    assert_eq!(tally["owners"], json!({}), "{tally}");
 }
 
 #[test]

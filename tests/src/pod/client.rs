@@ -66,13 +66,18 @@ impl Client {
             .expect("a line from pod-client")
     }
 
+    /// Ends its input, and does not wait.
+    pub fn end_input(&mut self) {
+        drop(self.stdin.take());
+    }
+
     /// Ends its input, and waits for it to print the rest and end.
     ///
     /// # Panics
     ///
     /// When it does not within a minute, or fails.
     pub fn finish(mut self) -> Vec<Value> {
-        drop(self.stdin.take());
+        self.end_input();
         let mut rest = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {

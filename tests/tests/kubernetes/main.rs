@@ -14,4 +14,5 @@ mod load;
 mod races;
 mod restarts;
 mod shapes;
+mod starts;
 mod update;

@@ -1,12 +1,12 @@
 //! Many cold callers at once: of one pod, and of a whole node.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use podcreds_tests::{
     eks_auth::{Call, Fault, Outcome},
     needs_privileges,
     node::Node,
-    pod::Pod,
+    pod::{Client, Pod},
     scenario::{Scenario, assert_owned},
     wait::until,
 };
@@ -44,12 +44,12 @@ fn five_hundred_cold_callers_of_one_pod_cost_one_call() {
 /// How many pods of each namespace start together.
 const NAMESPACES: [(&str, usize); 5] = [("a", 400), ("b", 400), ("c", 100), ("d", 50), ("e", 50)];
 /// What EKS Auth bears, in calls a second: half of what the agent would make.
-const QUOTA: usize = 100;
+const QUOTA: usize = 50;
 
 #[test]
 fn a_thousand_cold_pods_are_served_through_throttling() {
     needs_privileges!();
-    let scene = Scenario::with_args(["--max-service-qps", "200"]);
+    let scene = Scenario::start();
     scene.eks_auth.throttle_above(QUOTA);
     let pods: Vec<_> = thread::scope(|scope| {
         let threads = NAMESPACES.map(|(namespace, count)| {
@@ -94,6 +94,48 @@ fn a_thousand_cold_pods_are_served_through_throttling() {
         throttled(&calls[calls.len() - 100..]) < 25,
         "the limiter has not found what EKS Auth bears"
     );
+}
+
+/// How many pods start together on a large node, and two quotas under which EKS Auth throttles none
+/// of their calls.
+const LARGE_NODE: usize = 300;
+const QUOTAS: [usize; 2] = [100, 1000];
+
+#[test]
+fn three_hundred_pods_at_once_need_no_third_try() {
+    needs_privileges!();
+    for quota in QUOTAS {
+        let scene = Scenario::start();
+        scene.eks_auth.throttle_above(quota);
+        scene.eks_auth.associate("a", "app", "role");
+        let pods = start(&scene.node, "a", LARGE_NODE);
+        until("the agent knows all pods", || {
+            scene.agent.map_entries("PODS") == pods.len()
+        });
+        let clients = pods
+            .iter()
+            .map(|pod| pod.spawn(["patient", "--on-end-of-input"]));
+        let mut clients: Vec<_> = clients.collect();
+        clients.iter_mut().for_each(Client::end_input);
+        let mut tries = BTreeMap::<u64, usize>::new();
+        let mut longest = 0;
+        for (pod, client) in pods.iter().zip(clients) {
+            let answer = client.finish().pop().unwrap();
+            assert_owned(&answer, pod);
+            *tries.entry(answer["tries"].as_u64().unwrap()).or_default() += 1;
+            longest = longest.max(answer["waited_ms"].as_u64().unwrap());
+        }
+        let calls = scene.eks_auth.calls();
+        println!(
+            "{LARGE_NODE} pods at once, EKS Auth bears {quota} calls/s: tries {tries:?}, the last pod \
+             served after {longest} ms; {} calls, {} throttled",
+            calls.len(),
+            throttled(&calls),
+        );
+        assert_eq!(throttled(&calls), 0);
+        assert_eq!(calls.len(), LARGE_NODE);
+        assert!(tries.keys().all(|tries| *tries <= 2), "{tries:?}");
+    }
 }
 
 fn start(node: &Node, namespace: &str, count: usize) -> Vec<Pod> {

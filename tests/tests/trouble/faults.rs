@@ -116,6 +116,64 @@ fn each_fault_during_a_refresh_goes_unnoticed() {
     assert_eq!(failed, (pods.len() - 1) as f64);
 }
 
+/// Errors that EKS Auth, or a proxy on the way there, has for what is in one request.
+const REJECTIONS: [(u16, &str); 3] = [
+    (400, "InvalidParameterException"),
+    (400, "InvalidRequestException"),
+    (413, "RequestEntityTooLargeException"),
+];
+
+#[test]
+fn a_request_that_is_rejected_is_one_tokens_trouble_and_no_outage() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pods = REJECTIONS.map(|(status, code)| {
+        let pod = scene.known_pod(&code.to_lowercase());
+        let fault = Fault::Error { status, code };
+        scene.eks_auth.fail_pod(pod.uid(), 1000, fault);
+        pod
+    });
+    for (pod, (_, code)) in pods.iter().zip(REJECTIONS) {
+        let answer = pod.run(["get"]);
+        assert_eq!(answer["status"], 503, "{answer}");
+        let message = answer["body"]["message"].as_str().unwrap_or_default();
+        assert!(
+            message.contains("EKS Auth rejects the request for this token"),
+            "{answer}"
+        );
+        assert!(message.contains(code), "{answer}");
+        let storm = pod.run([
+            "storm",
+            "--threads",
+            "2",
+            "--requests",
+            "200",
+            "--rate",
+            "200",
+        ]);
+        assert_eq!(storm["outcomes"], json!({ "503": 200 }), "{storm}");
+        let calls = scene.eks_auth.calls_for_pod(pod.uid()).len();
+        assert!(calls <= 2, "{code}: {calls} calls in a second");
+    }
+    let good = scene.known_pod("good");
+    assert_owned(&good.run(["get"]), &good);
+    let metrics = scene.agent.metrics();
+    let calls = |outcome| {
+        let labels = [("outcome", outcome)];
+        metrics.sum("podcreds_upstream_request_duration_seconds_count", &labels)
+    };
+    assert!(calls("rejected") >= 3.0);
+    assert_eq!(calls("unavailable"), 0.0);
+    assert_eq!(
+        metrics.sum("podcreds_upstream_consecutive_failures", &[]),
+        0.0
+    );
+    scene.eks_auth.heal();
+    for pod in &pods {
+        wait_served(pod, []);
+    }
+}
+
 /// Whether a call failed, and a later one did not.
 fn has_recovered(calls: &[Call]) -> bool {
     let faulted = |call: &Call| matches!(call.outcome, Outcome::Faulted(_));

@@ -45,6 +45,28 @@ fn a_crash_loop_without_a_role_costs_little_and_a_new_role_works_within_seconds(
     );
 }
 
+/// A pod's cgroup goes and is made again with the same UID, as kubelet does it.
+#[test]
+fn a_pod_that_comes_back_with_its_uid_is_cached_as_before() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.served_pod("web");
+    let uid = pod.uid().to_owned();
+    drop(pod);
+    for life in 2..=3 {
+        until("the agent has forgotten the pod", || {
+            scene.agent.map_entries("PODS") == 0
+        });
+        scene.eks_auth.forget_calls();
+        let pod = scene.pod("web").uid(&uid).start();
+        wait_served(&pod, []);
+        let storm = pod.run(["storm", "--threads", "4", "--requests", "100"]);
+        assert_eq!(storm["outcomes"], json!({ "200": 100 }), "{storm}");
+        let calls = scene.eks_auth.calls_for_pod(&uid).len();
+        assert_eq!(calls, 1, "in its life number {life}");
+    }
+}
+
 #[test]
 fn a_full_cache_makes_room_and_serves_all() {
     needs_privileges!();

@@ -19,11 +19,7 @@ const TARGET_MB: f64 = 12.0;
 pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<String> {
     let count = arguments.pods;
     let node = Node::new();
-    // The limiter would take minutes over it.
-    let agent = Agent::on(&node, eks_auth)
-        .binary(&arguments.agent)
-        .args(["--max-service-qps", "1000"])
-        .start();
+    let agent = Agent::on(&node, eks_auth).binary(&arguments.agent).start();
     let empty = resident(&agent)?;
     let title = format!("Starting {count} pods, each with a network namespace of its own");
     let pods = step(&title, || start(&node, count))?;

@@ -14,6 +14,7 @@ use crate::{
     print,
     request::RequestOptions,
     socket::{CREDENTIALS, SocketOptions, error_name},
+    wait_for_end_of_input,
 };
 
 /// How long it stays away when nobody says for how long.
@@ -31,12 +32,18 @@ pub(crate) struct Patient {
     /// How long it goes on asking.
     #[arg(long, default_value_t = 60_000)]
     patience_ms: u64,
+    /// Begins when the input ends.
+    #[arg(long)]
+    on_end_of_input: bool,
 }
 
 impl Patient {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let patience = Duration::from_millis(self.patience_ms);
         let request = self.request.bytes(true)?;
+        if self.on_end_of_input {
+            wait_for_end_of_input()?;
+        }
         let started = Instant::now();
         for tries in 1.. {
             let asked = self.ask(&request);

@@ -44,6 +44,9 @@ pub(crate) struct Storm {
     /// How many requests are made on one connection.
     #[arg(long, default_value_t = 1)]
     keepalive: u32,
+    /// Shows another token each time: the pod's own, with a signature that is none.
+    #[arg(long)]
+    forge: bool,
     /// Requests per second, made on time however slow the answers are (as far as there are threads):
     /// latencies then count from when a request was due. Without it, as fast as answers come.
     #[arg(long)]
@@ -106,7 +109,7 @@ impl Worker<'_> {
                 return tally;
             }
             let due = self.wait_for_turn(request);
-            let result = self.ask(&mut connection, &mut opened);
+            let result = self.ask(&mut connection, &mut opened, request);
             tally.count(&result, due.elapsed());
         }
     }
@@ -133,7 +136,10 @@ impl Worker<'_> {
         &self,
         connection: &mut Option<(TcpStream, u32)>,
         opened: &mut usize,
+        number: usize,
     ) -> io::Result<Answer> {
+        let forged = self.storm.forge.then(|| self.forged(number)).transpose()?;
+        let request = forged.as_deref().unwrap_or(self.request);
         let (mut stream, used) = match connection.take() {
             Some(kept) => kept,
             None => {
@@ -142,12 +148,24 @@ impl Worker<'_> {
                 (self.storm.socket.open(destination)?, 0)
             }
         };
-        stream.write_all(self.request)?;
+        stream.write_all(request)?;
         let answer = read_answer(&mut stream)?;
         if answer.keep_alive && used + 1 < self.storm.keepalive {
             *connection = Some((stream, used + 1));
         }
         Ok(answer)
+    }
+}
+
+impl Worker<'_> {
+    /// A request with a token that nobody has shown before.
+    fn forged(&self, number: usize) -> io::Result<Vec<u8>> {
+        let options = &self.storm.request;
+        let token = options.token().map_err(io::Error::other)?;
+        let token = format!("{}{number}", token.unwrap_or_default());
+        let last = self.storm.keepalive <= 1 && !options.http10;
+        let request = options.with_token(token).bytes(last);
+        request.map_err(io::Error::other)
     }
 }
 
