@@ -4,7 +4,7 @@
 
 use std::{
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -12,8 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The root of the checkout.
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+use crate::checkout;
 
 /// The versions of Kubernetes whose schemas everything must fit.
 pub const VERSIONS: [&str; 5] = ["1.30.0", "1.31.0", "1.32.0", "1.33.0", "1.34.0"];
@@ -66,11 +65,6 @@ pub fn check() -> Result<(), String> {
     Err("Helm is not installed (`cargo xtask setup` does it)".to_owned())
 }
 
-/// A file of the checkout.
-pub fn file(path: &str) -> PathBuf {
-    Path::new(ROOT).join(path)
-}
-
 /// Renders the chart for each request, and checks the results.
 ///
 /// # Errors
@@ -78,7 +72,7 @@ pub fn file(path: &str) -> PathBuf {
 /// When the program that does it fails.
 pub fn render(requests: &[Request]) -> Result<Vec<Rendering>> {
     let mut program = Command::new(tools().join("bin/python"))
-        .current_dir(ROOT)
+        .current_dir(checkout::file(""))
         .args(["xtask/python/chart.py", "check", "deploy/chart"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -99,7 +93,7 @@ pub fn render(requests: &[Request]) -> Result<Vec<Rendering>> {
 /// When there is none, or it is no YAML.
 pub fn values(path: &str) -> Result<Value> {
     let output = Command::new(tools().join("bin/python"))
-        .current_dir(ROOT)
+        .current_dir(checkout::file(""))
         .args(["-c", TO_JSON, path])
         .output()
         .context("cannot start Python")?;
@@ -110,5 +104,5 @@ const TO_JSON: &str =
     "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
 
 fn tools() -> PathBuf {
-    file("target/tools/chart")
+    checkout::file("target/tools/chart")
 }

@@ -20,6 +20,7 @@
 //! - [`wait`]: polling with a deadline.
 //! - [`table`]: tables of text.
 //! - [`binary`]: finding the binaries of this workspace.
+//! - [`checkout`]: finding the checkout.
 //!
 //! What runs inside the simulated pods is the `pod-client` binary of this crate.
 //!
@@ -35,6 +36,7 @@ pub mod agent;
 pub mod aws;
 pub mod binary;
 pub mod chart;
+pub mod checkout;
 pub mod cluster;
 pub mod eks_auth;
 pub mod http;

@@ -4,6 +4,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
+    sync::LazyLock,
 };
 
 use anyhow::{Context as _, Result};
@@ -11,10 +12,30 @@ use serde_json::Value;
 
 use crate::run::output;
 
-/// The root of the checkout.
+/// The root of the checkout: of the one whose xtask cargo runs, or else of the one that this program or the
+/// current folder is in. It is looked for at run time, since a checkout can be moved or copied with all that
+/// it has built.
 pub(crate) fn root() -> &'static Path {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let manifest = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let starts = [manifest, env::current_exe().ok(), env::current_dir().ok()];
+        let mut starts = starts.into_iter().flatten();
+        starts
+            .find_map(|start| {
+                start
+                    .ancestors()
+                    .find(|folder| is_root(folder))
+                    .map(Path::to_owned)
+            })
+            .unwrap_or_default()
+    });
+    &ROOT
+}
+
+fn is_root(folder: &Path) -> bool {
+    ["agent", "tests", "xtask"]
+        .iter()
+        .all(|member| folder.join(member).join("Cargo.toml").is_file())
 }
 
 /// Where `setup` puts tools that belong to this checkout alone. `agent/build.rs` looks here too.

@@ -9,8 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// The root of the checkout.
-const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+use crate::checkout;
 
 /// The folders of one checkout's cluster.
 ///
@@ -22,15 +21,15 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// That of the checkout that this was built from.
+    /// That of [the checkout](checkout::root).
     ///
     /// # Errors
     ///
-    /// When it is no longer there, or the folders cannot be made.
+    /// When there is none, or the folders cannot be made.
     pub fn of_checkout() -> Result<Self> {
-        let checkout = Path::new(CHECKOUT).canonicalize();
+        let checkout = checkout::root().context("this program is in no checkout of podcreds")?;
         let layout = Self {
-            checkout: checkout.context("the checkout that this was built from is gone")?,
+            checkout: checkout.canonicalize().context("the checkout's path")?,
         };
         for folder in [
             layout.certificates(),

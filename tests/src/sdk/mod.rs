@@ -4,17 +4,14 @@
 
 use std::{
     env,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use crate::{aws::Owner, binary};
-
-/// Where `cargo xtask setup` puts things.
-const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools");
+use crate::{aws::Owner, binary, checkout};
 
 /// Three lines of boto3.
 const PYTHON: &str = include_str!("application.py");
@@ -201,10 +198,11 @@ fn built(language: &str) -> PathBuf {
     tools().join("clients").join(language)
 }
 
+/// Where `cargo xtask setup` puts things.
 fn tools() -> PathBuf {
     // In a container it is mounted under its real path.
-    let tools = Path::new(TOOLS);
-    tools.canonicalize().unwrap_or_else(|_| tools.to_owned())
+    let tools = checkout::file("target/tools");
+    tools.canonicalize().unwrap_or(tools)
 }
 
 fn last_line(text: &str) -> &str {

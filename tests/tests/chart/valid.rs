@@ -5,6 +5,7 @@ use std::{fs, process::Command};
 use podcreds_tests::{
     binary,
     chart::{self, Rendering, VERSIONS},
+    checkout,
     privileged::can_run,
 };
 use serde_json::{Value, json};
@@ -226,7 +227,7 @@ fn what_makes_no_sense_is_refused() {
 
 #[test]
 fn the_chart_is_of_this_version() {
-    let chart = fs::read_to_string(chart::file("deploy/chart/Chart.yaml")).unwrap();
+    let chart = fs::read_to_string(checkout::file("deploy/chart/Chart.yaml")).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     for line in [
         format!("version: {version}"),
@@ -245,7 +246,7 @@ fn the_manifests_are_what_the_chart_renders_to() {
         let path = format!("deploy/manifests/{name}");
         let values = chart::values(&format!("{path}.values.yaml")).unwrap();
         let rendering = render(values).unwrap();
-        let manifest = fs::read_to_string(chart::file(&format!("{path}.yaml"))).unwrap();
+        let manifest = fs::read_to_string(checkout::file(&format!("{path}.yaml"))).unwrap();
         let body = manifest.lines().skip_while(|line| line.starts_with('#'));
         assert!(
             body.eq(rendering.text.lines()),
