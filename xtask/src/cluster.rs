@@ -1,21 +1,21 @@
 //! `cargo xtask cluster`: builds what a node is made of, and lets the program `cluster` do the work.
 
-use std::{env, fs};
+use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    Cluster, image,
+    Cluster, executables, image,
     run::run,
     setup,
-    tasks::{EVERYTHING_FOR_THE_HOST, TEST_THREADS, build_tests},
-    workspace::{self, built, cargo},
+    tasks::TEST_THREADS,
+    workspace::{self, built},
 };
 
 /// What the agent's image is called in a node.
 const IMAGE: &str = "localhost/podcreds:test";
-/// The tests that run in a node. Elsewhere cargo skips them.
-const TESTS: [&str; 4] = ["--test", "kubernetes", "--", "--ignored"];
+/// The test program that runs in a node. Elsewhere its tests are skipped.
+const TESTS: &str = "kubernetes";
 
 pub(crate) fn run_command(command: &Cluster) -> Result<()> {
     match command {
@@ -33,26 +33,22 @@ pub(crate) fn run_command(command: &Cluster) -> Result<()> {
 }
 
 fn test(args: &[String]) -> Result<()> {
-    prepare()?;
+    let tests = prepare()?;
     let mut cluster = built("cluster", false)?;
     if env::var_os("RUST_TEST_THREADS").is_none() {
         cluster.env("RUST_TEST_THREADS", TEST_THREADS);
     }
-    // Inside of the node cargo finds everything built, and only starts the tests.
-    cluster
-        .arg("test")
-        .arg(cargo().get_program())
-        .arg("test")
-        .args(EVERYTHING_FOR_THE_HOST)
-        .args(TESTS)
-        .args(args);
+    // The program itself, since cargo would look in the node for what has changed, and build.
+    cluster.arg("test").arg(tests).arg("--ignored").args(args);
     run(&mut cluster)
 }
 
-fn prepare() -> Result<()> {
+/// Makes all that a node needs, and returns the program with its tests.
+fn prepare() -> Result<PathBuf> {
     setup::for_cluster()?;
-    build_tests()?;
+    let tests = executables::build()?.remove(TESTS);
     let images = workspace::root().join("target/cluster/images");
     fs::create_dir_all(&images).with_context(|| format!("cannot make {}", images.display()))?;
-    image::for_tests(IMAGE, &images.join("podcreds.tar"))
+    image::for_tests(IMAGE, &images.join("podcreds.tar"))?;
+    tests.with_context(|| format!("cargo has not built the tests called {TESTS}"))
 }

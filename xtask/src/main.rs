@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cluster;
+mod executables;
 mod image;
 mod kernels;
 mod run;

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::{
     architecture::Architecture,
+    executables,
     run::{run, step},
     setup, workspace,
     workspace::{built, cargo, profile},
@@ -81,7 +82,7 @@ pub(crate) fn build_static(architectures: &[Architecture], release: bool) -> Res
 
 pub(crate) fn test(args: &[String]) -> Result<()> {
     setup::for_test()?;
-    build_tests()?;
+    executables::build()?;
     step("Testing", || {
         let mut cargo = cargo();
         cargo.args(["test", "--no-fail-fast"]);
@@ -92,16 +93,6 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
             cargo.args(EVERYTHING_FOR_THE_HOST);
         }
         run(cargo.args(args))
-    })
-}
-
-/// One command builds programs and tests alike, so that both share one build of each dependency.
-pub(crate) fn build_tests() -> Result<()> {
-    step("Building the agent and all tests", || {
-        run(cargo()
-            .arg("build")
-            .args(EVERYTHING_FOR_THE_HOST)
-            .args(["--bins", "--tests"]))
     })
 }
 

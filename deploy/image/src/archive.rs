@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use anyhow::{Context as _, Result};
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     Description, layer,
@@ -18,7 +18,8 @@ pub(crate) struct Digest(String);
 
 impl Digest {
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let hex: String = Sha256::digest(bytes)
+        let hex: String = digest(&SHA256, bytes)
+            .as_ref()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();

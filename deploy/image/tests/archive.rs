@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aws_lc_rs::digest;
 use flate2::read::GzDecoder;
 use podcreds_image::{Architecture, Contents, Description, build};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -78,8 +78,12 @@ fn unpack(tar: &[u8]) -> Files {
 }
 
 fn digest(content: &[u8]) -> String {
-    let bytes = Sha256::digest(content);
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = digest::digest(&digest::SHA256, content);
+    let hex: String = bytes
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 
