@@ -12,6 +12,7 @@
 //! - [`pod`]: a pod with a real network namespace, real cgroups and real processes.
 //! - [`agent`]: the podcreds binary, its logs and its metrics.
 //! - [`privileged`]: what a test needs from the machine, and what happens where it is missing.
+//! - [`run`]: one process of tests, demo or load, and who removes what it leaves when it is killed.
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`sdk`]: unmodified AWS SDKs.
 //! - [`chart`]: the Helm chart, as it is rendered.
@@ -46,6 +47,7 @@ pub mod network;
 pub mod node;
 pub mod pod;
 pub mod privileged;
+pub mod run;
 pub mod scenario;
 pub mod sdk;
 pub mod table;

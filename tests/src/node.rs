@@ -6,21 +6,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process,
-    sync::{
-        Once,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
-
-use procfs::process::Process;
 
 use crate::{
     network::HostNetwork,
     pod::{PodBuilder, cgroup},
+    run,
 };
-
-const PREFIX: &str = "podcreds-test-";
 
 /// A simulated node. Whatever runs and exists below its cgroup goes when it is dropped.
 pub struct Node {
@@ -40,11 +33,10 @@ impl Node {
     )]
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        static SWEPT: Once = Once::new();
         let mount = cgroup::mount_point().expect("a cgroup2 mount");
-        SWEPT.call_once(|| sweep(&mount));
+        let run = run::current().name();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let cgroup = mount.join(format!("{PREFIX}{}-{number}", process::id()));
+        let cgroup = mount.join(format!("{run}.{number}"));
         fs::create_dir(&cgroup).unwrap_or_else(|why| panic!("cannot make {cgroup:?}: {why}"));
         Self {
             cgroup,
@@ -97,21 +89,5 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         cgroup::remove_tree(&self.cgroup);
-    }
-}
-
-/// Removes what test processes left behind that were killed before they could clean up.
-fn sweep(mount: &Path) {
-    for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let owner: Option<i32> = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'))
-            .and_then(|(pid, _)| pid.parse().ok());
-        // One that has ended counts as gone even if nobody has waited for it yet.
-        let alive = |pid| Process::new(pid).is_ok_and(|process| process.is_alive());
-        if owner.is_some_and(|pid| !alive(pid)) {
-            cgroup::remove_tree(&entry.path());
-        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::run::output;
+use crate::run::{bound, output};
 
 /// The root of the checkout: of the one whose xtask cargo runs, or else of the one that this program or the
 /// current folder is in. It is looked for at run time, since a checkout can be moved or copied with all that
@@ -45,7 +45,7 @@ pub(crate) fn tools() -> PathBuf {
 
 /// Cargo, in the root of the checkout, with the tools on its path.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = bound(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
     let path = env::var_os("PATH").unwrap_or_default();
     let paths = std::iter::once(tools().join("bin")).chain(env::split_paths(&path));
@@ -86,7 +86,7 @@ pub(crate) fn members() -> Result<Vec<PathBuf>> {
 ///
 /// When the path of the running xtask is unknown.
 pub(crate) fn built(name: &str, release: bool) -> Result<Command> {
-    let mut command = Command::new(target()?.join(profile(release)).join(name));
+    let mut command = bound(target()?.join(profile(release)).join(name));
     command.current_dir(root());
     Ok(command)
 }

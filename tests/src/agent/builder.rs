@@ -11,6 +11,7 @@ use crate::{
     network::HostNetwork,
     node::Node,
     pod::Join,
+    run,
 };
 
 /// Collects the agent's arguments and environment.
@@ -179,6 +180,7 @@ impl AgentBuilder {
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
             .env("RUST_BACKTRACE", "1")
+            .env(run::VARIABLE, run::current().name().to_string())
             .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

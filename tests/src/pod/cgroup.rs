@@ -51,9 +51,10 @@ pub fn processes(cgroup: &Path) -> io::Result<Vec<u32>> {
 /// Kills everything in a cgroup and below, and removes all of it. Says so on stderr when something
 /// is left after all: it is called where nobody can handle an error.
 pub fn remove_tree(cgroup: &Path) {
-    // Absent where the cgroup is, and where the kernel is older than 5.14.
-    let _ = fs::write(cgroup.join("cgroup.kill"), "1");
     let gone = poll(REMOVAL, || {
+        // Again, since a process may have joined meanwhile. Absent where the cgroup is, and where the
+        // kernel is older than 5.14.
+        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
         remove_depth_first(cgroup);
         (!cgroup.exists()).then_some(())
     });

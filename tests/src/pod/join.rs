@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::binary;
+use crate::{binary, run};
 
 /// The cgroup and the namespaces that a command is to run in. Whatever is not set stays as the test
 /// process has it.
@@ -64,7 +64,9 @@ impl Join {
     /// The joining part, to which further options of `pod-client join` can be added.
     pub(super) fn start(&self) -> Command {
         let mut command = Command::new(binary::pod_client());
-        command.arg("join");
+        command
+            .arg("join")
+            .env(run::VARIABLE, run::current().name().to_string());
         let options = [
             ("--cgroup", &self.cgroup),
             ("--net", &self.network),

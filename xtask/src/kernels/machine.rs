@@ -5,13 +5,15 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::run::bound;
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -96,7 +98,7 @@ impl Machine {
         let complaints = File::create(console.with_extension("qemu"))?;
         let mut serial = OsString::from("file:");
         serial.push(console);
-        let mut qemu = Command::new(QEMU);
+        let mut qemu = bound(QEMU);
         qemu.args(["-accel", accelerator.name(), "-cpu", "max", "-m", "1024"])
             .args(accelerator.clock())
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])

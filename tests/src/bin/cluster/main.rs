@@ -1,6 +1,12 @@
 //! `cargo xtask cluster`: a Kubernetes node on this machine, and podcreds on it.
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{
+    env,
+    io::{self, Read, Write},
+    os::unix::process::CommandExt,
+    process::{Child, ExitCode, Stdio},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -30,6 +36,9 @@ enum Command {
     },
     /// Ends it, and removes all that it has left on the machine.
     Down,
+    /// Waits for the end of `test`, and takes the node down unless it says that it has.
+    #[command(hide = true)]
+    Watch,
     /// Becomes the node; `up` does this.
     #[command(hide = true)]
     MakeNode,
@@ -61,6 +70,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run { program, arguments } => host.enter(&program, &arguments)?,
         Command::Test { program, arguments } => return test(&host, &program, &arguments),
         Command::Down => down(&host)?,
+        Command::Watch => watch(&host)?,
         Command::MakeNode => host.make_node()?,
         Command::Init => init::run()?,
         Command::Install => agent::install()?,
@@ -91,14 +101,43 @@ fn down(host: &Host) -> Result<()> {
 
 /// The program's exit code counts, unless the node cannot be started or leaves something behind.
 fn test(host: &Host, program: &str, arguments: &[String]) -> Result<ExitCode> {
+    let mut watcher = start_watcher()?;
     let tested = up(host, true).and_then(|()| host.run(program, arguments));
     let down = down(host);
+    dismiss(&mut watcher)?;
     let success = tested?;
     down?;
     Ok(match success {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Starts the process that takes the node down when this one is killed.
+fn start_watcher() -> Result<Child> {
+    std::process::Command::new(env::current_exe().context("the path of this program")?)
+        .arg("watch")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        // Ctrl-C and a closed terminal end the test, and not the watcher.
+        .process_group(0)
+        .spawn()
+        .context("cannot start what watches")
+}
+
+/// Tells the watcher that the node is down.
+fn dismiss(watcher: &mut Child) -> Result<()> {
+    let mut input = watcher.stdin.take().context("the watcher's input")?;
+    input.write_all(b"down").context("the watcher has ended")?;
+    drop(input);
+    watcher.wait().context("waiting for the watcher")?;
+    Ok(())
+}
+
+fn watch(host: &Host) -> Result<()> {
+    let mut said = Vec::new();
+    io::stdin().lock().read_to_end(&mut said)?;
+    if said.is_empty() { host.down() } else { Ok(()) }
 }
 
 /// Says what is being done, does it, and says how long that took.

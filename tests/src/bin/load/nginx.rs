@@ -12,6 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use podcreds_tests::{
+    node::Node,
     pod::{Join, Pod},
     wait::{DEADLINE, poll},
 };
@@ -32,19 +33,19 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     /// Starts the program, with a file of these contents, and waits until it serves.
-    pub(crate) fn start(program: &Path, pod: &Pod, contents: &str) -> Result<Self> {
+    pub(crate) fn start(program: &Path, node: &Node, pod: &Pod, contents: &str) -> Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let file = folder.path().join(FILE);
         fs::create_dir_all(file.parent().unwrap_or(folder.path()))?;
         fs::write(&file, contents)?;
         let configuration = folder.path().join("nginx.conf");
         fs::write(&configuration, self::configuration(folder.path()))?;
-        // Its sockets are in the pod's network, its processes are not in the pod.
-        // It must not outlive a run that is killed.
-        let mut command = Join::nothing().network(&pod.network()).command("setpriv");
+        // Its sockets are in the pod's network, its processes are on the node but not in the pod.
+        let cgroup = node.cgroup().join("nginx");
+        fs::create_dir_all(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
+        let join = Join::nothing().cgroup(&cgroup).network(&pod.network());
+        let mut command = join.command(program);
         let mut master = command
-            .args(["--pdeathsig", "TERM", "--"])
-            .arg(program)
             .arg("-e")
             .arg(folder.path().join("error.log"))
             .arg("-c")

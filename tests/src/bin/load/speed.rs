@@ -69,7 +69,7 @@ pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<Strin
     let agent = Agent::on(&node, eks_auth).binary(&arguments.agent).start();
     let body = &pod.run(["get"])["body"];
     ensure!(body["AccessKeyId"].is_string(), "the agent gave {body}");
-    let nginx = Nginx::start(&arguments.nginx, &pod, &body.to_string())?;
+    let nginx = Nginx::start(&arguments.nginx, &node, &pod, &body.to_string())?;
     let servers = [
         Server {
             address: None,

@@ -22,6 +22,7 @@ use std::{
 };
 
 use clap::Parser;
+use podcreds_tests::run::{self, RunName};
 use serde_json::Value;
 
 #[derive(Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Storm(storm::Storm),
     /// Asks for credentials until it is told something else than to come back later.
     Patient(patient::Patient),
+    /// Waits until a run has ended, and removes what it has left.
+    CleanUp(CleanUp),
     /// Gets credentials through the Rust SDK's default chain.
     Sdk,
     /// Opens connections and misuses them.
@@ -50,6 +53,12 @@ enum Command {
     PassSocket(pass_socket::PassSocket),
 }
 
+#[derive(clap::Args)]
+struct CleanUp {
+    /// The run's name.
+    run: RunName,
+}
+
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Join(join) => join.run(),
@@ -57,6 +66,7 @@ fn main() -> ExitCode {
         Command::Talk(talk) => talk.run(),
         Command::Storm(storm) => storm.run(),
         Command::Patient(patient) => patient.run(),
+        Command::CleanUp(CleanUp { run }) => run::clean_up_after(&run).map_err(Into::into),
         Command::Sdk => sdk::run(),
         Command::Hold(hold) => hold.run(),
         Command::BindAll(bind_all) => bind_all.run(),
