@@ -68,7 +68,7 @@ fn write(
     sbom: Option<&Path>,
     archive: &Path,
 ) -> Result<()> {
-    tasks::build_packages(&["podcreds-image"], false)?;
+    tasks::build_programs(&["image"], false)?;
     let mut image = built("image", false)?;
     for architecture in architectures {
         let agent = architecture.agent(release)?;

@@ -36,7 +36,16 @@ pub(crate) fn build(release: bool, architectures: &[Architecture]) -> Result<()>
         return build_static(architectures, release);
     }
     setup::for_build()?;
-    build_packages(&["podcreds"], release)
+    let title = format!("Building podcreds ({})", profile(release));
+    // By itself, so that no test decides which features its libraries have.
+    step(&title, || {
+        let mut cargo = cargo();
+        cargo.args(["build", "--locked", "--package", "podcreds"]);
+        if release {
+            cargo.arg("--release");
+        }
+        run(&mut cargo)
+    })
 }
 
 pub(crate) fn chart() -> Result<()> {
@@ -137,7 +146,7 @@ fn clippy_ebpf() -> Result<()> {
 
 pub(crate) fn demo(keep: bool, release: bool) -> Result<()> {
     setup::for_demo()?;
-    build_packages(&["podcreds", "podcreds-tests"], release)?;
+    build_programs(&["podcreds", "pod-client", "demo"], release)?;
     let mut demo = built("demo", release)?;
     if keep {
         demo.arg("--keep");
@@ -150,27 +159,27 @@ pub(crate) fn load(args: &[String]) -> Result<()> {
     setup::for_load(here)?;
     // What ships is what counts.
     build_static(&[here], true)?;
-    build_packages(&["podcreds-tests"], true)?;
+    build_programs(&["pod-client", "load"], true)?;
     let mut load = built("load", true)?;
     load.arg("--agent").arg(here.agent(true)?);
     load.arg("--nginx").arg(setup::nginx()?).args(args);
     run(&mut load)
 }
 
-pub(crate) fn build_packages(packages: &[&str], release: bool) -> Result<()> {
-    let kind = profile(release);
-    step(
-        &format!("Building {} ({kind})", packages.join(", ")),
-        || {
-            let mut cargo = cargo();
-            cargo.args(["build", "--locked", "--bins"]);
-            for package in packages {
-                cargo.args(["--package", package]);
-            }
-            if release {
-                cargo.arg("--release");
-            }
-            run(&mut cargo)
-        },
-    )
+/// Builds programs of this workspace for this machine.
+pub(crate) fn build_programs(programs: &[&str], release: bool) -> Result<()> {
+    let title = format!("Building {} ({})", programs.join(", "), profile(release));
+    step(&title, || {
+        let mut cargo = cargo();
+        // As parts of the whole: a package that is built by itself gets other features of its
+        // dependencies, and all of those are built once more.
+        cargo.arg("build").args(EVERYTHING_FOR_THE_HOST);
+        for program in programs {
+            cargo.args(["--bin", program]);
+        }
+        if release {
+            cargo.arg("--release");
+        }
+        run(&mut cargo)
+    })
 }
