@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         }
     };
     let (format, verbosity) = (cli.log_format, cli.verbosity);
+    // Dropped last, also when something panics.
+    let _last_words = telemetry::LastWords;
     match cli.command {
         Command::Server(args) => server(*args, format, verbosity),
         Command::Initialize => initialize(format, verbosity),
@@ -53,6 +55,9 @@ fn main() -> ExitCode {
 
 fn initialize(format: LogFormat, verbosity: Verbosity) -> ExitCode {
     if let Err(error) = telemetry::init(format, verbosity) {
+        return fail(&error, UNAVAILABLE);
+    }
+    if let Err(error) = telemetry::start_writing() {
         return fail(&error, UNAVAILABLE);
     }
     match initialize::initialize() {
@@ -88,6 +93,7 @@ fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode
             last_words(&format_args!(
                 "{stalled}: ending, so that another agent can start"
             ));
+            telemetry::finish();
         }),
     };
     match app::run(config, on_stall) {
@@ -138,6 +144,6 @@ fn last_words(error: &dyn Display) {
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{error}");
     } else {
-        eprintln!("podcreds: {error}");
+        telemetry::say(error);
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         probes::Readiness,
         shutdown::{Ending, Signals, within},
         socket::SocketError,
+        telemetry,
         turn::BindError,
         watchdog::{Health, OnStall, Watchdog, beat},
     },
@@ -99,6 +100,7 @@ pub enum AppError {
 /// When the agent cannot start, or could not end in order.
 pub fn run(config: Config, on_stall: OnStall) -> Result<(), AppError> {
     crate::ops::privileges::keep(&privileges::of_process(&config))?;
+    telemetry::start_writing()?;
     let control = Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(BLOCKING_THREADS)
@@ -149,6 +151,7 @@ impl App {
         )?;
         let readiness = Readiness::new();
         let degraded = readiness.clone();
+        telemetry::register(&registry)?;
         let handover = Handover::open(
             config.handover.as_ref(),
             handover::Metrics::register(&registry)?,

@@ -1,0 +1,136 @@
+//! How often a log line is written, however often something provokes it.
+//!
+//! Most lines can be provoked by a pod, and a log that a pod can fill hides what matters. So each line has its share,
+//! and the next one that is written says how many like it were left out.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing::{
+    Event, Level,
+    callsite::Identifier,
+    field::{Field, Visit},
+};
+
+/// The fields that say who has provoked a line.
+const WHO: [&str; 4] = ["peer", "pod_uid", "process", "subject"];
+/// For how long a line about one and the same pod is not repeated.
+const PERIOD: Duration = Duration::from_secs(60);
+/// How many lines of one kind are written in that time, about whomever.
+const LINES: usize = 20;
+
+/// What was written lately. It remembers a few numbers for each place in the code that logs, and nothing for pods that
+/// were quiet for a while.
+pub(super) struct Repeats {
+    places: Mutex<HashMap<Identifier, Place>>,
+    hasher: RandomState,
+}
+
+/// A place in the code that logs.
+#[derive(Default)]
+struct Place {
+    /// Its lines of the last [`PERIOD`]: whom they were about, and when they were written.
+    written: Vec<(Option<u64>, Instant)>,
+    left_out: u64,
+}
+
+impl Default for Repeats {
+    fn default() -> Self {
+        Self {
+            places: Mutex::default(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Repeats {
+    /// How many lines like this one were left out since the last one, if it is to be written. What is logged to find a
+    /// mistake (`debug` and below) always is.
+    pub(super) fn admit(&self, event: &Event<'_>, now: Instant) -> Option<u64> {
+        if *event.metadata().level() > Level::INFO {
+            return Some(0);
+        }
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = places.entry(event.metadata().callsite()).or_default();
+        place.admit(self.who(event), now)
+    }
+
+    /// A number for whom the event is about, if it says so.
+    fn who(&self, event: &Event<'_>) -> Option<u64> {
+        let mut who = Who(String::new());
+        event.record(&mut who);
+        (!who.0.is_empty()).then(|| self.hasher.hash_one(who.0))
+    }
+}
+
+impl Place {
+    fn admit(&mut self, who: Option<u64>, now: Instant) -> Option<u64> {
+        let is_young = |at: &Instant| now.saturating_duration_since(*at) < PERIOD;
+        self.written.retain(|(_, at)| is_young(at));
+        let is_repeated = who.is_some() && self.written.iter().any(|(written, _)| *written == who);
+        if is_repeated || self.written.len() >= LINES {
+            self.left_out += 1;
+            return None;
+        }
+        self.written.push((who, now));
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// Collects the values that say whom an event is about.
+struct Who(String);
+
+impl Visit for Who {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if WHO.contains(&field.name()) {
+            self.0.push_str(&format!("{}={value:?} ", field.name()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a line is written, and after how many that were left out.
+    fn admit(place: &mut Place, who: impl Into<Option<u64>>, at: Instant) -> Option<u64> {
+        place.admit(who.into(), at)
+    }
+
+    #[test]
+    fn a_pod_provokes_a_line_once_in_a_while() {
+        let (mut place, now) = (Place::default(), Instant::now());
+        assert_eq!(admit(&mut place, 1, now), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(admit(&mut place, 1, now), None);
+        }
+        // Another pod's is no repetition. It says what was left out.
+        assert_eq!(admit(&mut place, 2, now), Some(1000));
+        assert_eq!(admit(&mut place, 1, now + PERIOD / 2), None);
+        assert_eq!(admit(&mut place, 1, now + PERIOD), Some(1));
+    }
+
+    #[test]
+    fn however_many_provoke_a_line_there_is_an_end() {
+        let (mut place, now) = (Place::default(), Instant::now());
+        let written = (0..1000).filter_map(|who| admit(&mut place, who, now));
+        assert_eq!(written.count(), LINES);
+        assert_eq!(place.written.len(), LINES);
+        assert_eq!(admit(&mut place, 5000, now + PERIOD), Some(980));
+    }
+
+    #[test]
+    fn a_line_about_nobody_may_be_repeated_for_a_while() {
+        let (mut place, now) = (Place::default(), Instant::now());
+        for _ in 0..LINES {
+            assert_eq!(admit(&mut place, None, now), Some(0));
+        }
+        assert_eq!(admit(&mut place, None, now), None);
+        assert_eq!(admit(&mut place, None, now + PERIOD), Some(1));
+    }
+}
