@@ -62,7 +62,7 @@ impl Evidence {
     fn origin(self) -> Origin {
         match self {
             Self::Pod { cgroup, .. } => Origin::Pod(cgroup),
-            Self::NodePath { peer } => Origin::Address(peer),
+            Self::NodePath { peer } => Origin::at(peer),
             Self::Stranger { .. } | Self::Unrecorded => Origin::Unknown,
         }
     }
