@@ -14,6 +14,10 @@ use super::sockopt;
 /// Connections that wait to be accepted. A pod that floods fills only the queue of its own listener.
 pub(super) const BACKLOG: i32 = 4096;
 
+/// How many bytes the kernel keeps for a connection in each direction: the longest head, and several answers. It doubles the
+/// number. Left alone it would keep 128 KiB and more, on the agent's account, of what a pod sends and nobody has read yet.
+const BUFFER: usize = 16 * 1024;
+
 const PORTS: RangeInclusive<u16> = LISTENER_PORT_MIN..=u16::MAX;
 
 /// A listening socket and what is known of it.
@@ -77,6 +81,9 @@ pub(super) fn socket_for(address: SocketAddr) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    // Accepted connections inherit both.
+    socket.set_recv_buffer_size(BUFFER)?;
+    socket.set_send_buffer_size(BUFFER)?;
     Ok(socket)
 }
 
@@ -99,4 +106,28 @@ fn open(address: IpAddr, port: u16) -> io::Result<Listener> {
         netns: sockopt::netns_cookie(&socket)?,
         socket,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_on_a_connection_is_bounded() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = socket_for(address).unwrap();
+        listener.bind(&address.into()).unwrap();
+        listener.listen(BACKLOG).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let listener = TcpListener::from(listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert_eq!(accepted.recv_buffer_size().unwrap(), 2 * BUFFER);
+        assert_eq!(accepted.send_buffer_size().unwrap(), 2 * BUFFER);
+    }
 }
