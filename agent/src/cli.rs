@@ -221,6 +221,9 @@ pub struct ServerArgs {
     pub port: u16,
 
     /// Open connections that one pod may have
+    ///
+    /// All pods together have 1,024. When all of these are taken, the pod that has most loses the one that has been idle for
+    /// the longest time to a pod that has fewer.
     #[arg(
         long,
         default_value_t = 1024,

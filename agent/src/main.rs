@@ -68,7 +68,7 @@ fn initialize(format: LogFormat, verbosity: Verbosity) -> ExitCode {
 }
 
 fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode {
-    let config = match Config::try_from(args) {
+    let mut config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => return fail(&error, USAGE),
     };
@@ -84,8 +84,9 @@ fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode
     if let Err(error) = seccomp::refuse_what_is_never_needed() {
         tracing::warn!(%error, "without a filter of system calls");
     }
-    if let Err(error) = hardening::raise_open_files() {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+    match hardening::raise_open_files() {
+        Ok(limit) => config.server.fit_into(limit),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
     let on_stall = OnStall {
         code: STALLED.into(),

@@ -13,8 +13,17 @@ pub struct Config {
     pub max_head: usize,
     /// Open connections of one pod, or of one address on the node path.
     pub max_connections_per_pod: usize,
-    /// Open connections of all together. Those of unknown pods and on the node path may be half of them.
+    /// Open connections of all together. Those of unknown pods and on the node path may be half of them. One more takes
+    /// the place of another caller's that has more.
     pub max_connections: usize,
+}
+
+impl Config {
+    /// Leaves half of the files that the process may open to everything that is no connection: each pod's listeners, first of all.
+    pub fn fit_into(&mut self, open_files: u64) {
+        let half = usize::try_from(open_files / 2).unwrap_or(usize::MAX);
+        self.max_connections = self.max_connections.min(half).max(1);
+    }
 }
 
 impl Default for Config {
@@ -24,7 +33,22 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             max_head: 16 * 1024,
             max_connections_per_pod: 1024,
-            max_connections: 8192,
+            max_connections: 1024,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_to_listeners() {
+        let mut config = Config::default();
+        let wanted = config.max_connections;
+        config.fit_into(1 << 20);
+        assert_eq!(config.max_connections, wanted);
+        config.fit_into(1000);
+        assert_eq!(config.max_connections, 500);
     }
 }

@@ -34,6 +34,7 @@ pub(super) enum Reason {
     BadHost,
     Detour,
     EksAuth,
+    Evicted,
     ExpiredToken,
     HeadTimeout,
     HeadTooLarge,
@@ -45,15 +46,17 @@ pub(super) enum Reason {
     OtherPod,
     Proxy,
     TooManyConnections,
+    TooManyRefusals,
     UnknownCaller,
     WriteTimeout,
 }
 
 impl Reason {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::BadHost,
         Self::Detour,
         Self::EksAuth,
+        Self::Evicted,
         Self::ExpiredToken,
         Self::HeadTimeout,
         Self::HeadTooLarge,
@@ -65,6 +68,7 @@ impl Reason {
         Self::OtherPod,
         Self::Proxy,
         Self::TooManyConnections,
+        Self::TooManyRefusals,
         Self::UnknownCaller,
         Self::WriteTimeout,
     ];
@@ -74,6 +78,7 @@ impl Reason {
             Self::BadHost => "bad_host",
             Self::Detour => "detour",
             Self::EksAuth => "eks_auth",
+            Self::Evicted => "evicted",
             Self::ExpiredToken => "expired_token",
             Self::HeadTimeout => "head_timeout",
             Self::HeadTooLarge => "head_too_large",
@@ -85,6 +90,7 @@ impl Reason {
             Self::OtherPod => "other_pod",
             Self::Proxy => "proxy",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyRefusals => "too_many_refusals",
             Self::UnknownCaller => "unknown_caller",
             Self::WriteTimeout => "write_timeout",
         }

@@ -11,9 +11,12 @@ mod fixed;
 mod host;
 mod limits;
 mod metrics;
+mod progress;
+mod rationed;
 mod serve;
 mod stream;
 mod target;
+mod turns;
 
 use crate::{
     credentials::Claimant,

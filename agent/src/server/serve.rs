@@ -17,9 +17,12 @@ use tracing::debug;
 use super::{
     Config, Identify, Metrics,
     endpoint::{Endpoint, Shared},
-    limits::Limits,
+    limits::{Limits, Slot},
     metrics::Reason,
-    stream::{Progress, Stream, Transport},
+    progress::Progress,
+    rationed::Rationed,
+    stream::{Stream, Transport},
+    turns::Turns,
 };
 use crate::credentials::Store;
 
@@ -37,6 +40,7 @@ pub struct Server {
     http: http1::Builder,
     write_timeout: Duration,
     limits: Limits,
+    turns: Turns,
     connections: TaskTracker,
 }
 
@@ -49,7 +53,7 @@ pub struct Times {
     pub connected: Option<Instant>,
 }
 
-type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, Endpoint<I>>;
+type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, Rationed<Endpoint<I>>>;
 
 impl Server {
     /// An endpoint that hands out what is in `store`.
@@ -60,11 +64,7 @@ impl Server {
             .max_buf_size(config.max_head.max(MIN_HEAD))
             // A client may say that it has nothing more to ask and still wait for its answer.
             .half_close(true);
-        let limits = Limits::new(
-            config.max_connections_per_pod,
-            config.max_connections,
-            metrics.connections.clone(),
-        );
+        let limits = Limits::new(config, metrics.clone());
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -74,6 +74,7 @@ impl Server {
             http,
             write_timeout: config.write_timeout,
             limits,
+            turns: Turns::default(),
             connections: TaskTracker::new(),
         }
     }
@@ -84,15 +85,16 @@ impl Server {
         S: Transport,
         I: Identify,
     {
-        let Some(slot) = self.limits.admit(caller.origin()) else {
+        let progress = Arc::new(Progress::default());
+        let Some(slot) = self.limits.admit(caller.origin(), &progress) else {
             self.shared.metrics.refused(Reason::TooManyConnections);
             return;
         };
-        let server = Arc::clone(self);
-        self.connections.spawn(async move {
-            server.run(stream, caller, times).await;
-            drop(slot);
+        let (server, its_own) = (Arc::clone(self), Arc::clone(&progress));
+        let task = self.connections.spawn(async move {
+            server.run(stream, caller, times, &its_own, &slot).await;
         });
+        progress.runs_in(task.abort_handle());
     }
 
     /// Keeps time on the current runtime, for ever. A timer that is due sooner than all others, as each new connection's would
@@ -117,47 +119,64 @@ impl Server {
         self.connections.len()
     }
 
-    async fn run<S, I>(&self, stream: S, caller: I, times: Times)
+    async fn run<S, I>(
+        &self,
+        stream: S,
+        caller: I,
+        times: Times,
+        progress: &Arc<Progress>,
+        slot: &Slot,
+    ) where
+        S: Transport,
+        I: Identify,
+    {
+        let stream = Stream::new(stream, Arc::clone(progress), self.write_timeout);
+        let shared = Arc::clone(&self.shared);
+        let endpoint = Endpoint::new(shared, caller, times, Arc::clone(progress));
+        let service = Rationed::new(endpoint, Arc::clone(progress));
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let share = slot.share();
+        let ended = tokio::select! {
+            biased;
+            ended = self.turns.run(connection.as_mut(), share, progress) => ended,
+            () = self.shared.draining.cancelled() => {
+                self.see_off(connection, progress, slot).await
+            }
+        };
+        let metrics = &self.shared.metrics;
+        if progress.is_refused_too_often() {
+            metrics.refused(Reason::TooManyRefusals);
+        }
+        if let Err(error) = ended {
+            debug!(%error, "a connection failed");
+            if let Some(reason) = fault(&error, progress) {
+                metrics.refused(reason);
+            }
+        }
+    }
+
+    /// Brings a connection to its end. Whatever it is answered from here on says so.
+    async fn see_off<S, I>(
+        &self,
+        mut connection: Pin<&mut Connection<S, I>>,
+        progress: &Arc<Progress>,
+        slot: &Slot,
+    ) -> hyper::Result<()>
     where
         S: Transport,
         I: Identify,
     {
-        let progress = Arc::new(Progress::default());
-        let stream = Stream::new(stream, Arc::clone(&progress), self.write_timeout);
-        let shared = Arc::clone(&self.shared);
-        let endpoint = Endpoint::new(shared, caller, times, Arc::clone(&progress));
-        let connection = self.http.serve_connection(TokioIo::new(stream), endpoint);
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            biased;
-            ended = connection.as_mut() => ended,
-            () = self.shared.draining.cancelled() => see_off(connection, &progress).await,
-        };
-        if let Err(error) = ended {
-            debug!(%error, "a connection failed");
-            if let Some(reason) = fault(&error, &progress) {
-                self.shared.metrics.refused(reason);
+        let share = slot.share();
+        if progress.is_new() {
+            let first = self.turns.run(connection.as_mut(), share, progress);
+            if let Ok(ended) = timeout(FIRST_REQUEST, first).await {
+                return ended;
             }
         }
+        connection.as_mut().graceful_shutdown();
+        self.turns.run(connection, share, progress).await
     }
-}
-
-/// Brings a connection to its end. Whatever it is answered from here on says so.
-async fn see_off<S, I>(
-    mut connection: Pin<&mut Connection<S, I>>,
-    progress: &Progress,
-) -> hyper::Result<()>
-where
-    S: Transport,
-    I: Identify,
-{
-    if progress.is_new()
-        && let Ok(ended) = timeout(FIRST_REQUEST, connection.as_mut()).await
-    {
-        return ended;
-    }
-    connection.as_mut().graceful_shutdown();
-    connection.await
 }
 
 /// What the client did wrong, if it was the client and not the network.

@@ -3,10 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,6 +15,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+pub(super) use super::progress::Progress;
+
 /// What a connection runs over.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Keeps what is written from here on until the connection is closed, or for a moment.
@@ -28,40 +27,6 @@ impl Transport for TcpStream {
     fn cork(&self) {
         // Where it fails, the answer goes out by itself and the end of the connection after it.
         let _corked = SockRef::from(self).set_tcp_cork(true);
-    }
-}
-
-/// How far a connection has come. Its stream, its service and its task share it.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// A whole head has arrived at least once.
-    asked: AtomicBool,
-    /// Bytes have arrived since the last whole head.
-    asking: AtomicBool,
-    /// The next answer is the connection's last.
-    ending: AtomicBool,
-}
-
-impl Progress {
-    /// Notes that a whole head has arrived, and says whether it is the connection's first.
-    pub(super) fn head_arrived(&self) -> bool {
-        self.asking.store(false, Ordering::Relaxed);
-        !self.asked.swap(true, Ordering::Relaxed)
-    }
-
-    /// Notes that the connection is closed after the next answer.
-    pub(super) fn end(&self) {
-        self.ending.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the client has yet to send its first request.
-    pub(super) fn is_new(&self) -> bool {
-        !self.asked.load(Ordering::Relaxed)
-    }
-
-    /// Whether the client owes us the rest of a request, rather than nothing at all.
-    pub(super) fn is_behind(&self) -> bool {
-        self.is_new() || self.asking.load(Ordering::Relaxed)
     }
 }
 
@@ -92,7 +57,7 @@ impl<S: Transport> Stream<S> {
     /// Lets the connection's last answer and its end leave in one segment: that saves the kernel, and the
     /// client, a fifth of the work for a connection.
     fn cork_last_answer(&mut self) {
-        if !self.corked && self.progress.ending.load(Ordering::Relaxed) {
+        if !self.corked && self.progress.is_ending() {
             self.corked = true;
             self.inner.cork();
         }
@@ -116,7 +81,7 @@ impl<S: Transport> AsyncRead for Stream<S> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.progress.asking.store(true, Ordering::Relaxed);
+            self.progress.bytes_arrived();
         }
         result
     }

@@ -1,0 +1,133 @@
+//! How far a connection has come, for all who have to do with it.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+
+use http::StatusCode;
+use tokio::task::AbortHandle;
+
+/// Requests that are refused in a row before the connection is closed. SDKs give up after four.
+pub(super) const REFUSALS: u32 = 32;
+
+/// How far a connection has come. Its stream, its service and its task share it, and so do those who decide whose turn
+/// it is and which connection makes room for another.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// A whole head has arrived at least once.
+    asked: AtomicBool,
+    /// Bytes have arrived since the last whole head.
+    asking: AtomicBool,
+    /// A request is being answered.
+    answering: AtomicBool,
+    /// The next answer is the connection's last.
+    ending: AtomicBool,
+    /// It was answered since somebody last looked.
+    active: AtomicBool,
+    /// It has given an answer in this turn.
+    answered: AtomicBool,
+    /// It waits for its turn.
+    pub(super) is_queued: AtomicBool,
+    /// It has its turn now.
+    pub(super) is_next: AtomicBool,
+    /// Requests refused in a row.
+    refusals: AtomicU32,
+    /// Its place among its caller's connections. See [`Limits`](super::limits::Limits).
+    place: AtomicU64,
+    /// Ends its task.
+    task: OnceLock<AbortHandle>,
+}
+
+impl Progress {
+    /// Notes that bytes have arrived.
+    pub(super) fn bytes_arrived(&self) {
+        self.asking.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a whole head has arrived, and says whether it is the connection's first.
+    pub(super) fn head_arrived(&self) -> bool {
+        self.asking.store(false, Ordering::Relaxed);
+        !self.asked.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that the connection is closed after the next answer.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the next answer is the last.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has yet to send its first request.
+    pub(super) fn is_new(&self) -> bool {
+        !self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client owes us the rest of a request, rather than nothing at all.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_new() || self.asking.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the connection has a turn from here on.
+    pub(super) fn begin_turn(&self) {
+        self.answered.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the connection has given an answer in this turn.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a request is being answered.
+    pub(super) fn begin_answer(&self) {
+        self.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes an answer.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.answering.store(false, Ordering::Relaxed);
+        self.answered.store(true, Ordering::Relaxed);
+        self.active.store(true, Ordering::Relaxed);
+        if status.is_client_error() {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.refusals.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether more requests were refused in a row than a client has use for.
+    pub(super) fn is_refused_too_often(&self) -> bool {
+        self.refusals.load(Ordering::Relaxed) >= REFUSALS
+    }
+
+    /// Whether the connection has got an answer since this was last asked, or waits for one now.
+    pub(super) fn take_activity(&self) -> bool {
+        self.active.swap(false, Ordering::Relaxed) || self.answering.load(Ordering::Relaxed)
+    }
+
+    /// The connection's place among its caller's.
+    pub(super) fn place(&self) -> u64 {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    /// Gives the connection another place.
+    pub(super) fn take_place(&self, place: u64) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    /// Notes the connection's task.
+    pub(super) fn runs_in(&self, task: AbortHandle) {
+        // There is one for each connection.
+        let _is_first = self.task.set(task);
+    }
+
+    /// Closes the connection.
+    pub(super) fn close(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
