@@ -62,6 +62,28 @@ enum Kind {
 struct Seen {
     pods: Vec<PodCgroup>,
     above: HashSet<Arc<Path>>,
+    /// What could not be read: whether anything is there, or below, is not known.
+    unread: Vec<PathBuf>,
+}
+
+impl Seen {
+    /// What was read, unless that failed, which is noted. What has ceased to exist in the meantime is nothing.
+    fn read<T>(&mut self, path: &Path, result: io::Result<T>) -> Option<T> {
+        match if_there(result) {
+            Ok(there) => there,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot read a part of the cgroup tree; \
+                    it will be tried again");
+                self.unread.push(path.to_owned());
+                None
+            }
+        }
+    }
+
+    /// Whether something at this path may be there though it was not seen.
+    fn is_in_doubt(&self, path: &Path) -> bool {
+        self.unread.iter().any(|unread| path.starts_with(unread))
+    }
 }
 
 impl Discovery {
@@ -84,7 +106,7 @@ impl Discovery {
                 self.scan()
             }
             Event::Made { parent, name } => self.made(&parent, &name),
-            Event::Removed { path } => self.removed(&path),
+            Event::Removed { path } => self.heard_removed(&path),
         }
     }
 
@@ -94,73 +116,73 @@ impl Discovery {
     pub(super) fn scan(&mut self) -> Vec<Change> {
         let mut seen = Seen::default();
         let root = self.root.clone();
-        if let Err(error) = self.walk(&root, level_of(&root), self.depth, &mut seen) {
-            // What could not be read must not be taken for gone.
-            tracing::warn!(%error, "cannot read the cgroup tree; it will be tried again");
-            return self.admit_all(seen.pods);
-        }
+        self.walk(&root, level_of(&root), self.depth, &mut seen);
         let mut changes = self.forget_all_but(&seen);
         changes.extend(self.admit_all(seen.pods));
         changes
     }
 
     /// Watches a directory above pods, then lists it: nothing that is made in between is missed.
-    fn walk(&mut self, path: &Path, level: Level, depth: i32, seen: &mut Seen) -> io::Result<()> {
+    fn walk(&mut self, path: &Path, level: Level, depth: i32, seen: &mut Seen) {
         if path == self.root || level == Level::Kubelet {
             let path: Arc<Path> = path.into();
             self.watches.add(&path, Kind::Above(level));
             seen.above.insert(path);
         }
         if depth >= MAX_POD_LEVEL {
-            return Ok(());
+            return;
         }
-        let Some(entries) = if_there(fs::read_dir(path))? else {
-            return Ok(());
-        };
-        for entry in entries {
-            let Some(entry) = if_there(entry)? else {
+        for entry in seen.read(path, fs::read_dir(path)).into_iter().flatten() {
+            let Some(entry) = seen.read(path, entry) else {
                 continue;
             };
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let path = entry.path();
+            let kind = seen.read(&path, entry.file_type());
+            if !kind.is_some_and(|kind| kind.is_dir()) {
                 continue;
             }
-            let path = entry.path();
             match classify(level, &entry.file_name().to_string_lossy()) {
-                Level::Pod(uid) => seen.pods.extend(pod_at(&path, uid)?),
-                below => self.walk(&path, below, depth + 1, seen)?,
+                Level::Pod(uid) => {
+                    let pod = seen.read(&path, pod_at(&path, uid)).flatten();
+                    seen.pods.extend(pod);
+                }
+                below => self.walk(&path, below, depth + 1, seen),
             }
         }
-        Ok(())
     }
 
-    /// Forgets what a walk of the whole tree has not seen.
+    /// Forgets what a walk of the whole tree has not seen, except where it could not look.
     fn forget_all_but(&mut self, seen: &Seen) -> Vec<Change> {
-        let there: HashSet<u64> = seen.pods.iter().map(|pod| pod.id).collect();
+        let there: HashSet<(&Path, u64)> =
+            seen.pods.iter().map(|pod| (&*pod.path, pod.id)).collect();
+        let stays = |path: &Path, id| there.contains(&(path, id)) || seen.is_in_doubt(path);
         let gone: Vec<Arc<Path>> = self
             .pods
             .iter()
-            .filter(|(_, id)| !there.contains(id))
+            .filter(|(path, id)| !stays(path, **id))
             .map(|(path, _)| Arc::clone(path))
             .collect();
         self.watches.retain(|path, kind| match kind {
-            Kind::Above(_) => seen.above.contains(path),
-            Kind::Pod(id) => there.contains(id),
+            Kind::Above(_) => seen.above.contains(path) || seen.is_in_doubt(path),
+            Kind::Pod(id) => stays(path, *id),
         });
         gone.iter().flat_map(|path| self.removed(path)).collect()
     }
 
     fn admit_all(&mut self, pods: Vec<PodCgroup>) -> Vec<Change> {
-        pods.into_iter().filter_map(|pod| self.admit(pod)).collect()
+        pods.into_iter().flat_map(|pod| self.admit(pod)).collect()
     }
 
-    /// Remembers a pod; `None` when it is known already.
-    fn admit(&mut self, pod: PodCgroup) -> Option<Change> {
+    /// Remembers a pod that is not known already. One that was there before it, under the same name, is gone.
+    fn admit(&mut self, pod: PodCgroup) -> Vec<Change> {
         if self.pods.get(&pod.path) == Some(&pod.id) {
-            return None;
+            return Vec::new();
         }
+        let mut changes = self.removed(&pod.path);
         self.watches.add(&pod.path, Kind::Pod(pod.id));
         self.pods.insert(Arc::clone(&pod.path), pod.id);
-        Some(Change::Appeared(pod))
+        changes.push(Change::Appeared(pod));
+        changes
     }
 
     fn made(&mut self, parent: &Path, name: &str) -> Vec<Change> {
@@ -171,28 +193,29 @@ impl Discovery {
             None => return Vec::new(),
         };
         let mut seen = Seen::default();
-        let mut changes = Vec::new();
-        let read = match level {
-            Level::Pod(uid) => pod_at(&path, uid).map(|pod| seen.pods.extend(pod)),
+        match level {
+            Level::Pod(uid) => {
+                let pod = seen.read(&path, pod_at(&path, uid)).flatten();
+                seen.pods.extend(pod);
+            }
             level => {
                 let depth = self.depth + depth_below(&self.root, &path);
-                self.walk(&path, level, depth, &mut seen)
-            }
-        };
-        if let Err(error) = read {
-            tracing::warn!(%error, "cannot read a new cgroup; the next scan will");
-        }
-        // One of the same name may have been removed just before.
-        for pod in &seen.pods {
-            if self.pods.get(&pod.path).is_some_and(|id| *id != pod.id) {
-                changes.extend(self.removed(&pod.path));
+                self.walk(&path, level, depth, &mut seen);
             }
         }
-        changes.extend(self.admit_all(seen.pods));
-        changes
+        self.admit_all(seen.pods)
     }
 
-    /// A directory was removed: the pod that it was, if it was one.
+    /// Hears that a directory was removed. One of the same name may have been made and found since.
+    fn heard_removed(&mut self, path: &Path) -> Vec<Change> {
+        let known = self.pods.get(path);
+        if known.is_some_and(|id| fs::metadata(path).is_ok_and(|found| found.ino() == *id)) {
+            return Vec::new();
+        }
+        self.removed(path)
+    }
+
+    /// Forgets a directory, and the pod that it was, if it was one.
     fn removed(&mut self, path: &Path) -> Vec<Change> {
         self.watches.remove(path);
         let gone = self.pods.remove(path).map(Change::Gone);
@@ -200,14 +223,12 @@ impl Discovery {
     }
 }
 
-/// The pod at a path; `None` when it is gone again, or is not kubelet's.
+/// The pod at a path; `None` when it is not kubelet's.
 ///
 /// Kubelet is root. Who has been given a part of the tree, such as a user's systemd, can name cgroups
 /// like a pod's there, but cannot make root their owner.
 fn pod_at(path: &Path, uid: PodUid) -> io::Result<Option<PodCgroup>> {
-    let Some(metadata) = if_there(fs::metadata(path))? else {
-        return Ok(None);
-    };
+    let metadata = fs::metadata(path)?;
     if !is_trusted(&metadata) {
         tracing::debug!(path = %path.display(), owner = metadata.uid(), "not kubelet's");
         return Ok(None);

@@ -70,8 +70,12 @@ impl<T> Watches<T> {
         match events.watches().add(&**path, mask) {
             Ok(descriptor) => {
                 self.paths.insert(descriptor.clone(), Arc::clone(path));
-                let entry = (descriptor, known);
-                self.watched.insert(Arc::clone(path), entry);
+                let entry = (descriptor.clone(), known);
+                let before = self.watched.insert(Arc::clone(path), entry);
+                // Another directory had this name.
+                if let Some((old, _)) = before.filter(|(old, _)| *old != descriptor) {
+                    self.end(old);
+                }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) if !self.complained => {

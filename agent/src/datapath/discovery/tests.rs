@@ -106,6 +106,28 @@ async fn a_pod_that_is_replaced_under_its_name_is_another() {
     );
 }
 
+const OTHER_UID: &str = "1f0e0d0c-0b0a-0908-0706-050403020100";
+
+/// Makes a path one that nobody can read, root included: a link to itself. What was there goes to `away`, if anything.
+fn break_path(root: &TempDir, path: &str) {
+    let path = root.path().join(path);
+    let _moved = fs::rename(&path, root.path().join("away"));
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+}
+
+fn mend_path(root: &TempDir, path: &str) {
+    let path = root.path().join(path);
+    fs::remove_file(&path).unwrap();
+    fs::rename(root.path().join("away"), &path).unwrap();
+}
+
+/// Makes another directory of the same name, with another inode, as when a pod is made again.
+fn replace(root: &TempDir, path: &str) {
+    make(root, "elsewhere");
+    fs::remove_dir_all(root.path().join(path)).unwrap();
+    fs::rename(root.path().join("elsewhere"), root.path().join(path)).unwrap();
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_is_not_taken_for_gone() {
     let root = TempDir::new().unwrap();
@@ -114,18 +136,101 @@ async fn what_cannot_be_read_is_not_taken_for_gone() {
     let mut discovery = watch(&root);
     let pod = pod_of(&root, &path);
     assert_eq!(discovery.scan(), [Change::Appeared(pod.clone())]);
-    // A file where a directory was cannot be listed, and its absence is not known either.
-    let (away, there) = (root.path().join("away"), root.path().join("kubepods"));
-    fs::rename(&there, &away).unwrap();
-    std::os::unix::fs::symlink("kubepods", &there).unwrap();
-    discovery.root = there.clone();
+    // All of it.
+    break_path(&root, "kubepods");
+    discovery.root = root.path().join("kubepods");
     assert_eq!(discovery.scan(), []);
     discovery.root = root.path().to_owned();
-    fs::remove_file(&there).unwrap();
-    fs::rename(&away, &there).unwrap();
+    mend_path(&root, "kubepods");
     assert_eq!(discovery.scan(), []);
     fs::remove_dir(&pod.path).unwrap();
     assert_eq!(discovery.scan(), [Change::Gone(pod.id)]);
+}
+
+/// A link is no directory to a scan, so what is unread is told to it here.
+#[tokio::test]
+async fn a_scan_that_fails_half_way_tells_what_it_has_seen() {
+    let root = TempDir::new().unwrap();
+    let read = format!("kubepods/pod{UID}");
+    let unread = format!("kubepods/burstable/pod{OTHER_UID}");
+    for path in [&read, &unread] {
+        make(&root, path);
+    }
+    let mut discovery = watch(&root);
+    let (first, other) = (pod_of(&root, &read), pod_of(&root, &unread));
+    assert_eq!(discovery.scan().len(), 2);
+
+    replace(&root, &read);
+    let second = pod_of(&root, &read);
+    fs::remove_dir_all(root.path().join("kubepods/burstable")).unwrap();
+    let half = |discovery: &mut Discovery, path: &str| {
+        let mut seen = Seen::default();
+        let unread = root.path().join("kubepods/burstable");
+        let failed = Err::<(), _>(io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(seen.read(&unread, failed), None);
+        seen.pods.extend(
+            fs::metadata(root.path().join(path))
+                .map(|_| pod_of(&root, path))
+                .ok(),
+        );
+        let mut changes = discovery.forget_all_but(&seen);
+        changes.extend(discovery.admit_all(seen.pods));
+        changes
+    };
+    let replaced = [Change::Gone(first.id), Change::Appeared(second.clone())];
+    assert_eq!(half(&mut discovery, &read), replaced);
+    assert_eq!(half(&mut discovery, &read), []);
+    // One that is gone from a part that was read is gone, though another part never can be read.
+    fs::remove_dir(&second.path).unwrap();
+    assert_eq!(half(&mut discovery, &read), [Change::Gone(second.id)]);
+    assert_eq!(discovery.scan(), [Change::Gone(other.id)]);
+    assert!(discovery.pods.is_empty());
+}
+
+/// Whatever finds the second one says that the first is gone: otherwise nobody ever would.
+#[tokio::test]
+async fn a_pod_is_never_overwritten_in_silence() {
+    let root = TempDir::new().unwrap();
+    let path = format!("kubepods/pod{UID}");
+    make(&root, &path);
+    let mut discovery = watch(&root);
+    let first = pod_of(&root, &path);
+    discovery.scan();
+    replace(&root, &path);
+    let second = pod_of(&root, &path);
+    let changes = discovery.admit_all(vec![second.clone()]);
+    let replaced = [Change::Gone(first.id), Change::Appeared(second.clone())];
+    assert_eq!(changes, replaced);
+    // What is heard of the first one's end only now is not the second one's.
+    assert_eq!(discovery.heard_removed(&second.path), []);
+    fs::remove_dir(&second.path).unwrap();
+    assert_eq!(
+        discovery.heard_removed(&second.path),
+        [Change::Gone(second.id)]
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_moves_is_gone_from_where_it_was() {
+    let root = TempDir::new().unwrap();
+    let (from, to) = (
+        format!("kubepods/pod{UID}"),
+        format!("kubepods/pod{OTHER_UID}"),
+    );
+    make(&root, &from);
+    let mut discovery = watch(&root);
+    let before = pod_of(&root, &from);
+    discovery.scan();
+    fs::rename(root.path().join(&from), root.path().join(&to)).unwrap();
+    let after = PodCgroup {
+        uid: OTHER_UID.parse().unwrap(),
+        ..pod_of(&root, &to)
+    };
+    assert_eq!(before.id, after.id);
+    assert_eq!(
+        discovery.scan(),
+        [Change::Gone(before.id), Change::Appeared(after)]
+    );
 }
 
 #[tokio::test]
