@@ -169,7 +169,7 @@ impl App {
         let lender = Arc::clone(&lending);
         let lend: Lend = Arc::new(move |stream| lender.lend(&stream));
         let Some(seat) = serving.block_on(async {
-            let join = handover.join(stages.store.clone(), lend, control.handle());
+            let join = handover.join(stages.store.clone(), lend, vitals, control.handle());
             tokio::select! {
                 seat = join => seat.map(Some),
                 _ = signals.next() => Ok(None),

@@ -81,7 +81,9 @@ impl Paths {
         let node = match &config.node {
             None => None,
             Some(addresses) => {
-                match NodePath::start(addresses, need, lending, &on_accept, serving, &metrics) {
+                match NodePath::start(
+                    addresses, need, lending, &on_accept, serving, vitals, &metrics,
+                ) {
                     Ok(node) => Some(node),
                     Err(node) => {
                         // The datapath that has started ends with this.

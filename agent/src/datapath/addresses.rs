@@ -42,6 +42,9 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
 /// The time between two looks at who has news. Who has CAP_NET_ADMIN in a pod can change addresses all day.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How many messages of one namespace are read at a time.
+const MOST: usize = 64;
+
 /// A subscription, and whose it is.
 pub(super) struct Subscription {
     pub(super) netlink: OwnedFd,
@@ -103,14 +106,40 @@ fn read(subscriptions: &PollSet<Subscription>, key: Key) -> Option<Place> {
     Some(place)
 }
 
-/// Throws the messages away: that there were any is all that matters, so lost ones do no harm.
+/// Throws the messages away: that there were any is all that matters, so lost ones do no harm. Those beyond [`MOST`] are
+/// left for the next time, since a pod can make more of them than can be read.
 fn drain(netlink: &OwnedFd) -> nix::Result<()> {
     let mut buffer = [0; 4096];
-    loop {
+    for _ in 0..MOST {
         match recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             Ok(_) | Err(Errno::ENOBUFS) => {}
             Err(Errno::EAGAIN) => return Ok(()),
             Err(errno) => return Err(errno),
         }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_never_stops_changing_holds_nobody_up() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        for _ in 0..2 * MOST {
+            socket
+                .send_to(b"changed", socket.local_addr().unwrap())
+                .unwrap();
+        }
+        let news = OwnedFd::from(socket);
+        drain(&news).unwrap();
+        let socket = UdpSocket::from(news);
+        let left = std::iter::from_fn(|| socket.recv(&mut [0; 16]).ok());
+        assert_eq!(left.count(), MOST);
+        assert_eq!(drain(&OwnedFd::from(socket)), Ok(()));
     }
 }

@@ -1,19 +1,21 @@
 //! The in-pod listeners: one task on the serving runtime accepts for all of them.
 
 use std::{
+    collections::VecDeque,
     io,
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use prometheus::{IntCounter, IntGauge};
 use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::SockRef;
 use tokio::{
     net::TcpStream,
     runtime::Handle,
-    task::{JoinHandle, coop::consume_budget},
-    time::sleep,
+    task::{JoinHandle, coop::consume_budget, yield_now},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,13 +25,23 @@ use super::{
     metrics::{Counted, Metrics},
     poll_set::{Batch, Key, Membership, PollSet},
 };
+use crate::types::{Vitals, restarted};
+
+/// What the task does, where it is to be named.
+const ACCEPTING: &str = "accepting pods' connections";
 
 /// How often the end is put off for resources that ran out: a second in all.
 const LAST_PAUSES: u32 = 20;
 
+/// How many connections are accepted before those that are open have their turn.
+const TURN: usize = 32;
+
 /// Takes a connection, and the cookie of the network namespace of the listener that accepted it. Called on the serving
 /// runtime; must not block.
 pub(super) type OnStream = Box<dyn Fn(TcpStream, u64) + Send + Sync>;
+
+/// Takes one connection from a listener, without waiting.
+type Take = Box<dyn Fn(&TcpListener) -> io::Result<std::net::TcpStream> + Send + Sync>;
 
 /// A listener that is being served. Dropping it closes the listener.
 pub(super) struct Served(Membership<Open>);
@@ -58,22 +70,40 @@ impl AsFd for Open {
 }
 
 impl Listeners {
-    /// Begins to accept on `serving`, with the cookie of the listener's network namespace for each connection. There are
-    /// no listeners yet.
-    pub(super) fn start(accept: OnStream, metrics: &Metrics, serving: &Handle) -> io::Result<Self> {
+    /// Begins to accept on `serving`, with the cookie of the listener's network namespace for each
+    /// connection. There are no listeners yet.
+    pub(super) fn start(
+        accept: OnStream,
+        metrics: &Metrics,
+        serving: &Handle,
+        vitals: &Vitals,
+    ) -> io::Result<Self> {
+        Self::start_with(Box::new(take), accept, metrics, serving, vitals)
+    }
+
+    fn start_with(
+        take: Take,
+        accept: OnStream,
+        metrics: &Metrics,
+        serving: &Handle,
+        vitals: &Vitals,
+    ) -> io::Result<Self> {
         let _context = serving.enter();
         let set = Arc::new(PollSet::new()?);
         let stop = CancellationToken::new();
         let task = Task {
             set: Arc::clone(&set),
+            resting: Mutex::default(),
             stop: stop.clone(),
+            take,
             accept,
             errors: metrics.errors.clone(),
         };
+        let vital = vitals.task(ACCEPTING);
         Ok(Self {
             set,
             stop,
-            task: serving.spawn(task.run()),
+            task: serving.spawn(async move { restarted(vital, ACCEPTING, || task.run()).await }),
             count: metrics.listeners.clone(),
         })
     }
@@ -112,19 +142,26 @@ impl Served {
 /// The task that accepts.
 struct Task {
     set: Arc<PollSet<Open>>,
+    /// Listeners from which nothing can be accepted for now, and until when. The first is due first.
+    resting: Mutex<VecDeque<(Instant, Key)>>,
     stop: CancellationToken,
+    take: Take,
     accept: OnStream,
     errors: IntCounter,
 }
 
 impl Task {
-    async fn run(self) {
+    async fn run(&self) {
+        let mut accepted = 0;
         loop {
+            let rested = self.resting().front().map(|(until, _)| *until);
             tokio::select! {
+                // In this order: there may always be more to accept.
                 biased;
                 () = self.stop.cancelled() => break,
+                () = wait_until(rested) => self.wake_up(),
                 batch = self.set.ready() => match batch {
-                    Ok(batch) => self.accept_from(&batch).await,
+                    Ok(batch) => accepted += self.accept_from(&batch),
                     Err(error) => {
                         self.errors.inc();
                         tracing::error!(%error, "cannot wait for connections; trying again");
@@ -132,38 +169,77 @@ impl Task {
                     }
                 },
             }
+            if accepted >= TURN {
+                accepted = 0;
+                yield_now().await;
+            }
         }
         self.accept_the_rest().await;
     }
 
-    /// Accepts one connection for each listener, so that no pod waits for another that floods.
-    async fn accept_from(&self, batch: &Batch) {
-        let mut is_exhausted = false;
+    /// Accepts one connection for each listener, so that no pod waits for another that floods. Returns
+    /// how many have been tried.
+    fn accept_from(&self, batch: &Batch) -> usize {
+        let mut tried = 0;
         for key in batch.keys() {
-            is_exhausted |= self.accept(key) == Err(Trouble::Machine);
-            consume_budget().await;
+            tried += 1;
+            if self.accept(key) == Err(Trouble::Machine) {
+                self.rest(key);
+            }
         }
-        if is_exhausted {
+        tried
+    }
+
+    /// Leaves a listener alone for a while, and no other: what its connections lack, others may have.
+    fn rest(&self, key: Key) {
+        self.set.pause(key);
+        let until = Instant::now() + EXHAUSTED_PAUSE;
+        self.resting().push_back((until, key));
+    }
+
+    /// Tries the listeners again that have been left alone for long enough.
+    fn wake_up(&self) {
+        let now = Instant::now();
+        let mut resting = self.resting();
+        while let Some((_, key)) = resting.pop_front_if(|(until, _)| *until <= now) {
+            self.set.resume(key);
+        }
+    }
+
+    fn resting(&self) -> MutexGuard<'_, VecDeque<(Instant, Key)>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts what waits in the backlogs. What nothing can be accepted from is tried again after all others.
+    async fn accept_the_rest(&self) {
+        let mut keys = self.set.keys();
+        for _ in 0..=LAST_PAUSES {
+            let mut again = Vec::new();
+            for key in keys {
+                if !self.empty(key).await {
+                    again.push(key);
+                }
+            }
+            if again.is_empty() {
+                return;
+            }
+            keys = again;
             sleep(EXHAUSTED_PAUSE).await;
         }
     }
 
-    /// Accepts what waits in the backlogs. More than they hold has come since, from somebody who floods.
-    async fn accept_the_rest(&self) {
-        let mut pauses = LAST_PAUSES;
-        for key in self.set.keys() {
-            for _ in 0..=BACKLOG {
-                match self.accept(key) {
-                    Ok(()) | Err(Trouble::Connection) => {}
-                    Err(Trouble::Machine) if pauses > 0 => {
-                        pauses -= 1;
-                        sleep(EXHAUSTED_PAUSE).await;
-                    }
-                    Err(Trouble::None | Trouble::Machine | Trouble::Listener) => break,
-                }
-                consume_budget().await;
+    /// Accepts what waits in a backlog, and says whether that was possible. More than it holds has come since, from
+    /// somebody who floods.
+    async fn empty(&self, key: Key) -> bool {
+        for _ in 0..=BACKLOG {
+            match self.accept(key) {
+                Ok(()) | Err(Trouble::Connection) => {}
+                Err(Trouble::Machine) => return false,
+                Err(Trouble::None | Trouble::Listener) => return true,
             }
+            consume_budget().await;
         }
+        true
     }
 
     /// Accepts one connection, and closes a listener that is dead.
@@ -171,16 +247,15 @@ impl Task {
         // It may have been closed a moment ago.
         let listener = self.set.get(key).ok_or(Trouble::None)?;
         let netns = listener.netns;
-        // That the caller's address is asked for makes the kernel run the program that identifies the caller.
-        let accepted = acceptfrom_with(&*listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+        let taken = (self.take)(&listener.socket);
+        let taken = taken.map_err(|error| (trouble_with(&listener.socket, &error), error));
         drop(listener);
-        match accepted.map_err(io::Error::from) {
-            Ok((stream, _caller)) => {
-                self.pass_on(stream.into(), netns);
+        match taken {
+            Ok(stream) => {
+                self.pass_on(stream, netns);
                 Ok(())
             }
-            Err(error) => {
-                let trouble = Trouble::of(&error);
+            Err((trouble, error)) => {
                 if matches!(trouble, Trouble::Machine | Trouble::Listener) {
                     self.errors.inc();
                 }
@@ -204,151 +279,30 @@ impl Task {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{
-        fs,
-        net::{Ipv4Addr, Shutdown, SocketAddr},
-        sync::atomic::{AtomicUsize, Ordering},
-        time::{Duration, Instant},
-    };
+/// Accepts a connection. That the caller's address is asked for makes the kernel run the program that
+/// identifies the caller.
+fn take(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
+    let (stream, _caller) =
+        acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    Ok(stream.into())
+}
 
-    use prometheus::Registry;
-    use socket2::SockRef;
-    use tokio::{sync::mpsc, time::timeout};
-
-    use super::*;
-
-    /// More than are told of at once.
-    const LISTENERS: u64 = 40;
-    /// How many wait for each listener.
-    const WAITING: usize = 5;
-    const PATIENCE: Duration = Duration::from_secs(60);
-
-    /// Listeners on addresses of this machine, numbered by what stands for their namespaces' cookies.
-    fn serve(listeners: &Listeners, count: u64) -> Vec<(Served, TcpListener)> {
-        let serve = |netns| {
-            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let copy = socket.try_clone().unwrap();
-            let port = socket.local_addr().unwrap().port();
-            let listener = Listener {
-                socket,
-                port,
-                netns,
-            };
-            (listeners.serve(listener).unwrap(), copy)
-        };
-        (0..count).map(serve).collect()
+fn trouble_with(listener: &TcpListener, error: &io::Error) -> Trouble {
+    let trouble = Trouble::of(error);
+    // The machine's trouble is told first, and may hide that nobody listens any more.
+    let is_dead = || matches!(SockRef::from(listener).is_listener(), Ok(false));
+    if trouble == Trouble::Machine && is_dead() {
+        return Trouble::Listener;
     }
+    trouble
+}
 
-    fn connect(listener: &TcpListener, count: usize) -> Vec<std::net::TcpStream> {
-        let address: SocketAddr = listener.local_addr().unwrap();
-        let connect = |_| std::net::TcpStream::connect(address).unwrap();
-        let clients = (0..count).map(connect).collect();
-        wait_for(listener, count);
-        clients
-    }
-
-    /// Waits until so many wait for a listener. The end of a handshake may be late.
-    fn wait_for(listener: &TcpListener, count: usize) {
-        let port = format!(":{:04X}", listener.local_addr().unwrap().port());
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // The fifth field of one that listens (0A) ends with how many wait.
-            let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
-            let waiting = table.lines().find_map(|line| {
-                let fields: Vec<_> = line.split_whitespace().collect();
-                let is_it = fields[1].ends_with(&port) && fields[3] == "0A";
-                is_it.then(|| usize::from_str_radix(&fields[4][9..], 16).unwrap())
-            });
-            if waiting == Some(count) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{waiting:?} wait, not {count}");
-        }
-    }
-
-    fn start(accept: OnStream) -> (Listeners, Metrics) {
-        let metrics = Metrics::register(&Registry::new()).unwrap();
-        let listeners = Listeners::start(accept, &metrics, &Handle::current()).unwrap();
-        (listeners, metrics)
-    }
-
-    /// Sends what is accepted to the test.
-    fn collect() -> (OnStream, mpsc::UnboundedReceiver<u64>) {
-        let (sender, accepted) = mpsc::unbounded_channel();
-        let accept = Box::new(move |_, netns| sender.send(netns).unwrap());
-        (accept, accepted)
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_accepted_before_the_end() {
-        let (accept, accepted) = collect();
-        let (mut listeners, metrics) = start(accept);
-        let served = serve(&listeners, LISTENERS);
-        let _clients: Vec<_> = served
-            .iter()
-            .map(|(_, listener)| connect(listener, WAITING))
-            .collect();
-        assert_eq!(metrics.listeners.get(), LISTENERS.cast_signed());
-        // The task has not run yet: nothing has been awaited.
-        assert_eq!(accepted.len(), 0);
-        timeout(PATIENCE, listeners.drain()).await.unwrap();
-        assert_eq!(accepted.len(), LISTENERS as usize * WAITING);
-        drop(served);
-        assert_eq!(metrics.listeners.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn who_floods_has_one_turn_at_a_time() {
-        let (accept, mut accepted) = collect();
-        let (listeners, _) = start(accept);
-        let served = serve(&listeners, 3);
-        let _flood = connect(&served[0].1, 50);
-        let _quiet = [1, 2].map(|quiet| connect(&served[quiet].1, 1));
-        let mut first = Vec::new();
-        for _ in 0..3 {
-            let next = timeout(PATIENCE, accepted.recv()).await.unwrap();
-            first.push(next.unwrap());
-        }
-        first.sort_unstable();
-        assert_eq!(first, [0, 1, 2]);
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_makes_us_panic_costs_nobody_else() {
-        let passed = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&passed);
-        let (mut listeners, metrics) = start(Box::new(move |_, netns| {
-            assert_ne!(netns, 0, "the mistake");
-            counted.fetch_add(1, Ordering::Relaxed);
-        }));
-        let served = serve(&listeners, 2);
-        let _clients = [0, 1].map(|of| connect(&served[of].1, WAITING));
-        timeout(PATIENCE, listeners.drain()).await.unwrap();
-        assert_eq!(passed.load(Ordering::Relaxed), WAITING);
-        assert_eq!(metrics.errors.get(), WAITING as u64);
-    }
-
-    #[tokio::test]
-    async fn a_listener_that_is_dead_is_closed() {
-        let (accept, mut accepted) = collect();
-        let (listeners, metrics) = start(accept);
-        let served = serve(&listeners, 2);
-        SockRef::from(&served[0].1)
-            .shutdown(Shutdown::Both)
-            .unwrap();
-        let _client = connect(&served[1].1, 1);
-        let accepted = timeout(PATIENCE, accepted.recv()).await.unwrap();
-        assert_eq!(accepted, Some(1));
-        let dies = async {
-            while !served[0].0.is_dead() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, dies).await.unwrap();
-        assert!(!served[1].0.is_dead());
-        assert_eq!((metrics.listeners.get(), metrics.errors.get()), (1, 1));
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

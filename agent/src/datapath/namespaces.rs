@@ -19,6 +19,10 @@ use super::{
     poll_set::{Membership, PollSet},
     programs::Programs,
 };
+use crate::types::{Vitals, restarted};
+
+/// What a task does, where it is to be named.
+const HEARING: &str = "hearing of the pods' addresses";
 
 /// Where listeners are: in a namespace, for all of its pods or for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,18 +66,23 @@ impl Namespaces {
     pub(super) fn new(
         acceptor: Acceptor,
         serving: &Handle,
+        vitals: &Vitals,
         metrics: Metrics,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<Place>)> {
         let (changed, changes) = mpsc::unbounded_channel();
         let subscriptions = Arc::new(PollSet::new()?);
         let watched = Arc::clone(&subscriptions);
-        tokio::spawn(addresses::watch(watched, move |place| {
-            changed.send(place).is_ok()
+        let vital = vitals.task(HEARING);
+        tokio::spawn(restarted(vital, HEARING, move || {
+            let changed = changed.clone();
+            addresses::watch(Arc::clone(&watched), move |place| {
+                changed.send(place).is_ok()
+            })
         }));
         let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
         let namespaces = Self {
             open: HashMap::new(),
-            listeners: Listeners::start(accept, &metrics, serving)?,
+            listeners: Listeners::start(accept, &metrics, serving, vitals)?,
             subscriptions,
             metrics,
         };

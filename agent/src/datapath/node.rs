@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
     runtime::Handle,
     sync::watch,
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinHandle, coop::consume_budget, spawn_blocking, yield_now},
     time::sleep,
 };
 
@@ -19,13 +19,21 @@ use super::{
     Accepted, DatapathError, Lending, Metrics, OnAccept,
     accept::{EXHAUSTED_PAUSE, Trouble, guarded},
     listener::{BACKLOG, socket_for},
+    metrics::Counted,
 };
-use crate::identity::Evidence;
+use crate::{
+    identity::Evidence,
+    types::{Vitals, restarted},
+};
 
 /// How soon an address that cannot be listened on is tried again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often the end is put off for resources that ran out: a second in all.
+const LAST_PAUSES: u32 = 20;
+/// How many connections are accepted before those that are open have their turn.
+const TURN: usize = 32;
 
 /// Listeners on addresses of the host. Only the token says who calls there.
 ///
@@ -45,8 +53,8 @@ pub enum Need {
 }
 
 impl NodePath {
-    /// Listens on `addresses`, and accepts on `serving`. One that is not there yet, or is taken, is
-    /// tried again until it can be had.
+    /// Listens on `addresses`, and accepts on `serving`, in tasks that are parts of `vitals`. An address that is not
+    /// there yet, or is taken, is tried again until it can be had.
     ///
     /// # Errors
     ///
@@ -57,6 +65,7 @@ impl NodePath {
         lending: &Arc<Lending>,
         on_accept: &OnAccept,
         serving: &Handle,
+        vitals: &Vitals,
         metrics: &Metrics,
     ) -> Result<Self, DatapathError> {
         let try_it = |at: &SocketAddr| (*at, listen(*at, lending));
@@ -72,10 +81,14 @@ impl NodePath {
                 metrics: metrics.clone(),
                 lending: Arc::clone(lending),
                 stop: stop.subscribe(),
-                last_error: None,
+                first: Mutex::default(),
+                last_error: Mutex::default(),
             };
-            let listener = place.note(listener);
-            serving.spawn(place.serve(listener))
+            let first = place.note(listener);
+            place.first = Mutex::new(first);
+            let what = format!("accepting at {address}");
+            let vital = vitals.task(what.clone());
+            serving.spawn(async move { restarted(vital, &what, || place.serve()).await })
         };
         let tasks = tried.into_iter().map(place).collect();
         Ok(Self { stop, tasks })
@@ -98,24 +111,46 @@ struct Place {
     metrics: Metrics,
     lending: Arc<Lending>,
     stop: watch::Receiver<bool>,
-    last_error: Option<io::ErrorKind>,
+    /// The listener to begin with.
+    first: Mutex<Option<Open>>,
+    last_error: Mutex<Option<io::ErrorKind>>,
+}
+
+/// A listener at a place. As long as it is open it is counted, and lent to the next agent.
+struct Open {
+    listener: TcpListener,
+    loan: Loan,
+}
+
+/// Ends when the listener is closed, however that comes about: a lent one stays open, and nobody would accept from it.
+struct Loan {
+    address: SocketAddr,
+    lending: Arc<Lending>,
+    _in_sum: Counted,
+    _on_node_path: Counted,
 }
 
 impl Place {
     /// Listens until told to stop, as soon as that is possible and whenever it is possible again.
-    async fn serve(mut self, mut listener: Option<TcpListener>) {
+    async fn serve(&self) {
+        let mut stop = self.stop.clone();
+        let mut listener = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(listener) = listener {
                 pause = FIRST_PAUSE;
                 self.accept(listener).await;
             }
-            if *self.stop.borrow() {
+            if *stop.borrow_and_update() {
                 return;
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                _ = self.stop.changed() => return,
+                _ = stop.changed() => return,
             }
             pause = (2 * pause).min(LONGEST_PAUSE);
             let (address, lending) = (self.address, Arc::clone(&self.lending));
@@ -124,50 +159,60 @@ impl Place {
         }
     }
 
-    /// Lends a listener to the next agent, and says whether there is one. Each reason why there is none is told once, however often it
-    /// is met.
-    fn note(&mut self, listener: io::Result<TcpListener>) -> Option<TcpListener> {
+    /// Says whether there is a listener. Each reason why there is none is told once, however often it is met.
+    fn note(&self, listener: io::Result<TcpListener>) -> Option<Open> {
+        let mut last_error = self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match listener {
             Ok(listener) => {
                 let address = listener.local_addr().unwrap_or(self.address);
                 tracing::info!(%address, "node path listening");
-                self.last_error = None;
-                self.lending.set(self.address, listener.try_clone().ok());
-                self.metrics.listeners.inc();
-                self.metrics.node_path.inc();
-                Some(listener)
+                *last_error = None;
+                let loan = self.lend(&listener);
+                Some(Open { listener, loan })
             }
             Err(error) => {
-                if self.last_error != Some(error.kind()) {
+                if *last_error != Some(error.kind()) {
                     let address = self.address;
                     tracing::warn!(%address, %error, "node path: cannot listen; trying again");
-                    self.last_error = Some(error.kind());
+                    *last_error = Some(error.kind());
                 }
                 None
             }
         }
     }
 
+    fn lend(&self, listener: &TcpListener) -> Loan {
+        self.lending.set(self.address, listener.try_clone().ok());
+        Loan {
+            address: self.address,
+            lending: Arc::clone(&self.lending),
+            _in_sum: Counted::in_gauge(&self.metrics.listeners),
+            _on_node_path: Counted::in_gauge(&self.metrics.node_path),
+        }
+    }
+
     /// Accepts until told to stop, or until the listener is dead.
-    async fn accept(&self, listener: TcpListener) {
+    async fn accept(&self, Open { listener, loan }: Open) {
         if let Err(error) = self.accept_until_dead(listener).await {
             self.metrics.errors.inc();
             tracing::warn!(address = %self.address, %error, "node path: a listener is dead: it will be opened anew");
         }
-        self.lending.set(self.address, None);
-        self.metrics.node_path.dec();
-        self.metrics.listeners.dec();
+        drop(loan);
     }
 
     async fn accept_until_dead(&self, listener: TcpListener) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut stop = self.stop.clone();
+        let mut accepted = 0;
         loop {
-            // In this order: what is waiting is accepted before a stop is heard.
             let result = tokio::select! {
+                // In this order: there may always be more to accept.
                 biased;
+                _ = stop.wait_for(|stop| *stop) => break,
                 result = listener.accept() => result,
-                _ = stop.changed() => return Ok(()),
             };
             match result {
                 Ok((stream, peer)) => self.pass_on(stream, peer),
@@ -175,15 +220,43 @@ impl Place {
                     Trouble::None | Trouble::Connection => {}
                     Trouble::Machine => {
                         self.metrics.errors.inc();
-                        if *self.stop.borrow() {
-                            return Ok(());
-                        }
                         sleep(EXHAUSTED_PAUSE).await;
                     }
                     Trouble::Listener => return Err(error),
                 },
             }
+            accepted += 1;
+            if accepted >= TURN {
+                accepted = 0;
+                yield_now().await;
+            }
         }
+        self.accept_the_rest(&listener.into_std()?).await
+    }
+
+    /// Accepts what waits in the backlog. More than it holds has come since, from somebody who floods.
+    async fn accept_the_rest(&self, listener: &TcpListener) -> io::Result<()> {
+        let mut pauses = LAST_PAUSES;
+        for _ in 0..=BACKLOG {
+            match listener
+                .accept()
+                .and_then(|(stream, peer)| Ok((ready(stream)?, peer)))
+            {
+                Ok((stream, peer)) => self.pass_on(stream, peer),
+                Err(error) => match Trouble::of(&error) {
+                    Trouble::None => return Ok(()),
+                    Trouble::Connection => {}
+                    Trouble::Machine if pauses > 0 => {
+                        pauses -= 1;
+                        self.metrics.errors.inc();
+                        sleep(EXHAUSTED_PAUSE).await;
+                    }
+                    Trouble::Machine | Trouble::Listener => return Err(error),
+                },
+            }
+            consume_budget().await;
+        }
+        Ok(())
     }
 
     fn pass_on(&self, stream: TcpStream, peer: SocketAddr) {
@@ -197,6 +270,18 @@ impl Place {
         };
         guarded(&self.metrics.errors, || (self.on_accept)(accepted));
     }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.lending.set(self.address, None);
+    }
+}
+
+/// Makes a stream one of this runtime's.
+fn ready(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// Listens on an address, with the listener that another agent has there if there is one.
@@ -239,108 +324,4 @@ fn nowhere(tried: Vec<(SocketAddr, io::Result<TcpListener>)>) -> DatapathError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        net::{IpAddr, Ipv4Addr, Ipv6Addr},
-        os::unix::net::UnixStream,
-    };
-
-    use prometheus::Registry;
-    use tokio::{sync::mpsc, time::timeout};
-
-    use super::*;
-
-    /// One that is alone.
-    fn start(
-        address: SocketAddr,
-        need: Need,
-    ) -> (
-        Result<NodePath, DatapathError>,
-        mpsc::UnboundedReceiver<Accepted>,
-    ) {
-        start_with(address, need, &lending(None))
-    }
-
-    /// One that borrows from another.
-    fn lending(other: Option<Arc<Lending>>) -> Arc<Lending> {
-        Arc::new(Lending::new(Box::new(move || {
-            let other = other.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-            let (ours, theirs) = UnixStream::pair()?;
-            other.lend(&theirs)?;
-            Ok(ours)
-        })))
-    }
-
-    fn start_with(
-        address: SocketAddr,
-        need: Need,
-        lending: &Arc<Lending>,
-    ) -> (
-        Result<NodePath, DatapathError>,
-        mpsc::UnboundedReceiver<Accepted>,
-    ) {
-        let (sender, accepted) = mpsc::unbounded_channel();
-        let on_accept: OnAccept = Arc::new(move |connection| {
-            let _sent = sender.send(connection);
-        });
-        let metrics = Metrics::register(&Registry::new()).unwrap();
-        let handle = Handle::current();
-        let path = NodePath::start(&[address], need, lending, &on_accept, &handle, &metrics);
-        (path, accepted)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_address_that_is_taken_is_listened_on_once_it_is_free() {
-        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = other.local_addr().unwrap();
-        assert!(matches!(
-            start(address, Need::Now).0,
-            Err(DatapathError::Bind(_))
-        ));
-
-        let (path, mut accepted) = start(address, Need::Whenever);
-        sleep(10 * LONGEST_PAUSE).await;
-        drop(other);
-        sleep(2 * LONGEST_PAUSE).await;
-        let client = TcpStream::connect(address).await.unwrap();
-        let accepted = accepted.recv().await.unwrap();
-        assert_eq!(
-            accepted.stream.peer_addr().unwrap(),
-            client.local_addr().unwrap()
-        );
-        path.unwrap().stop().await;
-        assert!(TcpStream::connect(address).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn what_waits_for_one_agent_is_accepted_by_the_next() {
-        for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
-            let free = TcpListener::bind((loopback, 0)).unwrap();
-            let address = free.local_addr().unwrap();
-            drop(free);
-            let ours = lending(None);
-            let (old, to_old) = start_with(address, Need::Now, &ours);
-            let theirs = lending(Some(Arc::clone(&ours)));
-            let (new, mut to_new) = start_with(address, Need::Now, &theirs);
-            assert!(
-                start(address, Need::Now).0.is_err(),
-                "let in without a loan"
-            );
-            // Nothing runs in between, so all of them wait.
-            let clients: Vec<_> = (0..64)
-                .map(|_| std::net::TcpStream::connect(address).unwrap())
-                .collect();
-            old.unwrap().stop().await;
-            let mut accepted = to_old.len() + to_new.len();
-            while accepted < clients.len() {
-                let next = timeout(Duration::from_secs(60), to_new.recv()).await;
-                next.expect("it was lost").unwrap();
-                accepted += 1;
-            }
-            let _client = TcpStream::connect(address).await.unwrap();
-            assert!(ours.borrow(address).is_err() && lending(Some(ours)).borrow(address).is_err());
-            new.unwrap().stop().await;
-            assert!(TcpStream::connect(address).await.is_err());
-        }
-    }
-}
+mod tests;

@@ -88,6 +88,24 @@ impl<T: AsFd> PollSet<T> {
         self.members.get(&key)
     }
 
+    /// Does not wait for a member any more, until [`Self::resume`].
+    pub(super) fn pause(&self, key: Key) {
+        self.set_events(key, EpollFlags::empty());
+    }
+
+    /// Waits for a member again.
+    pub(super) fn resume(&self, key: Key) {
+        self.set_events(key, EpollFlags::EPOLLIN);
+    }
+
+    fn set_events(&self, key: Key, events: EpollFlags) {
+        if let Some(member) = self.members.get(&key) {
+            let epoll = &self.epoll.get_ref().0;
+            // An error means that somebody is removing it.
+            let _set = epoll.modify(&*member, &mut EpollEvent::new(events, key));
+        }
+    }
+
     /// Removes and closes a member, if it is there.
     pub(super) fn remove(&self, key: Key) {
         if let Some(member) = self.members.get(&key) {
@@ -231,6 +249,20 @@ mod tests {
         assert!(set.get(0).is_none());
         assert!(timeout(SILENCE, set.ready()).await.is_err());
         drop(copy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_is_paused_is_not_told_of() {
+        let (set, members, mut others) = set_of(2);
+        others[0].write_all(b"x").unwrap();
+        set.pause(0);
+        assert!(timeout(SILENCE, set.ready()).await.is_err());
+        others[1].write_all(b"x").unwrap();
+        assert_eq!(told(&set).await, [1]);
+        set.resume(0);
+        assert_eq!(told(&set).await.len(), 2);
+        assert!(members.iter().all(Membership::is_valid));
+        set.pause(7);
     }
 
     #[tokio::test]

@@ -121,8 +121,9 @@ impl Worker {
             ))?,
             on_accept: hooks.on_accept,
         };
-        let (namespaces, addresses) = Namespaces::new(acceptor, &serving, metrics.clone())
-            .map_err(DatapathError::io("waiting for sockets"))?;
+        let (namespaces, addresses) =
+            Namespaces::new(acceptor, &serving, &hooks.vitals, metrics.clone())
+                .map_err(DatapathError::io("waiting for sockets"))?;
         let host = Netns::of_agent().map_err(DatapathError::io("opening /proc/self/ns/net"))?;
         let mut pods = Pods::new(
             programs,

@@ -17,11 +17,17 @@ use super::{
     lender::{Lend, lend_to_all},
     metrics::Role,
 };
-use crate::credentials::Store;
+use crate::{
+    credentials::Store,
+    types::{Vitals, watched},
+};
 
 /// How long the leader's credentials are waited for before the agent starts without. It may stand still, which must
 /// not keep its heir from serving.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What goes on in the background: without it an agent would lead nobody, and nobody would know.
+const LEADING: &str = "leading this node's agents";
 
 /// What an agent brings to the queue.
 pub(super) struct Meeting {
@@ -29,6 +35,8 @@ pub(super) struct Meeting {
     pub(super) metrics: Metrics,
     pub(super) store: Store,
     pub(super) lend: Lend,
+    /// What goes on here is among them.
+    pub(super) vitals: Vitals,
     pub(super) role: watch::Sender<Role>,
     /// Whether it has left.
     pub(super) left: watch::Receiver<bool>,
@@ -64,13 +72,15 @@ impl Meeting {
             Some(lock) => {
                 let sockets = self.optional.unless_named(self.listen())?;
                 drop(heir);
-                runtime.spawn(self.lead(lock, sockets))
+                let vital = self.vitals.task(LEADING);
+                runtime.spawn(watched(vital, self.lead(lock, sockets)))
             }
             None => {
                 self.set_role(Role::Heir);
                 self.store.set_following(true);
                 let (progress, mut learns) = watch::channel(Progress::Learning);
-                let task = runtime.spawn(self.succeed(heir, progress));
+                let vital = self.vitals.task(LEADING);
+                let task = runtime.spawn(watched(vital, self.succeed(heir, progress)));
                 let settled = learns.wait_for(|progress| *progress == Progress::Settled);
                 if timeout(PATIENCE, settled).await.is_err() {
                     tracing::warn!(
@@ -94,7 +104,9 @@ impl Meeting {
             progress,
             serves: self.serves.clone(),
         };
-        let follow = AbortOnDropHandle::new(tokio::spawn(heir.follow(is_last)));
+        let vital = self.vitals.task("following the agent before this one");
+        let follow = tokio::spawn(watched(vital, heir.follow(is_last)));
+        let follow = AbortOnDropHandle::new(follow);
         let lead = tokio::select! {
             lead = self.turn(LEADER) => lead,
             _ = left.wait_for(|left| *left) => return,
@@ -123,7 +135,9 @@ impl Meeting {
         self.set_role(Role::Leader);
         tracing::info!("leading this node's agents");
         if let Some([listener, lender]) = sockets {
-            let lending = tokio::spawn(lend_to_all(lender, Arc::clone(&self.lend)));
+            let vital = self.vitals.task("lending listeners to the next agent");
+            let lend = lend_to_all(lender, Arc::clone(&self.lend));
+            let lending = tokio::spawn(watched(vital, lend));
             let _lending = AbortOnDropHandle::new(lending);
             let leader = Leader {
                 store: self.store.clone(),

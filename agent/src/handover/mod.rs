@@ -36,7 +36,7 @@ use self::{
     meeting::Meeting,
     metrics::Role,
 };
-use crate::credentials::Store;
+use crate::{credentials::Store, types::Vitals};
 
 /// How often an agent looks whether it is its turn.
 const LOOK: Duration = Duration::from_millis(50);
@@ -151,8 +151,8 @@ impl Handover {
     }
 
     /// Waits until at most one other agent is there, and takes over what that has. An agent that is alone does not
-    /// wait. What goes on afterwards does so on `runtime`: the next agent is told what is in `store`, and lent what
-    /// `lend` lends.
+    /// wait. What goes on afterwards does so on `runtime`, and is vital: the next agent is told what is in
+    /// `store`, and lent what `lend` lends.
     ///
     /// # Errors
     ///
@@ -161,6 +161,7 @@ impl Handover {
         self,
         store: Store,
         lend: Lend,
+        vitals: &Vitals,
         runtime: &Handle,
     ) -> Result<Seat, HandoverError> {
         let (leaving, left) = watch::channel(false);
@@ -176,6 +177,7 @@ impl Handover {
                     metrics: place.metrics,
                     store,
                     lend,
+                    vitals: vitals.clone(),
                     role,
                     left,
                     serves,

@@ -46,10 +46,11 @@ pub enum Ending {
 /// Runs `work` to its end, but no longer than `grace`, nor past the completion of `again`.
 pub async fn within(grace: Duration, work: impl Future<Output = ()>, again: impl Future) -> Ending {
     tokio::select! {
+        // In this order: work that always has more to do uses up the task's budget, and neither of the others is heard.
         biased;
-        () = work => Ending::Complete,
         _ = again => Ending::Impatient,
         () = tokio::time::sleep(grace) => Ending::OutOfTime,
+        () = work => Ending::Complete,
     }
 }
 
@@ -84,5 +85,21 @@ mod tests {
             Ending::OutOfTime
         );
         assert_eq!(within(grace, long(), ready(())).await, Ending::Impatient);
+    }
+
+    #[tokio::test]
+    async fn work_that_never_waits_is_ended_too() {
+        let grace = Duration::from_millis(1);
+        let busy = || async {
+            for _ in 0..10_000_000 {
+                tokio::task::coop::consume_budget().await;
+            }
+        };
+        let ending = within(grace, busy(), pending::<()>()).await;
+        assert_eq!(ending, Ending::OutOfTime);
+        let mut signals = Signals::install().unwrap();
+        raise(Signal::SIGINT).unwrap();
+        let ending = within(Duration::MAX, busy(), signals.next()).await;
+        assert_eq!(ending, Ending::Impatient);
     }
 }
