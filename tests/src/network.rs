@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{
     binary,
-    pod::{Join, Pod},
+    pod::{Join, Pod, filter},
 };
 
 /// A network namespace that stands for a host's. It is gone with its last process once all clones of
@@ -119,6 +119,15 @@ impl HostNetwork {
     /// When it fails.
     pub fn ip(&self, arguments: &str) -> String {
         ip(self.join().command("ip"), arguments)
+    }
+
+    /// Loads a ruleset of nftables into it.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn filter(&self, ruleset: &str) {
+        filter::load(self.join().command("nft"), ruleset);
     }
 
     /// Makes a link to a pod, with an address of its own for the pod, and has the pod send everything

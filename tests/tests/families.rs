@@ -83,8 +83,19 @@ fn a_loopback_that_comes_up_late_is_enough() {
     scene
         .agent
         .wait_metric("podcreds_network_namespaces", &[], |count| count == 2.0);
+    // Nobody is sent to where it cannot be reached.
+    let outcome = [("outcome", "redirected_ipv4")];
+    let redirected = |scene: &Scenario| {
+        scene
+            .agent
+            .metrics()
+            .sum("podcreds_kernel_connects_total", &outcome)
+    };
+    pod.run(["get", "--timeout-ms", "1000"]);
+    assert_eq!(redirected(&scene), 0.0);
     pod.raise_loopback();
-    assert_served_at(&pod, IPV4);
+    // The kernel says so, and the agent looks for itself.
+    wait_served(&pod, []);
     // `::1` comes with the loopback, and the kernel says so a moment later.
     until("an IPv6-only client is served", || {
         let answer = pod.run(["get", "--v6only", "--dst", IPV6, "--timeout-ms", "1000"]);

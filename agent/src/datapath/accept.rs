@@ -3,7 +3,10 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,7 +15,7 @@ use nix::{
     errno::Errno,
     time::{ClockId, clock_gettime},
 };
-use podcreds_common::Caller;
+use podcreds_common::{ASKED_LISTENER, Caller};
 use prometheus::IntCounter;
 use tokio::net::TcpStream;
 
@@ -55,6 +58,8 @@ pub(super) struct Acceptor {
     pub(super) registry: Arc<Registry>,
     /// The cookie of the host's network namespace.
     pub(super) host_netns: u64,
+    /// How many redirected connections have come.
+    pub(super) arrived: Arc<AtomicU64>,
     pub(super) on_accept: OnAccept,
 }
 
@@ -63,6 +68,9 @@ impl Acceptor {
     pub(super) fn pass_on(&self, stream: TcpStream, netns: u64) {
         let accepted = Instant::now();
         let caller = self.callers.of(&stream);
+        if caller.is_none_or(|caller| caller.asked != ASKED_LISTENER) {
+            self.arrived.fetch_add(1, Ordering::Relaxed);
+        }
         (self.on_accept)(Accepted {
             evidence: self.evidence(caller.as_ref(), netns),
             connected: caller.and_then(|caller| instant_of(caller.connected_at, accepted)),

@@ -1,6 +1,6 @@
-//! Hears when IPv6 addresses come and go in a network namespace.
+//! Hears when links and addresses change in a network namespace.
 //!
-//! A listener on `::1` is of use only as long as the namespace has that address: without it a redirected
+//! A listener is of use only as long as the namespace's `lo` is up and has the address: without it a redirected
 //! connect would hang. The kernel says so on a netlink socket that was made in the namespace.
 
 use std::{
@@ -24,8 +24,9 @@ use super::{
     poll_set::{Key, PollSet},
 };
 
-/// The netlink group of IPv6 addresses: RTMGRP_IPV6_IFADDR in linux/rtnetlink.h.
-const IPV6_ADDRESSES: u32 = 0x100;
+/// The netlink groups of links, of IPv4 and of IPv6 addresses: RTMGRP_LINK, RTMGRP_IPV4_IFADDR and
+/// RTMGRP_IPV6_IFADDR in linux/rtnetlink.h.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
 /// Subscribes to the changes in the calling thread's namespace.
 pub(super) fn subscribe() -> io::Result<OwnedFd> {
@@ -35,7 +36,7 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         SockProtocol::NetlinkRoute,
     )?;
-    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, IPV6_ADDRESSES))?;
+    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
     Ok(netlink)
 }
 
@@ -67,7 +68,7 @@ pub(super) async fn watch(
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                tracing::error!(%error, "cannot wait for changes of IPv6 addresses; trying again");
+                tracing::error!(%error, "cannot wait for changes of pods' addresses; trying again");
             }
         }
         sleep(PAUSE).await;
@@ -100,14 +101,14 @@ fn read(subscriptions: &PollSet<Subscription>, key: Key) -> Option<Place> {
     let (place, drained) = (subscription.place, drain(&subscription.netlink));
     drop(subscription);
     if let Err(error) = drained {
-        tracing::warn!(%error, "a watch on a pod's IPv6 addresses ended");
+        tracing::warn!(%error, "a watch on a pod's addresses ended");
         subscriptions.remove(key);
     }
     Some(place)
 }
 
-/// Throws the messages away: that there were any is all that matters, so lost ones do no harm. Those beyond [`MOST`] are
-/// left for the next time, since a pod can make more of them than can be read.
+/// Throws the messages away: that there were any is all that matters, so lost ones do no harm. Those
+/// beyond [`MOST`] are left for the next time, since a pod can make more of them than can be read.
 fn drain(netlink: &OwnedFd) -> nix::Result<()> {
     let mut buffer = [0; 4096];
     for _ in 0..MOST {

@@ -3,13 +3,13 @@
 use std::{
     collections::VecDeque,
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use prometheus::{IntCounter, IntGauge};
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
@@ -24,6 +24,7 @@ use super::{
     listener::{BACKLOG, Listener},
     metrics::{Counted, Metrics},
     poll_set::{Batch, Key, Membership, PollSet},
+    reachability::Expected,
 };
 use crate::types::{Vitals, restarted};
 
@@ -40,11 +41,17 @@ const TURN: usize = 32;
 /// runtime; must not block.
 pub(super) type OnStream = Box<dyn Fn(TcpStream, u64) + Send + Sync>;
 
+/// A connection, and where it comes from.
+type Taken = (std::net::TcpStream, Option<SocketAddr>);
+
 /// Takes one connection from a listener, without waiting.
-type Take = Box<dyn Fn(&TcpListener) -> io::Result<std::net::TcpStream> + Send + Sync>;
+type Take = Box<dyn Fn(&TcpListener) -> io::Result<Taken> + Send + Sync>;
 
 /// A listener that is being served. Dropping it closes the listener.
-pub(super) struct Served(Membership<Open>);
+pub(super) struct Served {
+    open: Membership<Open>,
+    expected: Expected,
+}
 
 /// All in-pod listeners.
 pub(super) struct Listeners {
@@ -60,6 +67,8 @@ struct Open {
     socket: TcpListener,
     /// The cookie of its network namespace.
     netns: u64,
+    /// What is not passed on.
+    expected: Expected,
     _counted: Counted,
 }
 
@@ -110,12 +119,14 @@ impl Listeners {
 
     /// Accepts for this listener as well from now on.
     pub(super) fn serve(&self, listener: Listener) -> io::Result<Served> {
-        let open = Open {
+        let expected = Expected::default();
+        let open = self.set.add(Open {
             socket: listener.socket,
             netns: listener.netns,
+            expected: expected.clone(),
             _counted: Counted::in_gauge(&self.count),
-        };
-        self.set.add(open).map(Served)
+        })?;
+        Ok(Served { open, expected })
     }
 
     /// Accepts what waits in the backlogs, and then nothing more.
@@ -135,7 +146,12 @@ impl Drop for Listeners {
 impl Served {
     /// Whether the listener is gone. Who has `CAP_NET_ADMIN` in its namespace can destroy it.
     pub(super) fn is_dead(&self) -> bool {
-        !self.0.is_valid()
+        !self.open.is_valid()
+    }
+
+    /// Through this the listener learns that a connection is the agent's own.
+    pub(super) fn expected(&self) -> &Expected {
+        &self.expected
     }
 }
 
@@ -249,9 +265,12 @@ impl Task {
         let netns = listener.netns;
         let taken = (self.take)(&listener.socket);
         let taken = taken.map_err(|error| (trouble_with(&listener.socket, &error), error));
+        let is_own = |peer: SocketAddr| listener.expected.is_own(peer.port());
+        let taken = taken.map(|(stream, peer)| (stream, peer.is_some_and(is_own)));
         drop(listener);
         match taken {
-            Ok(stream) => {
+            Ok((_, true)) => Ok(()),
+            Ok((stream, false)) => {
                 self.pass_on(stream, netns);
                 Ok(())
             }
@@ -281,10 +300,10 @@ impl Task {
 
 /// Accepts a connection. That the caller's address is asked for makes the kernel run the program that
 /// identifies the caller.
-fn take(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
-    let (stream, _caller) =
-        acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    Ok(stream.into())
+fn take(listener: &TcpListener) -> io::Result<Taken> {
+    let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
+    Ok((stream.into(), peer))
 }
 
 fn trouble_with(listener: &TcpListener, error: &io::Error) -> Trouble {

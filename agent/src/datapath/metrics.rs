@@ -17,6 +17,10 @@ pub struct Metrics {
     pub(super) pods: IntGauge,
     pub(super) namespaces: IntGauge,
     pub(super) listeners: IntGauge,
+    /// Open ones that cannot be reached.
+    pub(super) unreachable: IntGauge,
+    /// Redirected connects that have not arrived.
+    pub(super) missing: IntGauge,
     pub(super) errors: IntCounter,
     /// Whether pods are redirected: 1 or 0.
     pub(super) ebpf: IntGauge,
@@ -49,6 +53,15 @@ impl Metrics {
                 "Network namespaces that podcreds listens in, the host's included.",
             )?,
             listeners: IntGauge::new("podcreds_listeners", "Open listening sockets for pods.")?,
+            unreachable: IntGauge::new(
+                "podcreds_unreachable_listeners",
+                "Open listeners that nobody is sent to, since they cannot be reached from within their \
+                 network namespace.",
+            )?,
+            missing: IntGauge::new(
+                "podcreds_missing_connections",
+                "Redirected connects that no listener has accepted within ten seconds.",
+            )?,
             errors: IntCounter::new(
                 "podcreds_datapath_errors_total",
                 "Failures to listen in a pod's namespace, to publish a pod, or to accept.",
@@ -57,6 +70,8 @@ impl Metrics {
         registry.register(Box::new(metrics.pods.clone()))?;
         registry.register(Box::new(metrics.namespaces.clone()))?;
         registry.register(Box::new(metrics.listeners.clone()))?;
+        registry.register(Box::new(metrics.unreachable.clone()))?;
+        registry.register(Box::new(metrics.missing.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         Ok(metrics)
     }

@@ -11,6 +11,7 @@
 
 mod accept;
 mod addresses;
+mod arrivals;
 mod discovery;
 mod error;
 mod kubepods;
@@ -18,6 +19,7 @@ mod lending;
 mod listener;
 mod listeners;
 mod metrics;
+mod namespace;
 mod namespaces;
 mod netns;
 mod node;
@@ -26,6 +28,7 @@ mod poll_set;
 mod preflight;
 mod processes;
 mod programs;
+mod reachability;
 mod sockopt;
 mod watches;
 mod worker;
@@ -43,7 +46,7 @@ pub use error::DatapathError;
 pub use lending::Lending;
 pub use metrics::Metrics;
 pub use node::{Need, NodePath};
-pub use pods::OnPod;
+pub use pods::{OnPod, OnReachable};
 
 use crate::types::{PodUid, Vitals};
 
@@ -66,6 +69,8 @@ pub struct Hooks {
     pub on_pod_started: OnPod,
     /// A pod's cgroup is gone.
     pub on_pod_gone: OnPod,
+    /// A pod can, or cannot, reach its own listeners. Those that have said nothing else can.
+    pub on_pod_reachable: OnReachable,
     /// The programs are attached. Called on the thread that follows the pods from here on.
     pub on_attached: Box<dyn FnOnce() + Send>,
     /// The programs are about to be detached, for whatever reason: from here on pods come by other ways.

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -12,12 +13,13 @@ use tokio::{runtime::Handle, sync::mpsc};
 use super::{
     accept::Acceptor,
     addresses::{self, Subscription},
-    listener::{self, Listener},
-    listeners::{Listeners, Served},
+    listeners::Listeners,
     metrics::Metrics,
+    namespace::{Fresh, Namespace, Open, Scope, Visit, open_v4, open_v6},
     netns::{Netns, NetnsId},
-    poll_set::{Membership, PollSet},
+    poll_set::PollSet,
     programs::Programs,
+    reachability,
 };
 use crate::types::{Vitals, restarted};
 
@@ -37,46 +39,44 @@ pub(super) struct Namespaces {
     /// Boxed, since half of a map's slots are empty.
     open: HashMap<Place, Box<Namespace>>,
     listeners: Listeners,
-    /// Tell of changes of IPv6 addresses.
+    /// Tell of changes of links and addresses.
     subscriptions: Arc<PollSet<Subscription>>,
+    news: mpsc::UnboundedSender<News>,
     metrics: Metrics,
 }
 
-/// One place with listeners of ours.
-struct Namespace {
-    netns: Netns,
-    endpoint: Endpoint,
-    v4: Served,
-    v6: Option<Served>,
-    /// `None` if the kernel would not tell of changes.
-    _addresses: Option<Membership<Subscription>>,
-    /// How many pods use it.
-    pods: usize,
+/// What is heard of a place.
+pub(super) enum News {
+    /// Links or addresses there have changed.
+    Changed(Place),
+    /// The agent has tried whether one of its listeners can be reached.
+    Tried(Outcome),
 }
 
-/// What a visit to a namespace brings back.
-struct Visit {
-    v4: Option<Listener>,
-    v6: Option<Listener>,
-    has_ipv6: bool,
+/// What came of trying.
+pub(super) struct Outcome {
+    pub(super) place: Place,
+    address: SocketAddr,
+    is_reached: bool,
 }
 
 impl Namespaces {
-    /// No places yet, and where to hear of those whose IPv6 addresses have changed.
+    /// No places yet, and where to hear of them.
     pub(super) fn new(
         acceptor: Acceptor,
         serving: &Handle,
         vitals: &Vitals,
         metrics: Metrics,
-    ) -> io::Result<(Self, mpsc::UnboundedReceiver<Place>)> {
-        let (changed, changes) = mpsc::unbounded_channel();
+    ) -> io::Result<(Self, mpsc::UnboundedReceiver<News>)> {
+        let (news, heard) = mpsc::unbounded_channel();
+        let changed = news.clone();
         let subscriptions = Arc::new(PollSet::new()?);
         let watched = Arc::clone(&subscriptions);
         let vital = vitals.task(HEARING);
         tokio::spawn(restarted(vital, HEARING, move || {
             let changed = changed.clone();
             addresses::watch(Arc::clone(&watched), move |place| {
-                changed.send(place).is_ok()
+                changed.send(News::Changed(place)).is_ok()
             })
         }));
         let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
@@ -84,9 +84,10 @@ impl Namespaces {
             open: HashMap::new(),
             listeners: Listeners::start(accept, &metrics, serving, vitals)?,
             subscriptions,
+            news,
             metrics,
         };
-        Ok((namespaces, changes))
+        Ok((namespaces, heard))
     }
 
     /// Counts one more pod into a place in `netns`, and listens there if it is the first. Says where.
@@ -98,12 +99,17 @@ impl Namespaces {
     ) -> io::Result<Endpoint> {
         if !self.open.contains_key(&place) {
             let namespace = self.listen(programs, place, netns)?;
+            if namespace.unreached() > 0 {
+                // The machine may have been too slow.
+                self.try_again(place);
+            }
             self.open.insert(place, Box::new(namespace));
             self.count();
         }
         let namespace = self.open.get_mut(&place).ok_or(io::ErrorKind::NotFound)?;
         namespace.pods += 1;
-        Ok(namespace.endpoint)
+        namespace.told = namespace.endpoint();
+        Ok(namespace.told)
     }
 
     /// Counts one pod out of a place, and closes its listeners with the last.
@@ -119,8 +125,12 @@ impl Namespaces {
         self.count();
     }
 
-    /// Sets the gauge: a namespace counts once, however many places it has.
+    /// Sets the gauges: a namespace counts once, however many places it has.
     fn count(&self) {
+        let unreachable = self.open.values().map(|namespace| namespace.unreached());
+        self.metrics
+            .unreachable
+            .set(i64::try_from(unreachable.sum::<usize>()).unwrap_or(i64::MAX));
         let namespaces: HashSet<NetnsId> = self.open.keys().map(|place| place.netns).collect();
         let count = i64::try_from(namespaces.len()).unwrap_or(i64::MAX);
         self.metrics.namespaces.set(count);
@@ -131,73 +141,95 @@ impl Namespaces {
         self.open.keys().copied().collect()
     }
 
-    /// Brings the listeners of a place in line with what the namespace has and needs: one that has died is opened
-    /// anew, and IPv6 may have come or gone. Says where to send pods from now on, if that is elsewhere.
+    /// Brings the listeners of a place in line with what the namespace has and needs: one that has died is
+    /// opened anew, IPv6 may have come or gone, and those in `scope` are tried. Says where to send pods
+    /// from now on, if that is elsewhere.
     ///
     /// An IPv6 listener that is of no more use is open until [`Self::retire_v6`].
     pub(super) fn refresh(
         &mut self,
         programs: &mut Programs,
         place: Place,
+        scope: Scope,
     ) -> io::Result<Option<Endpoint>> {
         let Some(namespace) = self.open.get_mut(&place) else {
             return Ok(None);
         };
-        if namespace.v6.as_ref().is_some_and(Served::is_dead) {
-            namespace.v6 = None;
-            namespace.endpoint.port6 = 0;
-        }
-        let (v4_is_dead, v6_is_open) = (namespace.v4.is_dead(), namespace.v6.is_some());
-        let visit = namespace.netns.run(|| {
-            Ok(Visit {
-                v4: v4_is_dead.then(listener::open_v4).transpose()?,
-                v6: if v6_is_open {
-                    None
-                } else {
-                    listener::open_v6()?
-                },
-                has_ipv6: listener::has_ipv6(),
-            })
-        })?;
-        self.apply(programs, place, visit)
+        namespace.outdate(scope);
+        namespace.v6.take_if(|v6| v6.served.is_dead());
+        let visit = namespace.visit(scope)?;
+        self.apply(programs, place, visit)?;
+        self.count();
+        Ok(self.changed(place))
     }
 
-    fn apply(
-        &mut self,
-        programs: &mut Programs,
-        place: Place,
-        visit: Visit,
-    ) -> io::Result<Option<Endpoint>> {
-        for listener in visit.v4.iter().chain(&visit.v6) {
-            programs.tag_listener(&listener.socket, listener.netns)?;
-        }
-        let (port4, port6) = (port(visit.v4.as_ref()), port(visit.v6.as_ref()));
-        let serve = |listener: Option<Listener>| {
-            let served = listener.map(|listener| self.listeners.serve(listener));
-            served.transpose()
-        };
-        let (v4, v6) = (serve(visit.v4)?, serve(visit.v6)?);
+    fn apply(&mut self, programs: &mut Programs, place: Place, visit: Visit) -> io::Result<()> {
+        let v4 = visit.v4.map(|v4| self.serve(programs, v4)).transpose()?;
+        let v6 = visit.v6.map(|v6| self.serve(programs, v6)).transpose()?;
         let Some(namespace) = self.open.get_mut(&place) else {
-            return Ok(None);
+            return Ok(());
         };
-        let before = namespace.endpoint;
+        for (address, attempt) in visit.attempts {
+            let Some(open) = namespace.at(address) else {
+                continue;
+            };
+            match attempt {
+                Ok(attempt) => {
+                    open.is_tried = true;
+                    let news = self.news.clone();
+                    tokio::spawn(async move {
+                        let is_reached = attempt.succeeds().await;
+                        // An error means that the agent is ending.
+                        let _told = news.send(News::Tried(Outcome {
+                            place,
+                            address,
+                            is_reached,
+                        }));
+                    });
+                }
+                Err(error) if reachability::is_no_way(&error) => open.is_reached = false,
+                Err(error) => tracing::debug!(%error, "cannot try to reach a listener"),
+            }
+        }
         if let Some(v4) = v4 {
             namespace.v4 = v4;
-            namespace.endpoint.port4 = port4;
         }
         if v6.is_some() {
             namespace.v6 = v6;
-            namespace.endpoint.port6 = port6;
-        } else if !visit.has_ipv6 {
-            namespace.endpoint.port6 = 0;
         }
-        Ok((namespace.endpoint != before).then_some(namespace.endpoint))
+        namespace.has_ipv6 = visit.has_ipv6;
+        Ok(())
     }
 
-    /// Closes an IPv6 listener that pods are no longer sent to.
+    /// Takes in what came of trying. Says where to send pods from now on, if that is elsewhere.
+    pub(super) fn settle(&mut self, outcome: &Outcome) -> Option<Endpoint> {
+        let open = self.open.get_mut(&outcome.place)?.at(outcome.address)?;
+        open.is_tried = false;
+        open.is_reached = outcome.is_reached;
+        if std::mem::take(&mut open.is_outdated) {
+            self.try_again(outcome.place);
+        }
+        self.count();
+        self.changed(outcome.place)
+    }
+
+    /// Where to send pods from now on, if that is elsewhere.
+    fn changed(&mut self, place: Place) -> Option<Endpoint> {
+        let namespace = self.open.get_mut(&place)?;
+        let endpoint = namespace.endpoint();
+        (std::mem::replace(&mut namespace.told, endpoint) != endpoint).then_some(endpoint)
+    }
+
+    /// Has a place tried once what goes on now is done.
+    fn try_again(&self, place: Place) {
+        // An error means that the agent is ending.
+        let _told = self.news.send(News::Changed(place));
+    }
+
+    /// Closes an IPv6 listener in a namespace that has no IPv6 any more.
     pub(super) fn retire_v6(&mut self, place: Place) {
         if let Some(namespace) = self.open.get_mut(&place)
-            && namespace.endpoint.port6 == 0
+            && !namespace.has_ipv6
         {
             namespace.v6 = None;
         }
@@ -214,37 +246,43 @@ impl Namespaces {
         let (addresses, v4, v6) = netns.run(|| {
             // First the subscription, so that no change after the look at the addresses is missed.
             let addresses = addresses::subscribe();
-            Ok((addresses, listener::open_v4()?, listener::open_v6()?))
+            Ok((addresses, open_v4()?, open_v6()?))
         })?;
-        for listener in std::iter::once(&v4).chain(&v6) {
-            programs.tag_listener(&listener.socket, listener.netns)?;
-        }
-        let endpoint = Endpoint {
-            netns: v4.netns,
-            port4: v4.port,
-            port6: port(v6.as_ref()),
-            reserved: 0,
-        };
         let subscribed =
             addresses.and_then(|netlink| self.subscriptions.add(Subscription { netlink, place }));
         let addresses = match subscribed {
             Ok(addresses) => Some(addresses),
             Err(error) => {
-                tracing::warn!(%error, "changes of a pod's IPv6 addresses will be noticed late");
+                tracing::warn!(%error, "changes of a pod's addresses will be noticed late");
                 None
             }
         };
         Ok(Namespace {
             netns,
-            endpoint,
-            v4: self.listeners.serve(v4)?,
-            v6: v6.map(|v6| self.listeners.serve(v6)).transpose()?,
+            cookie: v4.listener.netns,
+            has_ipv6: v6.is_some(),
+            v4: self.serve(programs, v4)?,
+            v6: v6.map(|v6| self.serve(programs, v6)).transpose()?,
             _addresses: addresses,
             pods: 0,
+            told: Endpoint::default(),
         })
     }
-}
 
-fn port(listener: Option<&Listener>) -> u16 {
-    listener.map_or(0, |listener| listener.port)
+    /// Marks a new listener as ours, and accepts from it.
+    fn serve(&self, programs: &mut Programs, fresh: Fresh) -> io::Result<Open> {
+        let Fresh {
+            listener,
+            is_reached,
+        } = fresh;
+        programs.tag_listener(&listener.socket, listener.netns)?;
+        Ok(Open {
+            address: listener.socket.local_addr()?,
+            port: listener.port,
+            served: self.listeners.serve(listener)?,
+            is_reached,
+            is_tried: false,
+            is_outdated: false,
+        })
+    }
 }

@@ -14,7 +14,8 @@ use super::{
     accept::{KnownPod, Registry},
     discovery::{Change, PodCgroup},
     metrics::Metrics,
-    namespaces::{Namespaces, Place},
+    namespace::Scope,
+    namespaces::{Namespaces, News, Place},
     netns::Netns,
     processes::{self, Verdict, Witness},
     programs::Programs,
@@ -37,6 +38,9 @@ const INVISIBLE: &str = "its processes cannot be seen: the agent must run in the
 /// Told of a pod. Called on the datapath's thread.
 pub type OnPod = Box<dyn Fn(PodUid) + Send>;
 
+/// Told whether a pod can reach its own listeners. Called on the datapath's thread.
+pub type OnReachable = Box<dyn Fn(PodUid, bool) + Send>;
+
 /// Keeps the programs' map and the listeners in step with the pods on the node.
 pub(super) struct Pods {
     programs: Programs,
@@ -50,6 +54,7 @@ pub(super) struct Pods {
     known: HashMap<u64, Box<Pod>>,
     on_started: OnPod,
     on_gone: OnPod,
+    on_reachable: OnReachable,
     metrics: Metrics,
 }
 
@@ -65,6 +70,10 @@ struct Pod {
     endpoint: Endpoint,
     /// Whether the programs know that.
     published: bool,
+    /// Whether it can reach them, as far as others have been told.
+    is_reachable: bool,
+    /// Whether the log says that it cannot.
+    is_reported: bool,
     look_at: Instant,
     delay: Duration,
     /// Whether the last look failed, so that a failure is logged once.
@@ -80,6 +89,7 @@ impl Pods {
         registry: Arc<Registry>,
         on_started: OnPod,
         on_gone: OnPod,
+        on_reachable: OnReachable,
         metrics: Metrics,
     ) -> io::Result<Self> {
         let place = Place {
@@ -98,6 +108,7 @@ impl Pods {
             known: HashMap::new(),
             on_started,
             on_gone,
+            on_reachable,
             metrics,
         })
     }
@@ -114,9 +125,14 @@ impl Pods {
             match change {
                 Change::Appeared(pod) => self.appeared(pod),
                 Change::Stirred(id) => {
-                    if let Some(pod) = self.known.get_mut(&id) {
-                        pod.delay = FIRST_LOOK;
-                        pod.look_at = Instant::now();
+                    let Some(pod) = self.known.get_mut(&id) else {
+                        continue;
+                    };
+                    pod.delay = FIRST_LOOK;
+                    pod.look_at = Instant::now();
+                    // The container before this one may have set packet filters up.
+                    if let Some(place) = pod.place {
+                        self.refresh(place, Scope::All);
                     }
                 }
                 Change::Gone(id) => self.gone(id),
@@ -161,16 +177,28 @@ impl Pods {
     }
 
     /// Sees whether all listeners are alive, and whether IPv6 has come or gone where nobody said so.
-    pub(super) fn refresh_all(&mut self, beat: impl Fn()) {
+    /// Also, of those in `scope`, whether they can be reached.
+    pub(super) fn refresh_all(&mut self, scope: Scope, beat: impl Fn()) {
         for place in self.namespaces.places() {
             beat();
-            self.refresh(place);
+            self.refresh(place, scope);
         }
     }
 
-    /// The same for one place, after the IPv6 addresses there have changed.
-    pub(super) fn refresh(&mut self, place: Place) {
-        match self.namespaces.refresh(&mut self.programs, place) {
+    /// Follows what is heard of a place.
+    pub(super) fn hear(&mut self, news: News) {
+        match news {
+            News::Changed(place) => self.refresh(place, Scope::All),
+            News::Tried(outcome) => {
+                if let Some(endpoint) = self.namespaces.settle(&outcome) {
+                    self.move_pods(outcome.place, endpoint);
+                }
+            }
+        }
+    }
+
+    fn refresh(&mut self, place: Place, scope: Scope) {
+        match self.namespaces.refresh(&mut self.programs, place, scope) {
             Ok(Some(endpoint)) => self.move_pods(place, endpoint),
             Ok(None) => {}
             Err(error) => {
@@ -201,6 +229,8 @@ impl Pods {
             witness: None,
             endpoint: Endpoint::default(),
             published: false,
+            is_reachable: true,
+            is_reported: false,
             look_at: Instant::now(),
             delay: FIRST_LOOK,
             failing: false,
@@ -291,6 +321,7 @@ impl Pods {
         // First who accepts must know the pod, then the kernel may send it to them.
         self.registry.insert(id, known);
         let published = self.publish(id);
+        self.tell_reachable(id);
         if let Some(left) = left {
             self.namespaces.leave(left);
         }
@@ -321,8 +352,29 @@ impl Pods {
             // What fails is tried again when the pod is looked at.
             let published = self.publish(id);
             self.succeeded(published);
+            self.tell_reachable(id);
         }
         self.namespaces.retire_v6(place);
+    }
+
+    /// Lets others know when a pod can no longer, or can again, come by its own listeners.
+    fn tell_reachable(&mut self, id: u64) {
+        let Some(pod) = self.known.get_mut(&id) else {
+            return;
+        };
+        let is_reachable = pod.endpoint.port4 != 0;
+        if is_reachable == pod.is_reachable {
+            return;
+        }
+        pod.is_reachable = is_reachable;
+        (self.on_reachable)(pod.uid, is_reachable);
+        if is_reachable {
+            tracing::debug!(pod_uid = %pod.uid, "a pod can reach its listener");
+        } else if !std::mem::replace(&mut pod.is_reported, true) {
+            // It can change its mind as often as it likes: once is enough.
+            tracing::warn!(pod_uid = %pod.uid, "a pod cannot reach its listener: its lo is down or has no \
+                address, or a packet filter stands between. It is left to the node path");
+        }
     }
 
     fn succeeded(&self, result: io::Result<()>) -> bool {

@@ -15,9 +15,11 @@ use tokio::{
 use super::{
     BACKLOG_PAUSE, Config, DatapathError, Hooks, Metrics,
     accept::{Acceptor, Registry},
+    arrivals::Arrivals,
     discovery::Discovery,
     metrics::KernelCollector,
-    namespaces::{Namespaces, Place},
+    namespace::Scope,
+    namespaces::{Namespaces, News},
     netns::{self, Netns},
     pods::Pods,
     preflight,
@@ -42,7 +44,8 @@ struct Worker {
     discovery: Discovery,
     pods: Pods,
     known: Arc<Registry>,
-    addresses: mpsc::UnboundedReceiver<Place>,
+    arrivals: Arrivals,
+    news: mpsc::UnboundedReceiver<News>,
     metrics: Metrics,
 }
 
@@ -110,7 +113,8 @@ impl Worker {
     ) -> Result<Self, DatapathError> {
         let hierarchy = preflight::check(config.cgroup_root)?;
         let (programs, callers, counters) = Programs::load()?;
-        register(metrics_registry, KernelCollector::new(counters))?;
+        register(metrics_registry, KernelCollector::new(counters.clone()))?;
+        let arrivals = Arrivals::new(counters, metrics.missing.clone());
 
         let known = Arc::new(Registry::new());
         let acceptor = Acceptor {
@@ -119,9 +123,10 @@ impl Worker {
             host_netns: netns::current_cookie().map_err(DatapathError::io(
                 "asking for the cookie of the host's network namespace",
             ))?,
+            arrived: arrivals.arrived(),
             on_accept: hooks.on_accept,
         };
-        let (namespaces, addresses) =
+        let (namespaces, news) =
             Namespaces::new(acceptor, &serving, &hooks.vitals, metrics.clone())
                 .map_err(DatapathError::io("waiting for sockets"))?;
         let host = Netns::of_agent().map_err(DatapathError::io("opening /proc/self/ns/net"))?;
@@ -132,6 +137,7 @@ impl Worker {
             Arc::clone(&known),
             hooks.on_pod_started,
             hooks.on_pod_gone,
+            hooks.on_pod_reachable,
             metrics.clone(),
         )
         .map_err(DatapathError::io(
@@ -150,7 +156,8 @@ impl Worker {
             discovery,
             pods,
             known,
-            addresses,
+            arrivals,
+            news,
             metrics,
         })
     }
@@ -164,11 +171,17 @@ impl Worker {
             tokio::select! {
                 request = stop.recv() => break request,
                 changes = self.discovery.next() => self.pods.apply(changes, || vital.beat()),
-                Some(place) = self.addresses.recv() => self.pods.refresh(place),
+                Some(news) = self.news.recv() => self.pods.hear(news),
                 _ = scan.tick() => {
                     let changes = self.discovery.scan();
                     self.pods.apply(changes, || vital.beat());
-                    self.pods.refresh_all(|| vital.beat());
+                    // Pods are not bothered unless something has gone missing.
+                    let scope = if self.arrivals.has_more_missing() {
+                        Scope::All
+                    } else {
+                        Scope::Unreachable
+                    };
+                    self.pods.refresh_all(scope, || vital.beat());
                 }
                 () = wait_until(look_at) => self.pods.look(|| vital.beat()),
                 () = beat(&vital) => {}

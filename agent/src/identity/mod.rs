@@ -99,6 +99,8 @@ pub struct Identity {
     reported: DashSet<(PodUid, Route)>,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: DashSet<PodUid>,
+    /// Those of them that cannot come that way now, since their own network does not let them.
+    unreachable: DashSet<PodUid>,
     /// Whether nobody is redirected any more, so that all have to come by the node path.
     is_detached: AtomicBool,
 }
@@ -124,6 +126,7 @@ impl Identity {
             reported: DashSet::new(),
             redirected: DashSet::new(),
             is_detached: AtomicBool::new(false),
+            unreachable: DashSet::new(),
         })
     }
 
@@ -151,12 +154,22 @@ impl Identity {
         self.is_detached.store(true, Ordering::Relaxed);
     }
 
+    /// Learns whether a pod can reach its own listeners. One that cannot comes by the node path.
+    pub fn set_reachable(&self, pod: PodUid, is_reachable: bool) {
+        if is_reachable {
+            self.unreachable.remove(&pod);
+        } else {
+            self.unreachable.insert(pod);
+        }
+    }
+
     /// Forgets what was remembered of a pod that is gone.
     pub fn forget(&self, pod: PodUid) {
         self.redirected.remove(&pod);
         for route in [Route::Direct, Route::Proxy] {
             self.reported.remove(&(pod, route));
         }
+        self.unreachable.remove(&pod);
         self.delegates.forget(pod);
     }
 
@@ -215,7 +228,9 @@ impl Identity {
     /// Whether the pod that a token claims to be of is known to come by the in-pod path. Its token elsewhere is
     /// most likely stolen, or the pod has taken a way round before it was found and will not do so again.
     fn is_redirected(&self, claims: &Claims) -> bool {
-        let is_redirected = claims.pod.is_some_and(|uid| self.redirected.contains(&uid));
+        let is_redirected = claims
+            .pod
+            .is_some_and(|uid| self.redirected.contains(&uid) && !self.unreachable.contains(&uid));
         is_redirected && !self.is_detached.load(Ordering::Relaxed)
     }
 

@@ -108,6 +108,26 @@ fn a_redirected_pods_token_is_of_no_use_on_the_node_path() {
 }
 
 #[test]
+fn a_pod_that_cannot_be_redirected_any_more_is_served_on_the_node_path() {
+    let node_path = Evidence::NodePath {
+        peer: IpAddr::from([10, 0, 0, 7]),
+    };
+    let identity = identity(Mode::Enforce);
+    let judge = |uid| {
+        identity
+            .caller(node_path)
+            .identify(&pod_token(uid, "sa"), Route::Direct)
+    };
+    let _connections = [POD, OTHER].map(|uid| identity.caller(pod(uid)));
+    identity.set_reachable(POD.parse().unwrap(), false);
+    assert_eq!(judge(POD), Ok(bearer(POD, node_path.origin())));
+    // That says nothing of any other.
+    assert_eq!(judge(OTHER), Err(Refusal::Detour));
+    identity.set_reachable(POD.parse().unwrap(), true);
+    assert_eq!(judge(POD), Err(Refusal::Detour));
+}
+
+#[test]
 fn another_pods_token_is_refused_unless_policy_says_otherwise() {
     let token = pod_token(OTHER, "sa");
     let judge = |mode| {

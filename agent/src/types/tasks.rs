@@ -1,7 +1,7 @@
 //! Tasks that the agent cannot do without: what happens when one panics.
 //!
-//! A task that panics ends, and the process lives on without it. Here it is started anew, or its [`Vital`] is dropped,
-//! so that the watchdog ends the process.
+//! A task that panics ends, and the process lives on without it. Here it is started anew, or its
+//! [`Vital`] is dropped, so that the watchdog ends the process.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -17,8 +17,8 @@ const MOST_PANICS: u32 = 5;
 /// After how long without a panic the next one is the first again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Runs a task until it ends by itself, and anew after a panic. One that panics again and again has failed; one that is
-/// dropped has not.
+/// Runs a task until it ends by itself, and anew after a panic. One that panics again and again has
+/// failed; one that is dropped has not.
 pub async fn restarted<F>(vital: Vital, what: &str, task: impl Fn() -> F)
 where
     F: Future<Output = ()>,
@@ -45,7 +45,8 @@ where
     }
 }
 
-/// Runs a task that cannot be started anew. One that panics has failed; one that ends or is dropped has not.
+/// Runs a task that cannot be started anew. One that panics has failed; one that ends or is dropped
+/// has not.
 pub async fn watched(vital: Vital, task: impl Future<Output = ()>) {
     let proof = Proof(Some(vital));
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {

@@ -7,6 +7,7 @@
 mod builder;
 pub mod cgroup;
 mod client;
+pub(crate) mod filter;
 mod join;
 mod names;
 mod sandbox;

@@ -26,6 +26,8 @@ use crate::architecture::Architecture;
 const NAMESPACES: Wanted<'_> = Wanted::command("unshare", "util-linux");
 /// `ip`, with which simulated pods bring their network up.
 const IPROUTE: Wanted<'_> = Wanted::command("ip", "iproute2");
+/// `nft`, with which tests set up the packet filters of service meshes.
+const NFTABLES: Wanted<'_> = Wanted::command("nft", "nftables");
 /// What virtual machines are made of.
 const MACHINES: [Wanted<'_>; 6] = [
     Wanted::command("qemu-system-x86_64", "qemu-system-x86"),
@@ -82,7 +84,7 @@ pub(crate) fn for_image(architectures: &[Architecture]) -> Result<()> {
 
 pub(crate) fn for_test() -> Result<()> {
     for_build()?;
-    apt::install("simulated pods", &[NAMESPACES, IPROUTE])?;
+    apt::install("simulated pods", &[NAMESPACES, IPROUTE, NFTABLES])?;
     // The tests of what is missing are skipped and say so, or fail in CI.
     for installed in [
         python::CLIENTS.install(),

@@ -1,0 +1,154 @@
+//! One network namespace with listeners of ours, and which of them can be reached.
+
+use std::{io, net::SocketAddr};
+
+use podcreds_common::Endpoint;
+
+use super::{
+    addresses::Subscription,
+    listener::{self, Listener},
+    listeners::Served,
+    netns::Netns,
+    poll_set::Membership,
+    reachability::{self, Attempt},
+};
+
+/// Which listeners are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those that nobody is sent to, since they could not be reached.
+    Unreachable,
+    /// All of them: something suggests trouble.
+    All,
+}
+
+/// One place with listeners of ours.
+pub(super) struct Namespace {
+    pub(super) netns: Netns,
+    /// Its cookie.
+    pub(super) cookie: u64,
+    pub(super) v4: Open,
+    pub(super) v6: Option<Open>,
+    pub(super) has_ipv6: bool,
+    /// `None` if the kernel would not tell of changes.
+    pub(super) _addresses: Option<Membership<Subscription>>,
+    /// How many pods use it.
+    pub(super) pods: usize,
+    /// Where pods have been sent.
+    pub(super) told: Endpoint,
+}
+
+/// A listener of a place.
+pub(super) struct Open {
+    pub(super) served: Served,
+    pub(super) address: SocketAddr,
+    pub(super) port: u16,
+    /// Whether pods can be sent there.
+    pub(super) is_reached: bool,
+    /// Whether that is being tried.
+    pub(super) is_tried: bool,
+    /// Whether something has changed meanwhile, so that it has to be tried again.
+    pub(super) is_outdated: bool,
+}
+
+/// A new listener, and whether it can be reached.
+pub(super) struct Fresh {
+    pub(super) listener: Listener,
+    pub(super) is_reached: bool,
+}
+
+/// What a visit to a namespace brings back.
+pub(super) struct Visit {
+    pub(super) v4: Option<Fresh>,
+    pub(super) v6: Option<Fresh>,
+    pub(super) has_ipv6: bool,
+    /// Connections to listeners that were there already.
+    pub(super) attempts: Vec<(SocketAddr, io::Result<Attempt>)>,
+}
+
+impl Namespace {
+    /// Where pods are to be sent.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            netns: self.cookie,
+            port4: self.v4.port(),
+            port6: match &self.v6 {
+                Some(v6) if self.has_ipv6 => v6.port(),
+                _ => 0,
+            },
+            reserved: 0,
+        }
+    }
+
+    /// Opens what is not open, and begins to connect to the listeners in `scope`.
+    pub(super) fn visit(&self, scope: Scope) -> io::Result<Visit> {
+        let (v4_is_dead, v6_is_open) = (self.v4.served.is_dead(), self.v6.is_some());
+        self.netns.run(|| {
+            Ok(Visit {
+                v4: v4_is_dead.then(open_v4).transpose()?,
+                v6: if v6_is_open { None } else { open_v6()? },
+                has_ipv6: listener::has_ipv6(),
+                attempts: self.attempts(scope),
+            })
+        })
+    }
+
+    /// Begins to connect to the listeners in `scope`, from the calling thread's namespace.
+    fn attempts(&self, scope: Scope) -> Vec<(SocketAddr, io::Result<Attempt>)> {
+        let tried = |open: &&Open| {
+            !open.is_tried && !open.served.is_dead() && (scope == Scope::All || !open.is_reached)
+        };
+        let begin = |open: &Open| {
+            let attempt = reachability::begin(open.address, open.served.expected());
+            (open.address, attempt)
+        };
+        let open = std::iter::once(&self.v4).chain(&self.v6);
+        open.filter(tried).map(begin).collect()
+    }
+
+    /// The listener at an address.
+    pub(super) fn at(&mut self, address: SocketAddr) -> Option<&mut Open> {
+        let mut open = std::iter::once(&mut self.v4).chain(&mut self.v6);
+        open.find(|open| open.address == address)
+    }
+
+    /// How many listeners cannot be reached.
+    pub(super) fn unreached(&self) -> usize {
+        let open = std::iter::once(&self.v4).chain(&self.v6);
+        open.filter(|open| !open.is_reached).count()
+    }
+
+    /// Notes which of the tries that are under way say nothing about what is now.
+    pub(super) fn outdate(&mut self, scope: Scope) {
+        for open in std::iter::once(&mut self.v4).chain(&mut self.v6) {
+            open.is_outdated |= open.is_tried && scope == Scope::All;
+        }
+    }
+}
+
+impl Open {
+    /// The port to send pods to; 0 for none.
+    fn port(&self) -> u16 {
+        if self.is_reached { self.port } else { 0 }
+    }
+}
+
+/// Listens on IPv4 in the calling thread's namespace.
+pub(super) fn open_v4() -> io::Result<Fresh> {
+    listener::open_v4().map(Fresh::new)
+}
+
+/// Listens on IPv6 there, if it has that.
+pub(super) fn open_v6() -> io::Result<Option<Fresh>> {
+    Ok(listener::open_v6()?.map(Fresh::new))
+}
+
+impl Fresh {
+    /// Tries it, from the calling thread's namespace.
+    fn new(listener: Listener) -> Self {
+        Self {
+            is_reached: reachability::reaches(&listener.socket),
+            listener,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Whether a listener in a pod's network namespace can be reached, found out by connecting to it as
+//! the pod does.
+//!
+//! `lo` may be down or without an address, and a packet filter may drop what goes there, refuse it,
+//! or send it to a service mesh's proxy. A pod that is redirected to such a listener waits in vain,
+//! so it is not redirected: it goes where it wanted to, to the node path. What counts is that the
+//! listener accepts the very connection.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+
+/// How long a new listener is waited for. On loopback it takes microseconds; on a machine that has
+/// no time at all, the listener is published a little later.
+const NEW_PATIENCE: Duration = Duration::from_millis(20);
+/// The time between two looks at a new listener's queue.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long one is waited for that is accepted from already: a lost packet is sent again after a
+/// second.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// The connection of the agent's own that a listener is to expect, if there is one.
+#[derive(Clone, Default)]
+pub(super) struct Expected(Arc<Mutex<Option<(u16, oneshot::Sender<()>)>>>);
+
+/// A connection of the agent's own, under way.
+pub(super) struct Attempt {
+    socket: Socket,
+    accepted: oneshot::Receiver<()>,
+}
+
+impl Expected {
+    /// Whether an accepted connection, from this port, is the agent's own. It is so once.
+    pub(super) fn is_own(&self, port: u16) -> bool {
+        let mut expected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = expected.take_if(|(own, _)| *own == port);
+        // An error means that nobody waits for it any more.
+        own.map(|(_, accepted)| accepted.send(())).is_some()
+    }
+
+    fn expect(&self, port: u16) -> oneshot::Receiver<()> {
+        let (accept, accepted) = oneshot::channel();
+        let mut expected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *expected = Some((port, accept));
+        accepted
+    }
+}
+
+/// Whether an attempt has failed because of the pod's network. Everything else (the agent has no
+/// descriptors, the pod has no free ports) says nothing about the listener.
+pub(super) fn is_no_way(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        AddrNotAvailable
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+            | TimedOut
+    )
+}
+
+/// Begins to connect to a listener, from the calling thread's namespace.
+///
+/// # Errors
+///
+/// When that cannot be; [`is_no_way`] says whose trouble it is.
+pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<Attempt> {
+    let (socket, accepted) = prepare(listener, expected)?;
+    match socket.connect(&listener.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(Attempt { socket, accepted }),
+    }
+}
+
+/// Whether a new listener can be reached from the calling thread's namespace, as long as nobody
+/// else accepts from it; in doubt it can. Nobody has been told of it either, so whatever else comes
+/// is dropped.
+pub(super) fn reaches(listener: &TcpListener) -> bool {
+    let (deadline, expected) = (Instant::now() + NEW_PATIENCE, Expected::default());
+    let connect = || {
+        let address = listener.local_addr()?;
+        let (socket, _accepted) = prepare(address, &expected)?;
+        socket.connect_timeout(&address.into(), NEW_PATIENCE)?;
+        io::Result::Ok(socket)
+    };
+    let _socket = match connect() {
+        Ok(socket) => socket,
+        Err(error) => return !is_no_way(&error),
+    };
+    loop {
+        match listener.accept() {
+            Ok((_, peer)) if expected.is_own(peer.port()) => return true,
+            Ok(_) => {}
+            Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
+            Err(_) => return false,
+        }
+    }
+}
+
+/// A socket of the pod's own address, whose port the listener is told.
+fn prepare(
+    listener: SocketAddr,
+    expected: &Expected,
+) -> io::Result<(Socket, oneshot::Receiver<()>)> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let domain = Domain::for_address(listener);
+    let socket = Socket::new(domain, kind, Some(Protocol::TCP))?;
+    // Closed by a reset, so that it leaves nothing behind in the pod's namespace.
+    socket.set_linger(Some(Duration::ZERO))?;
+    let own: IpAddr = match listener {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    socket.bind(&SocketAddr::new(own, 0).into())?;
+    let bound = socket.local_addr()?.as_socket();
+    let port = bound.ok_or(io::ErrorKind::AddrNotAvailable)?.port();
+    let accepted = expected.expect(port);
+    Ok((socket, accepted))
+}
+
+impl Attempt {
+    /// Waits until the listener has accepted it. False when that takes too long, or something else
+    /// has.
+    pub(super) async fn succeeds(self) -> bool {
+        timeout(PATIENCE, self.wait()).await.unwrap_or(false)
+    }
+
+    async fn wait(self) -> bool {
+        let Ok(stream) = TcpStream::from_std(self.socket.into()) else {
+            return false;
+        };
+        let connected = stream.writable().await;
+        if connected.is_err() || !matches!(stream.take_error(), Ok(None)) {
+            return false;
+        }
+        self.accepted.await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn a_new_listener_is_reached_whatever_else_waits_there() {
+        let (listener, address) = listener();
+        let _others: Vec<_> = (0..3)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        assert!(reaches(&listener));
+        socket2::SockRef::from(&listener)
+            .shutdown(std::net::Shutdown::Both)
+            .unwrap();
+        assert!(!reaches(&listener));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_succeeds_when_the_listener_accepts_it_and_no_other() {
+        let (listener, address) = listener();
+        let expected = Expected::default();
+        let _other = std::net::TcpStream::connect(address).unwrap();
+        let attempt = begin(address, &expected).unwrap();
+        let (_, other) = listener.accept().unwrap();
+        assert!(!expected.is_own(other.port()));
+        let succeeds = tokio::spawn(attempt.succeeds());
+        let own = loop {
+            match listener.accept() {
+                Ok((_, own)) => break own,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert!(expected.is_own(own.port()));
+        assert!(!expected.is_own(own.port()));
+        assert!(succeeds.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_by_nobody_or_somebody_else_does_not_succeed() {
+        let (listener, address) = listener();
+        assert!(
+            !begin(address, &Expected::default())
+                .unwrap()
+                .succeeds()
+                .await
+        );
+        drop(listener);
+        // Refused: at once, or when it is waited for.
+        let refused = match begin(address, &Expected::default()) {
+            Ok(attempt) => !attempt.succeeds().await,
+            Err(_) => true,
+        };
+        assert!(refused);
+    }
+
+    #[test]
+    fn only_the_networks_trouble_counts() {
+        for (errno, is_it) in [
+            (libc::EADDRNOTAVAIL, true),
+            (libc::ENETUNREACH, true),
+            (libc::EPERM, true),
+            (libc::ECONNREFUSED, true),
+            (libc::EADDRINUSE, false),
+            (libc::EMFILE, false),
+            (libc::ENOBUFS, false),
+        ] {
+            assert_eq!(
+                is_no_way(&io::Error::from_raw_os_error(errno)),
+                is_it,
+                "{errno}"
+            );
+        }
+    }
+}
