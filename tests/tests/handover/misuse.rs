@@ -152,13 +152,13 @@ fn the_default_folder_keeps_no_agent_from_starting() {
             "Read-only",
         ),
         (
-            "mkdir /run/podcreds && mount -t tmpfs -o nr_inodes=1 x /run/podcreds",
+            "mkdir /run/podcreds && mount -t tmpfs -o mode=700,nr_inodes=1 x /run/podcreds",
             "WARN",
             "No space",
         ),
         // With room for the locks, but not for the sockets.
         (
-            "mkdir /run/podcreds && mount -t tmpfs -o nr_inodes=3 x /run/podcreds",
+            "mkdir /run/podcreds && mount -t tmpfs -o mode=700,nr_inodes=3 x /run/podcreds",
             "WARN",
             "No space",
         ),
@@ -325,7 +325,7 @@ fn what_an_heir_does_not_understand_is_passed_over() {
         // A change that is none, one of a pod that cannot be told, and a kind that there is not
         // yet.
         b"\x01\x00\x00\x00\x02{}",
-        b"\x01\x00\x00\x00\x24{\"subject\":{\"pod\":\"?\"},\"kept\":null}",
+        b"\x01\x00\x00\x00\x23{\"subject\":{\"pod\":\"?\"},\"kept\":null}",
         b"\x07\x00\x00\x00\x02{}",
     ] {
         let scene = Scene::new();
