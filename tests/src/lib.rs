@@ -16,6 +16,7 @@
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`sdk`]: unmodified AWS SDKs.
 //! - [`chart`]: the Helm chart, as it is rendered.
+//! - [`guide`]: the commands that a guide in `docs` shows.
 //! - [`http`]: the small HTTP server and client below all of these.
 //! - [`wire`]: requests written by hand, sent from inside a pod.
 //! - [`wait`]: polling with a deadline.
@@ -40,6 +41,7 @@ pub mod chart;
 pub mod checkout;
 pub mod cluster;
 pub mod eks_auth;
+pub mod guide;
 pub mod http;
 pub mod imds;
 pub mod jwks;

@@ -13,10 +13,10 @@ pub const NAMESPACE: &str = "kube-system";
 pub const NAME: &str = "podcreds";
 /// The manifests, rendered from the chart with its default values.
 const MANIFESTS: &str = "deploy/manifests/podcreds.yaml";
-/// The image that they name.
-const PUBLISHED: &str = concat!("podcreds:", env!("CARGO_PKG_VERSION"));
+/// The image that they name, below a registry.
+pub const PUBLISHED: &str = concat!("podcreds:", env!("CARGO_PKG_VERSION"));
 /// The image that `cargo xtask cluster` has built.
-const IMAGE: &str = "localhost/podcreds:test";
+pub const IMAGE: &str = "localhost/podcreds:test";
 
 /// Installs it into the cluster that this process is in, and waits until it is ready for pods.
 ///

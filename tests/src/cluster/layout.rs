@@ -116,6 +116,11 @@ impl Layout {
         self.tools().join("kubernetes")
     }
 
+    /// A version of Helm, such as `3`.
+    pub fn helm(&self, major: &str) -> PathBuf {
+        self.tools().join("helm").join(major).join("helm")
+    }
+
     /// The path on which the components find each other.
     pub fn path(&self) -> OsString {
         let kubernetes = self.kubernetes();

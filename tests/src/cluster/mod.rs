@@ -15,6 +15,7 @@
 //! - [`Associations`]: which service account has which role.
 //! - [`Cluster`], [`Namespace`], [`PodSpec`], [`Pod`]: what tests are written with.
 
+pub mod addon;
 pub mod agent;
 mod api;
 mod associations;

@@ -1,6 +1,7 @@
 //! What the Helm chart renders to. Nothing here needs a cluster.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
+mod guide;
 mod official;
 mod privileges;
 mod valid;

@@ -10,6 +10,7 @@
 mod changes;
 mod clients;
 mod identity;
+mod install;
 mod load;
 mod races;
 mod restarts;

@@ -7,6 +7,7 @@
 mod apt;
 mod clients;
 pub(crate) mod cross;
+mod helm;
 mod js;
 mod kubernetes;
 mod nginx;
@@ -113,6 +114,7 @@ pub(crate) fn for_demo() -> Result<()> {
 pub(crate) fn for_cluster() -> Result<()> {
     for_demo()?;
     kubernetes::install()?;
+    helm::install()?;
     clients::go()?;
     if let Err(error) = clients::java() {
         // Its test is skipped and says so, or fails in CI.
