@@ -17,20 +17,35 @@ pub const CREDENTIALS_V6: [u16; 8] = [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x23];
 /// The port of both addresses.
 pub const CREDENTIALS_PORT: u16 = 80;
 
-/// Where the agent listens inside each pod's network namespace.
+/// Where the agent listens inside each pod's network namespace, on ports from
+/// [`LISTENER_PORT_MIN`].
 ///
-/// An address of its own in 127/8: every namespace whose `lo` is up routes it, nobody else uses it,
-/// and a connect to 127.0.0.1 costs the programs a comparison and no look-up.
-pub const LISTENER_V4: [u8; 4] = [127, 170, 23, 1];
+/// Packet filters in pods (a service mesh's, for one) leave this address alone, and need not leave
+/// alone any other address of 127/8.
+pub const LISTENER_V4: [u8; 4] = [127, 0, 0, 1];
 
-/// The lowest port that the agent listens on in a pod.
+/// Where the agent listens if an application has taken all ports from [`LISTENER_PORT_MIN`]. The
+/// port is below it then.
+pub const FALLBACK_V4: [u8; 4] = [127, 170, 23, 1];
+
+/// The lowest port that the agent listens on at [`LISTENER_V4`] and at `::1`.
 ///
-/// It is above Linux's default ephemeral ports (32768 to 60999), and it spares the programs a
-/// look-up for connects to other ports of `::1`.
+/// It is above Linux's default ephemeral ports (32768 to 60999). Connects to lower ports of these
+/// addresses, which are frequent in pods, cost the programs one comparison.
 pub const LISTENER_PORT_MIN: u16 = 61_000;
 
 /// How many pods a node can have. Kubelet's default is 110, EKS's largest nodes run 737.
 pub const MAX_PODS: usize = 4096;
+
+/// How many namespaces other than pods' own can have listeners; see [`NestedKey`].
+pub const MAX_NESTED: usize = 1024;
+
+/// How many listeners there can be. A pod has two, and for a moment twice as many when they move.
+pub const MAX_LISTENERS: usize = 4 * (MAX_PODS + MAX_NESTED);
+
+/// The priority (`SO_PRIORITY`) of a socket of the agent's while it is bound. It tells another
+/// agent's programs that no application wants that port.
+pub const BINDING_PRIORITY: u32 = 6;
 
 /// How deep below the cgroup root a pod's cgroup can be. Kubelet's own are at level 2 or 3; a
 /// cluster that runs inside a container adds some.
@@ -42,12 +57,71 @@ pub const MAX_POD_LEVEL: i32 = 10;
 pub struct Endpoint {
     /// The cookie of the pod's network namespace; 0 as long as it is not known.
     pub netns: u64,
-    /// The port on [`LISTENER_V4`]; 0 for none.
+    /// The port on [`LISTENER_V4`], or below [`LISTENER_PORT_MIN`] on [`FALLBACK_V4`]; 0 for none.
     pub port4: u16,
     /// The port on `::1`; 0 where the namespace has no IPv6.
     pub port6: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// When the programs last told the agent of this pod, in units of 2^20 ns. They write it.
+    pub told_at: u32,
+}
+
+/// A pod and a network namespace that is not its own, such as that of a container which the pod
+/// runs. The key of the `NESTED` map, whose value is where the pod's listeners in it are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct NestedKey {
+    /// The pod's cgroup id.
+    pub pod: u64,
+    /// The cookie of the network namespace.
+    pub netns: u64,
+}
+
+/// The key of a listener in the `PORTS` map. A cookie is the number of a namespace, counted from 1.
+#[must_use]
+pub const fn port_key(netns: u64, port: u16) -> u64 {
+    netns << 16 | port as u64
+}
+
+/// What the programs tell the agent at once, through the ring buffer `EVENTS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// The cgroup id of the pod of the calling process; 0 where that does not matter.
+    pub pod: u64,
+    /// The cookie of the network namespace of its socket.
+    pub netns: u64,
+    /// The id of the calling thread in the initial PID namespace.
+    pub thread: u32,
+    /// The port that is wanted; else 0.
+    pub port: u16,
+    /// What has happened: one of the `EVENT_` constants.
+    pub kind: u16,
+}
+
+/// A pod asked for credentials in a namespace in which it has no listener.
+pub const EVENT_FOREIGN_NETNS: u16 = 1;
+/// A pod asked for credentials on a socket that is bound to a network device.
+pub const EVENT_BOUND_TO_DEVICE: u16 = 2;
+/// A process is about to bind a port on which the agent listens.
+pub const EVENT_PORT_WANTED: u16 = 3;
+
+impl Event {
+    /// Reads what the programs have written.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (pod, rest) = bytes.split_first_chunk()?;
+        let (netns, rest) = rest.split_first_chunk()?;
+        let (thread, rest) = rest.split_first_chunk()?;
+        let (port, rest) = rest.split_first_chunk()?;
+        let (kind, _) = rest.split_first_chunk()?;
+        Some(Self {
+            pod: u64::from_ne_bytes(*pod),
+            netns: u64::from_ne_bytes(*netns),
+            thread: u32::from_ne_bytes(*thread),
+            port: u16::from_ne_bytes(*port),
+            kind: u16::from_ne_bytes(*kind),
+        })
+    }
 }
 
 /// Who called `connect()`. It lives with the client's socket and is copied to the accepted one.
@@ -97,14 +171,16 @@ pub enum Counter {
     RedirectedV4,
     /// Connects to the IPv6 credentials address that were redirected.
     RedirectedV6,
-    /// Connects to an address and port that a listener may have, without a redirect. Redirects of
-    /// another agent on this node are among them.
+    /// Connects to a listener of this agent's, without a redirect.
     Direct,
     /// Connects to a credentials address by a process of no known pod: left alone.
     UnknownPod,
     /// Connects to a credentials address by a pod's process on a socket of a foreign network
     /// namespace: left alone.
     ForeignNetns,
+    /// Connects to a credentials address on a socket that is bound to a network device, from which
+    /// no listener can be reached: left alone.
+    BoundToDevice,
     /// Connects that could not be recorded or had no listener to go to: left alone.
     Failed,
     /// Accepted connections that got their caller's record.
@@ -115,12 +191,13 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::RedirectedV4,
         Self::RedirectedV6,
         Self::Direct,
         Self::UnknownPod,
         Self::ForeignNetns,
+        Self::BoundToDevice,
         Self::Failed,
         Self::Identified,
         Self::Unidentified,
@@ -129,7 +206,7 @@ impl Counter {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Caller, Endpoint, ListenerTag};
+    use super::{Caller, Endpoint, ListenerTag, NestedKey};
 
     // SAFETY: repr(C), integers only, no padding (see the assertions below): any bytes are valid.
     unsafe impl aya::Pod for Endpoint {}
@@ -137,8 +214,11 @@ mod user {
     unsafe impl aya::Pod for Caller {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ListenerTag {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for NestedKey {}
 
     const _: () = assert!(size_of::<Endpoint>() == 8 + 2 * 2 + 4);
     const _: () = assert!(size_of::<Caller>() == 4 * 8 + 4 + 2 + 2);
     const _: () = assert!(size_of::<ListenerTag>() == 8);
+    const _: () = assert!(size_of::<NestedKey>() == 2 * 8);
 }

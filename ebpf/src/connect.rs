@@ -2,23 +2,32 @@
 
 use aya_ebpf::{
     bindings::bpf_sock_addr,
-    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_setsockopt,
+    },
     programs::SockAddrContext,
 };
-use podcreds_common::{ASKED_LISTENER, ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Counter, Endpoint};
+use podcreds_common::{
+    ASKED_LISTENER, ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Counter, EVENT_BOUND_TO_DEVICE,
+    EVENT_FOREIGN_NETNS, Endpoint, port_key,
+};
 
 use crate::{
-    maps::{CALLERS, count},
+    maps::{CALLERS, PORTS, count},
     net::{
-        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener4, is_listener6,
-        mapped, port_number, port_word, set_ip6, socket,
+        CREDENTIALS4, CREDENTIALS6, LOOPBACK6, PORT, ip6, is_stream, leads_to_listener4,
+        leads_to_listener6, listener4, mapped, port_number, port_word, set_ip6, socket,
     },
     pods,
 };
 
-const SOCK_STREAM: u32 = 1;
+/// The index of `lo` in every network namespace.
+const LOOPBACK_DEVICE: u32 = 1;
+// From the kernel's asm-generic/socket.h.
+const SOL_SOCKET: i32 = 1;
+const SO_BINDTODEVICE: i32 = 25;
 
-/// An IPv4 connect. Those that have nothing to do with us cost three comparisons.
+/// An IPv4 connect. Those that have nothing to do with us cost a few comparisons.
 #[inline(always)]
 pub(crate) fn v4(ctx: &SockAddrContext) {
     let addr: *mut bpf_sock_addr = ctx.sock_addr;
@@ -33,11 +42,11 @@ pub(crate) fn v4(ctx: &SockAddrContext) {
         }
         // SAFETY: as above, for stores.
         unsafe {
-            (*addr).user_ip4 = LISTENER4;
+            (*addr).user_ip4 = listener4(endpoint.port4);
             (*addr).user_port = port_word(endpoint.port4);
         }
         count(Counter::RedirectedV4);
-    } else if is_listener4(ip) {
+    } else if leads_to_listener4(ip, port_number(port)) {
         straight_to_listener(ctx, port_number(port));
     }
 }
@@ -54,7 +63,7 @@ pub(crate) fn v6(ctx: &SockAddrContext) {
         } else if ip == mapped(CREDENTIALS4) {
             redirect_v6(ctx, ASKED_V4_MAPPED);
         }
-    } else if is_listener6(ip, port_number(port)) {
+    } else if leads_to_listener6(ip, port_number(port)) {
         straight_to_listener(ctx, port_number(port));
     }
 }
@@ -69,7 +78,7 @@ fn redirect_v6(ctx: &SockAddrContext, asked: u8) {
     let (ip, port) = if endpoint.port6 != 0 && asked == ASKED_V6 {
         (LOOPBACK6, endpoint.port6)
     } else {
-        (mapped(LISTENER4), endpoint.port4)
+        (mapped(listener4(endpoint.port4)), endpoint.port4)
     };
     if port == 0 || !record(ctx, &call, port) {
         return count(Counter::Failed);
@@ -82,13 +91,6 @@ fn redirect_v6(ctx: &SockAddrContext, asked: u8) {
     } else {
         Counter::RedirectedV4
     });
-}
-
-/// TCP, as opposed to UDP.
-#[inline(always)]
-fn is_stream(ctx: &SockAddrContext) -> bool {
-    // SAFETY: the context outlives the program.
-    unsafe { (*ctx.sock_addr).type_ == SOCK_STREAM }
 }
 
 /// What is known of the call before it is written down.
@@ -110,25 +112,61 @@ fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(Endpoint, Call)> {
     };
     let netns = pods::netns(ctx);
     let Some(endpoint) = pod.endpoint_in(netns) else {
+        pod.tell(netns, EVENT_FOREIGN_NETNS);
         count(Counter::ForeignNetns);
         return None;
     };
+    if !can_use_loopback(ctx) {
+        pod.tell(netns, EVENT_BOUND_TO_DEVICE);
+        count(Counter::BoundToDevice);
+        return None;
+    }
     let pod = pod.id;
     Some((endpoint, Call { pod, netns, asked }))
+}
+
+/// Whether the socket can reach a listener: one that is bound to a device cannot, by `lo`.
+///
+/// One that is bound to `lo` itself is freed of that, since the look-up of the client's socket in
+/// [`peer`](crate::peer) finds none that is bound to a device. Kernels let only a process with
+/// `CAP_NET_RAW` do that, whoever asks.
+#[inline(always)]
+fn can_use_loopback(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the hook's own socket, which outlives the program.
+    let device = unsafe { (*socket(ctx)).bound_dev_if };
+    device == 0 || (device == LOOPBACK_DEVICE && unbind_from_device(ctx))
+}
+
+#[inline(always)]
+fn unbind_from_device(ctx: &SockAddrContext) -> bool {
+    let mut none = [0_u8; 4];
+    // SAFETY: the helper takes the context, and reads four bytes: the name of no device.
+    let result = unsafe {
+        bpf_setsockopt(
+            ctx.sock_addr.cast(),
+            SOL_SOCKET,
+            SO_BINDTODEVICE,
+            none.as_mut_ptr().cast(),
+            none.len() as i32,
+        )
+    };
+    result == 0
 }
 
 /// Notes a caller that chose a listener's address itself, so that it is taken for nobody else.
 #[inline(always)]
 fn straight_to_listener(ctx: &SockAddrContext, port: u16) {
-    if !is_stream(ctx) {
+    let netns = pods::netns(ctx);
+    // Others use these ports as well, and so does another agent.
+    if !is_stream(ctx) || PORTS.get_ptr(port_key(netns, port)).is_none() {
         return;
     }
     let call = Call {
         pod: pods::of_current_process().map_or(0, |pod| pod.id),
-        netns: pods::netns(ctx),
+        netns,
         asked: ASKED_LISTENER,
     };
-    count(if record(ctx, &call, port) {
+    count(if can_use_loopback(ctx) && record(ctx, &call, port) {
         Counter::Direct
     } else {
         Counter::Failed

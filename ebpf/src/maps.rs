@@ -6,11 +6,16 @@ use aya_ebpf::{
     bindings::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock,
     },
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
-use podcreds_common::{Caller, Counter, Endpoint, ListenerTag, MAX_PODS};
+use podcreds_common::{
+    Caller, Counter, Endpoint, Event, ListenerTag, MAX_LISTENERS, MAX_NESTED, MAX_PODS, NestedKey,
+};
+
+/// Room for what happens while the agent looks elsewhere. What does not fit is lost.
+const EVENTS_BYTES: usize = 16 * 1024;
 
 /// The known pods, by cgroup id.
 #[btf_map]
@@ -19,6 +24,20 @@ pub(crate) static PODS: HashMap<u64, Endpoint, MAX_PODS> = HashMap::new();
 /// The host's own network namespace (in slot 0), for pods with hostNetwork.
 #[btf_map]
 pub(crate) static HOST: Array<Endpoint, 1> = Array::new();
+
+/// The listeners of pods in namespaces that are not their own.
+#[btf_map]
+pub(crate) static NESTED: HashMap<NestedKey, Endpoint, MAX_NESTED, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// The ports of our listeners, by [`podcreds_common::port_key`]. The value is 1 once somebody else
+/// has wanted it.
+#[btf_map]
+pub(crate) static PORTS: HashMap<u64, u32, MAX_LISTENERS, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+#[btf_map]
+static EVENTS: RingBuf<Event, EVENTS_BYTES> = RingBuf::new();
 
 /// Who connected, on the client's socket and on the accepted one. It goes with the socket.
 #[btf_map]
@@ -42,6 +61,12 @@ pub(crate) fn count(counter: Counter) {
         // increment, nothing more.
         unsafe { *value += 1 }
     }
+}
+
+/// Tells the agent of something. False when there is no room.
+#[inline(always)]
+pub(crate) fn tell(event: Event) -> bool {
+    EVENTS.output(event, 0).is_ok()
 }
 
 /// A `BPF_MAP_TYPE_SK_STORAGE` map: one value a socket.

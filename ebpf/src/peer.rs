@@ -10,8 +10,8 @@ use podcreds_common::{ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Caller, Counter, LIST
 use crate::{
     maps::{CALLERS, LISTENERS, count},
     net::{
-        CREDENTIALS4, CREDENTIALS6, LISTENER4, LOOPBACK6, PORT, ip6, is_listener6, mapped,
-        port_number, set_ip6, socket,
+        CREDENTIALS4, CREDENTIALS6, LOOPBACK6, PORT, ip6, leads_to_listener6, mapped,
+        may_be_listener4, port_number, set_ip6, socket,
     },
 };
 
@@ -27,7 +27,7 @@ const FIN_WAIT1: u32 = 4;
 const FIN_WAIT2: u32 = 5;
 const CLOSE_WAIT: u32 = 8;
 
-/// An IPv4 socket. Those that have nothing to do with us cost the two comparisons.
+/// An IPv4 socket. Those that have nothing to do with us cost a few comparisons.
 #[inline(always)]
 pub(crate) fn v4(ctx: &SockAddrContext) {
     let sk = socket(ctx);
@@ -37,7 +37,7 @@ pub(crate) fn v4(ctx: &SockAddrContext) {
     let addr = ctx.sock_addr;
     // SAFETY: neither is null, and both outlive the program.
     let (local, ip, port) = unsafe { ((*sk).src_ip4, (*addr).user_ip4, (*addr).user_port) };
-    if local == LISTENER4 && is_accepted(sk) {
+    if may_be_listener4(local, local_port(sk)) && is_accepted(sk) {
         // SAFETY: the tuple is plain data; the helper reads the part that is set here.
         let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
         tuple.__bindgen_anon_1.ipv4.saddr = local;
@@ -45,7 +45,7 @@ pub(crate) fn v4(ctx: &SockAddrContext) {
         tuple.__bindgen_anon_1.ipv4.daddr = ip;
         tuple.__bindgen_anon_1.ipv4.dport = port as u16;
         identify(ctx, sk, &mut tuple, TUPLE4);
-    } else if ip == LISTENER4 && asked(sk, port) == Some(ASKED_V4) {
+    } else if may_be_listener4(ip, port_number(port)) && asked(sk, port) == Some(ASKED_V4) {
         // SAFETY: as above, for stores.
         unsafe {
             (*addr).user_ip4 = CREDENTIALS4;
@@ -81,7 +81,7 @@ pub(crate) fn v6(ctx: &SockAddrContext) {
         tuple.__bindgen_anon_1.ipv6.daddr = ip;
         tuple.__bindgen_anon_1.ipv6.dport = port as u16;
         identify(ctx, sk, &mut tuple, TUPLE6);
-    } else if is_listener6(ip, port_number(port)) {
+    } else if leads_to_listener6(ip, port_number(port)) {
         match asked(sk, port) {
             Some(ASKED_V6) => set_ip6(ctx, CREDENTIALS6),
             Some(ASKED_V4_MAPPED) => set_ip6(ctx, mapped(CREDENTIALS4)),

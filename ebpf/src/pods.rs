@@ -1,12 +1,18 @@
 //! Which pod is calling, and where its listener is.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie},
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid, bpf_get_netns_cookie,
+        bpf_ktime_get_ns,
+    },
     programs::SockAddrContext,
 };
-use podcreds_common::{Endpoint, MAX_POD_LEVEL};
+use podcreds_common::{Endpoint, Event, MAX_POD_LEVEL, NestedKey};
 
-use crate::maps::{HOST, PODS};
+use crate::maps::{HOST, NESTED, PODS, tell};
+
+/// The least time between two events of one pod, in units of 2^20 ns.
+const PAUSE: u32 = 4;
 
 /// The outermost known pod above the current process.
 pub(crate) struct Pod {
@@ -14,6 +20,8 @@ pub(crate) struct Pod {
     pub(crate) id: u64,
     /// The listeners in its network namespace.
     pub(crate) endpoint: Endpoint,
+    /// Where that stands in the map.
+    entry: *mut Endpoint,
 }
 
 /// Finds the current process's pod.
@@ -29,16 +37,24 @@ pub(crate) fn of_current_process() -> Option<Pod> {
         if id == 0 {
             return None;
         }
-        // SAFETY: the entry is copied at once; user space replaces entries as a whole.
-        if let Some(endpoint) = unsafe { PODS.get(id) } {
+        if let Some(entry) = PODS.get_ptr_mut(id) {
             return Some(Pod {
                 id,
-                endpoint: *endpoint,
+                // SAFETY: the entry is copied at once; user space replaces entries as a whole.
+                endpoint: unsafe { *entry },
+                entry,
             });
         }
         level += 1;
     }
     None
+}
+
+/// The id of the calling thread in the initial PID namespace.
+#[inline(always)]
+pub(crate) fn current_thread() -> u32 {
+    // SAFETY: the helper takes nothing.
+    (unsafe { bpf_get_current_pid_tgid() }) as u32
 }
 
 /// The cookie of the network namespace of the hook's socket.
@@ -58,13 +74,44 @@ pub(crate) fn host_endpoint(netns: u64) -> Option<Endpoint> {
 impl Pod {
     /// The listeners that the pod may use from the namespace `netns`.
     ///
-    /// That is its own, or the host's: a hostNetwork pod has no other. A socket of any third
-    /// namespace is not the pod's, whoever holds it.
+    /// That is its own, or the host's: a hostNetwork pod has no other. In a third one it may have
+    /// listeners too, once the agent has seen a process of the pod in it.
     #[inline(always)]
     pub(crate) fn endpoint_in(&self, netns: u64) -> Option<Endpoint> {
         if self.endpoint.netns == netns {
             return Some(self.endpoint);
         }
-        host_endpoint(netns)
+        if let Some(host) = host_endpoint(netns) {
+            return Some(host);
+        }
+        let key = NestedKey {
+            pod: self.id,
+            netns,
+        };
+        // SAFETY: as for `PODS`.
+        unsafe { NESTED.get(key) }.copied()
+    }
+
+    /// Tells the agent of a call of this pod's, unless it has been told of another a moment ago: a
+    /// pod must not take the room of others.
+    #[inline(always)]
+    pub(crate) fn tell(&self, netns: u64, kind: u16) {
+        // SAFETY: the helper takes nothing.
+        let now = (unsafe { bpf_ktime_get_ns() } >> 20) as u32;
+        // SAFETY: the entry was there a moment ago, and its memory is a map's for as long as this
+        // runs.
+        unsafe {
+            if now.wrapping_sub((*self.entry).told_at) < PAUSE {
+                return;
+            }
+            (*self.entry).told_at = now;
+        }
+        tell(Event {
+            pod: self.id,
+            netns,
+            thread: current_thread(),
+            port: 0,
+            kind,
+        });
     }
 }

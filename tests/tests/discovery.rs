@@ -281,7 +281,7 @@ fn a_listener_that_is_destroyed_is_opened_anew() {
     let scene = Scenario::start();
     let pod = scene.served_pod("web");
     // What CAP_NET_ADMIN in the pod is enough for.
-    for address in ["127.170.23.1", "[::1]"] {
+    for address in ["127.0.0.1", "[::1]"] {
         let status = pod
             .command("ss")
             .args([

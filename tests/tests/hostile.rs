@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use podcreds_tests::{
-    agent::Agent,
+    agent::{Agent, LISTENERS},
     binary,
     eks_auth::Fault,
     needs_privileges,
@@ -305,7 +305,7 @@ fn strangers_share_one_pods_worth_of_connections() {
     let (victim, other) = (scene.served_pod("victim"), scene.served_pod("other"));
     let stranger = other.join().network(&victim.network());
     let mut command = stranger.command(binary::pod_client());
-    let listener = ["--dst", "127.170.23.1:61000", "--no-token"];
+    let listener = ["--dst", LISTENERS[0], "--no-token"];
     command.args(["hold", "--mode", "idle", "--connections", "30"]);
     command.args(listener);
     let mut holder = Client::spawn(command);

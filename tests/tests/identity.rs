@@ -3,6 +3,7 @@
 use std::fs;
 
 use podcreds_tests::{
+    agent::LISTENERS,
     jwks::Jwks,
     needs_privileges,
     pod::{Client, Driver, Join, Pod},
@@ -22,9 +23,6 @@ fn get<'a>(join: &Join, environment: &Pod, arguments: impl IntoIterator<Item = &
         .args(arguments);
     Client::spawn(command).finish().pop().unwrap_or_default()
 }
-
-/// Where the agent listens in a pod in which nothing else does.
-const LISTENERS: [&str; 2] = ["127.170.23.1:61000", "[::1]:61000"];
 
 /// A pod whose listeners of both families are there.
 fn pod_with_both_listeners(scene: &Scenario, name: &str) -> Pod {
@@ -218,7 +216,7 @@ fn straight_to_the_listener_is_the_same_as_by_its_address() {
     let pod = pod_with_both_listeners(&scene, "web");
     let other = scene.served_pod("other");
     let [v4, v6] = LISTENERS;
-    for address in [v4, v6, "[::ffff:127.170.23.1]:61000", "[::]:61000"] {
+    for address in [v4, v6, "[::ffff:127.0.0.1]:62723", "[::]:62723"] {
         assert_owned(&pod.run(["get", "--dst", address]), &pod);
         let answer = pod.run(["get", "--dst", address, "--token", &other.token()]);
         assert_eq!(answer["status"], 403, "{address}: {answer}");
@@ -237,13 +235,15 @@ fn a_way_round_through_the_unspecified_address_is_no_way_round() {
     let scene = Scenario::start();
     let pod = pod_with_both_listeners(&scene, "web");
     let other = scene.served_pod("other");
-    // A socket that is bound to the listener's address reaches it by 0.0.0.0, too.
-    for destination in ["0.0.0.0:61000", "[::ffff:0.0.0.0]:61000"] {
-        let bound = ["get", "--bind", "127.170.23.1", "--dst", destination];
-        assert_owned(&pod.run(bound), &pod);
-        let stolen = other.token();
-        let answer = pod.run(bound.into_iter().chain(["--token", &stolen]));
-        assert_eq!(answer["status"], 403, "{destination}: {answer}");
+    // It leads to 127.0.0.1, or to the address that the socket is bound to.
+    for destination in ["0.0.0.0:62723", "[::ffff:0.0.0.0]:62723"] {
+        for bound in [&[][..], &["--bind", "127.0.0.1"]] {
+            let ask = [&["get", "--dst", destination], bound].concat();
+            assert_owned(&pod.run(ask.iter().copied()), &pod);
+            let stolen = other.token();
+            let answer = pod.run(ask.into_iter().chain(["--token", &stolen]));
+            assert_eq!(answer["status"], 403, "{destination}: {answer}");
+        }
     }
 }
 

@@ -142,7 +142,7 @@ fn start_ebpf(
     is_succeeded: &Arc<AtomicBool>,
 ) -> Result<Datapath, DatapathError> {
     let (left, is_succeeded) = (Arc::clone(&stages.identity), Arc::clone(is_succeeded));
-    let [met, gone, moved] = [(); 3].map(|()| Arc::clone(&stages.identity));
+    let [met, gone, moved, expecting] = [(); 4].map(|()| Arc::clone(&stages.identity));
     let store = stages.store.clone();
     let hooks = Hooks {
         on_accept: on_accept(stages),
@@ -152,6 +152,7 @@ fn start_ebpf(
             gone.forget(pod);
         }),
         on_pod_reachable: Box::new(move |pod, is_reachable| moved.set_reachable(pod, is_reachable)),
+        on_left_alone: Box::new(move |pod, addresses| expecting.expect(pod, addresses)),
         on_attached: Box::new(privileges::keep_for_datapath),
         on_detached: Box::new(move || {
             if !is_succeeded.load(Ordering::Relaxed) {

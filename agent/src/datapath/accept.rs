@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use nix::{
     errno::Errno,
     time::{ClockId, clock_gettime},
 };
-use podcreds_common::{ASKED_LISTENER, Caller};
+use podcreds_common::{ASKED_LISTENER, Caller, NestedKey};
 use prometheus::IntCounter;
 use tokio::net::TcpStream;
 
@@ -52,10 +52,15 @@ pub(super) struct KnownPod {
 /// The known pods by cgroup id: written by discovery, read for each connection.
 pub(super) type Registry = DashMap<u64, KnownPod>;
 
+/// Where pods have listeners in namespaces that are not their own: written and read as the
+/// [`Registry`] is.
+pub(super) type NestedRegistry = DashSet<NestedKey>;
+
 /// Holds what is accepted to what the kernel and discovery know.
 pub(super) struct Acceptor {
     pub(super) callers: Callers,
     pub(super) registry: Arc<Registry>,
+    pub(super) nested: Arc<NestedRegistry>,
     /// The cookie of the host's network namespace.
     pub(super) host_netns: u64,
     /// How many redirected connections have come.
@@ -90,8 +95,14 @@ impl Acceptor {
         let Some(pod) = self.registry.get(&caller.pod) else {
             return stranger;
         };
-        // The host's namespace may be used by every pod: who it is was told by the cgroup.
-        if caller.netns == netns && (pod.netns == netns || netns == self.host_netns) {
+        // The host's namespace may be used by every pod: who it is was told by the cgroup. A nested
+        // one by the pod that the listener was opened for.
+        let is_nested = || {
+            let pod = caller.pod;
+            self.nested.contains(&NestedKey { pod, netns })
+        };
+        let may_use = pod.netns == netns || netns == self.host_netns || is_nested();
+        if caller.netns == netns && may_use {
             Evidence::Pod {
                 uid: pod.uid,
                 cgroup: caller.pod,

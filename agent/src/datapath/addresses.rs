@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     io,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -13,8 +14,10 @@ use std::{
 
 use nix::{
     errno::Errno,
+    ifaddrs::getifaddrs,
     sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrLike,
+        SockaddrStorage, bind, recv, socket,
     },
 };
 use tokio::time::sleep;
@@ -38,6 +41,20 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
     )?;
     bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
     Ok(netlink)
+}
+
+/// All addresses in the calling thread's namespace.
+pub(super) fn all() -> io::Result<Vec<IpAddr>> {
+    let addresses = getifaddrs()?.filter_map(|interface| ip_of(&interface.address?));
+    Ok(addresses.collect())
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    match address.family()? {
+        AddressFamily::Inet => Some(address.as_sockaddr_in()?.ip().into()),
+        AddressFamily::Inet6 => Some(address.as_sockaddr_in6()?.ip().into()),
+        _ => None,
+    }
 }
 
 /// The time between two looks at who has news. Who has CAP_NET_ADMIN in a pod can change addresses all day.

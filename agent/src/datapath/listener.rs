@@ -3,13 +3,12 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    ops::RangeInclusive,
 };
 
-use podcreds_common::{LISTENER_PORT_MIN, LISTENER_V4};
+use podcreds_common::{BINDING_PRIORITY, FALLBACK_V4, LISTENER_V4};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sockopt;
+use super::{held_ports::HeldPort, ports, sockopt};
 
 /// Connections that wait to be accepted. A pod that floods fills only the queue of its own listener.
 pub(super) const BACKLOG: i32 = 4096;
@@ -17,8 +16,6 @@ pub(super) const BACKLOG: i32 = 4096;
 /// How many bytes the kernel keeps for a connection in each direction: the longest head, and several answers. It doubles the
 /// number. Left alone it would keep 128 KiB and more, on the agent's account, of what a pod sends and nobody has read yet.
 const BUFFER: usize = 16 * 1024;
-
-const PORTS: RangeInclusive<u16> = LISTENER_PORT_MIN..=u16::MAX;
 
 /// A listening socket and what is known of it.
 #[derive(Debug)]
@@ -28,25 +25,35 @@ pub(crate) struct Listener {
     pub(crate) port: u16,
     /// The cookie of its network namespace.
     pub(crate) netns: u64,
+    /// Has the programs know its port.
+    pub(crate) held: Option<HeldPort>,
 }
 
 /// Listens on [`LISTENER_V4`] in the calling thread's namespace.
 ///
-/// It works before `lo` is up, and falls back to a port of the kernel's choice when an application
-/// has taken all of ours.
-pub(crate) fn open_v4() -> io::Result<Listener> {
-    let address = IpAddr::V4(Ipv4Addr::from(LISTENER_V4));
-    match open_on_first_free_port(address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => open(address, 0),
+/// It works before `lo` is up, and falls back to [`FALLBACK_V4`] and a port of the kernel's choice
+/// when an application has taken all of ours. Never on a port to `avoid`.
+pub(crate) fn open_v4(avoid: &[u16]) -> io::Result<Listener> {
+    match open_on_first_free_port(IpAddr::V4(Ipv4Addr::from(LISTENER_V4)), avoid) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let listener = open(IpAddr::V4(Ipv4Addr::from(FALLBACK_V4)), 0)?;
+            // On one of our ports the programs would look for it at the other address. That it is
+            // free now means that ours can be tried again.
+            if ports::is_ours(listener.port) || avoid.contains(&listener.port) {
+                return Err(error);
+            }
+            Ok(listener)
+        }
         result => result,
     }
 }
 
 /// Listens on `::1` in the calling thread's namespace; `None` where it has no IPv6.
 ///
-/// Only ports of our range will do: the programs look at no others of `::1`.
-pub(crate) fn open_v6() -> io::Result<Option<Listener>> {
-    match open_on_first_free_port(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+/// Only ports of our range will do: the programs look at no others of `::1`. Nor do those to
+/// `avoid`.
+pub(crate) fn open_v6(avoid: &[u16]) -> io::Result<Option<Listener>> {
+    match open_on_first_free_port(IpAddr::V6(Ipv6Addr::LOCALHOST), avoid) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if lacks_ipv6(&error) || error.kind() == io::ErrorKind::AddrInUse => Ok(None),
         Err(error) => Err(error),
@@ -63,8 +70,9 @@ fn lacks_ipv6(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-fn open_on_first_free_port(address: IpAddr) -> io::Result<Listener> {
-    for port in PORTS {
+fn open_on_first_free_port(address: IpAddr, avoid: &[u16]) -> io::Result<Listener> {
+    let candidates = ports::Wanted::read();
+    for port in candidates.candidates().filter(|port| !avoid.contains(port)) {
         match open(address, port) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             result => return result,
@@ -96,7 +104,10 @@ fn open(address: IpAddr, port: u16) -> io::Result<Listener> {
         // A pod's `lo` may come up after its namespace was found.
         socket.set_freebind_v4(true)?;
     }
+    // So that another agent's programs do not take this for an application that wants the port.
+    socket.set_priority(BINDING_PRIORITY)?;
     socket.bind(&address.into())?;
+    socket.set_priority(0)?;
     socket.listen(BACKLOG)?;
     // A fast-open connection can be accepted before its client's socket can be looked up.
     sockopt::disable_fast_open(&socket)?;
@@ -105,6 +116,7 @@ fn open(address: IpAddr, port: u16) -> io::Result<Listener> {
         port: socket.local_addr()?.port(),
         netns: sockopt::netns_cookie(&socket)?,
         socket,
+        held: None,
     })
 }
 

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     accept::{EXHAUSTED_PAUSE, Trouble, guarded},
+    held_ports::HeldPort,
     listener::{BACKLOG, Listener},
     metrics::{Counted, Metrics},
     poll_set::{Batch, Key, Membership, PollSet},
@@ -69,6 +70,7 @@ struct Open {
     netns: u64,
     /// What is not passed on.
     expected: Expected,
+    _held: Option<HeldPort>,
     _counted: Counted,
 }
 
@@ -124,6 +126,7 @@ impl Listeners {
             socket: listener.socket,
             netns: listener.netns,
             expected: expected.clone(),
+            _held: listener.held,
             _counted: Counted::in_gauge(&self.count),
         })?;
         Ok(Served { open, expected })

@@ -108,7 +108,7 @@ impl KernelCollector {
             "podcreds_kernel_connects_total",
             "Calls of connect() for a credentials address or a listener, by what the kernel did: \
              redirected_ipv4, redirected_ipv6, direct (straight to a listener), and left alone for \
-             unknown_pod, foreign_netns or failed.",
+             unknown_pod, foreign_netns, bound_to_device or failed.",
         );
         let accepts = Opts::new(
             "podcreds_kernel_accepts_total",
@@ -130,6 +130,7 @@ impl KernelCollector {
             Counter::Direct => (&self.connects, "direct"),
             Counter::UnknownPod => (&self.connects, "unknown_pod"),
             Counter::ForeignNetns => (&self.connects, "foreign_netns"),
+            Counter::BoundToDevice => (&self.connects, "bound_to_device"),
             Counter::Failed => (&self.connects, "failed"),
             Counter::Identified => (&self.accepts, "identified"),
             Counter::Unidentified => (&self.accepts, "unidentified"),

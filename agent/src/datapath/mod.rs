@@ -14,6 +14,8 @@ mod addresses;
 mod arrivals;
 mod discovery;
 mod error;
+mod events;
+mod held_ports;
 mod kubepods;
 mod lending;
 mod listener;
@@ -21,10 +23,12 @@ mod listeners;
 mod metrics;
 mod namespace;
 mod namespaces;
+mod nested;
 mod netns;
 mod node;
 mod pods;
 mod poll_set;
+mod ports;
 mod preflight;
 mod processes;
 mod programs;
@@ -46,7 +50,7 @@ pub use error::DatapathError;
 pub use lending::Lending;
 pub use metrics::Metrics;
 pub use node::{Need, NodePath};
-pub use pods::{OnPod, OnReachable};
+pub use pods::{OnLeftAlone, OnPod, OnReachable};
 
 use crate::types::{PodUid, Vitals};
 
@@ -71,6 +75,8 @@ pub struct Hooks {
     pub on_pod_gone: OnPod,
     /// A pod can, or cannot, reach its own listeners. Those that have said nothing else can.
     pub on_pod_reachable: OnReachable,
+    /// A pod's connect was left alone and will come to the node path, from one of these addresses.
+    pub on_left_alone: OnLeftAlone,
     /// The programs are attached. Called on the thread that follows the pods from here on.
     pub on_attached: Box<dyn FnOnce() + Send>,
     /// The programs are about to be detached, for whatever reason: from here on pods come by other ways.

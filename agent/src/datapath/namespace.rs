@@ -36,6 +36,8 @@ pub(super) struct Namespace {
     pub(super) pods: usize,
     /// Where pods have been sent.
     pub(super) told: Endpoint,
+    /// Ports that applications have wanted since, and that are theirs now.
+    pub(super) wanted: Vec<u16>,
 }
 
 /// A listener of a place.
@@ -76,7 +78,7 @@ impl Namespace {
                 Some(v6) if self.has_ipv6 => v6.port(),
                 _ => 0,
             },
-            reserved: 0,
+            told_at: 0,
         }
     }
 
@@ -85,10 +87,38 @@ impl Namespace {
         let (v4_is_dead, v6_is_open) = (self.v4.served.is_dead(), self.v6.is_some());
         self.netns.run(|| {
             Ok(Visit {
-                v4: v4_is_dead.then(open_v4).transpose()?,
-                v6: if v6_is_open { None } else { open_v6()? },
+                v4: v4_is_dead.then(|| open_v4(&self.wanted)).transpose()?,
+                v6: if v6_is_open {
+                    None
+                } else {
+                    open_v6(&self.wanted)?
+                },
                 has_ipv6: listener::has_ipv6(),
                 attempts: self.attempts(scope),
+            })
+        })
+    }
+
+    /// Whether a listener is on this port.
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        self.v4.port == port || self.v6.as_ref().is_some_and(|v6| v6.port == port)
+    }
+
+    /// Opens listeners in place of those on a port.
+    pub(super) fn replace(&self, port: u16) -> io::Result<Visit> {
+        let v6 = self.v6.as_ref().filter(|v6| v6.port == port);
+        self.netns.run(|| {
+            Ok(Visit {
+                v4: match self.v4.port == port {
+                    true => Some(open_v4(&self.wanted)?.in_place_of(&self.v4)),
+                    false => None,
+                },
+                v6: match v6 {
+                    Some(v6) => open_v6(&self.wanted)?.map(|fresh| fresh.in_place_of(v6)),
+                    None => None,
+                },
+                has_ipv6: self.has_ipv6,
+                attempts: Vec::new(),
             })
         })
     }
@@ -133,14 +163,14 @@ impl Open {
     }
 }
 
-/// Listens on IPv4 in the calling thread's namespace.
-pub(super) fn open_v4() -> io::Result<Fresh> {
-    listener::open_v4().map(Fresh::new)
+/// Listens on IPv4 in the calling thread's namespace, not on a port to `avoid`.
+pub(super) fn open_v4(avoid: &[u16]) -> io::Result<Fresh> {
+    listener::open_v4(avoid).map(Fresh::new)
 }
 
 /// Listens on IPv6 there, if it has that.
-pub(super) fn open_v6() -> io::Result<Option<Fresh>> {
-    Ok(listener::open_v6()?.map(Fresh::new))
+pub(super) fn open_v6(avoid: &[u16]) -> io::Result<Option<Fresh>> {
+    Ok(listener::open_v6(avoid)?.map(Fresh::new))
 }
 
 impl Fresh {
@@ -149,6 +179,14 @@ impl Fresh {
         Self {
             is_reached: reachability::reaches(&listener.socket),
             listener,
+        }
+    }
+
+    /// Can be reached if the one before it can: the port makes no difference.
+    fn in_place_of(self, before: &Open) -> Self {
+        Self {
+            is_reached: self.is_reached || before.is_reached,
+            ..self
         }
     }
 }

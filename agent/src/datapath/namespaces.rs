@@ -2,15 +2,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
-    net::SocketAddr,
+    io, mem,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use podcreds_common::Endpoint;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::mpsc, time::sleep};
 
 use super::{
+    BACKLOG_PAUSE,
     accept::Acceptor,
     addresses::{self, Subscription},
     listeners::Listeners,
@@ -25,6 +26,9 @@ use crate::types::{Vitals, restarted};
 
 /// What a task does, where it is to be named.
 const HEARING: &str = "hearing of the pods' addresses";
+
+/// How many ports of a place are given up. Who wants more of them than that wants all.
+const MAX_WANTED: usize = 16;
 
 /// Where listeners are: in a namespace, for all of its pods or for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,12 +195,14 @@ impl Namespaces {
                 Err(error) => tracing::debug!(%error, "cannot try to reach a listener"),
             }
         }
+        let mut replaced = Vec::new();
         if let Some(v4) = v4 {
-            namespace.v4 = v4;
+            replaced.push(mem::replace(&mut namespace.v4, v4));
         }
         if v6.is_some() {
-            namespace.v6 = v6;
+            replaced.extend(mem::replace(&mut namespace.v6, v6));
         }
+        close_later(replaced);
         namespace.has_ipv6 = visit.has_ipv6;
         Ok(())
     }
@@ -206,7 +212,7 @@ impl Namespaces {
         let open = self.open.get_mut(&outcome.place)?.at(outcome.address)?;
         open.is_tried = false;
         open.is_reached = outcome.is_reached;
-        if std::mem::take(&mut open.is_outdated) {
+        if mem::take(&mut open.is_outdated) {
             self.try_again(outcome.place);
         }
         self.count();
@@ -217,7 +223,37 @@ impl Namespaces {
     fn changed(&mut self, place: Place) -> Option<Endpoint> {
         let namespace = self.open.get_mut(&place)?;
         let endpoint = namespace.endpoint();
-        (std::mem::replace(&mut namespace.told, endpoint) != endpoint).then_some(endpoint)
+        (mem::replace(&mut namespace.told, endpoint) != endpoint).then_some(endpoint)
+    }
+
+    /// Gives up a port that an application wants, for others. Says where, and where to send pods.
+    pub(super) fn give_up_port(
+        &mut self,
+        programs: &mut Programs,
+        netns: u64,
+        port: u16,
+    ) -> io::Result<Option<(Place, Endpoint)>> {
+        let mut open = self.open.iter_mut();
+        let holder = open.find(|(_, open)| open.cookie == netns && open.has_port(port));
+        let Some((&place, namespace)) = holder else {
+            return Ok(None);
+        };
+        if namespace.wanted.len() >= MAX_WANTED {
+            return Ok(None);
+        }
+        namespace.wanted.push(port);
+        let visit = namespace.replace(port)?;
+        self.apply(programs, place, visit)?;
+        self.count();
+        Ok(self.changed(place).map(|endpoint| (place, endpoint)))
+    }
+
+    /// The addresses that connections from a place's namespace can have, if they are not changed.
+    pub(super) fn addresses(&self, place: Place) -> io::Result<Vec<IpAddr>> {
+        let Some(namespace) = self.open.get(&place) else {
+            return Ok(Vec::new());
+        };
+        namespace.netns.run(addresses::all)
     }
 
     /// Has a place tried once what goes on now is done.
@@ -246,7 +282,7 @@ impl Namespaces {
         let (addresses, v4, v6) = netns.run(|| {
             // First the subscription, so that no change after the look at the addresses is missed.
             let addresses = addresses::subscribe();
-            Ok((addresses, open_v4()?, open_v6()?))
+            Ok((addresses, open_v4(&[])?, open_v6(&[])?))
         })?;
         let subscribed =
             addresses.and_then(|netlink| self.subscriptions.add(Subscription { netlink, place }));
@@ -266,16 +302,17 @@ impl Namespaces {
             _addresses: addresses,
             pods: 0,
             told: Endpoint::default(),
+            wanted: Vec::new(),
         })
     }
 
     /// Marks a new listener as ours, and accepts from it.
     fn serve(&self, programs: &mut Programs, fresh: Fresh) -> io::Result<Open> {
         let Fresh {
-            listener,
+            mut listener,
             is_reached,
         } = fresh;
-        programs.tag_listener(&listener.socket, listener.netns)?;
+        programs.tag_listener(&mut listener)?;
         Ok(Open {
             address: listener.socket.local_addr()?,
             port: listener.port,
@@ -284,5 +321,15 @@ impl Namespaces {
             is_tried: false,
             is_outdated: false,
         })
+    }
+}
+
+/// Closes listeners to which connects may be under way, when those have arrived.
+fn close_later(replaced: Vec<Open>) {
+    if !replaced.is_empty() {
+        tokio::spawn(async move {
+            sleep(BACKLOG_PAUSE).await;
+            drop(replaced);
+        });
     }
 }

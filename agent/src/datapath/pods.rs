@@ -1,8 +1,11 @@
 //! The known pods: what each needs from the kernel, and where it stands.
 
+mod heard;
+
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,6 +19,7 @@ use super::{
     metrics::Metrics,
     namespace::Scope,
     namespaces::{Namespaces, News, Place},
+    nested::Nested,
     netns::Netns,
     processes::{self, Verdict, Witness},
     programs::Programs,
@@ -41,6 +45,18 @@ pub type OnPod = Box<dyn Fn(PodUid) + Send>;
 /// Told whether a pod can reach its own listeners. Called on the datapath's thread.
 pub type OnReachable = Box<dyn Fn(PodUid, bool) + Send>;
 
+/// Told of a pod whose connect was left alone, and of the addresses of its network namespace.
+/// Called on the datapath's thread.
+pub type OnLeftAlone = Box<dyn Fn(PodUid, Vec<IpAddr>) + Send>;
+
+/// What is told to the rest of the agent.
+pub(super) struct Tell {
+    pub(super) started: OnPod,
+    pub(super) gone: OnPod,
+    pub(super) reachable: OnReachable,
+    pub(super) left_alone: OnLeftAlone,
+}
+
 /// Keeps the programs' map and the listeners in step with the pods on the node.
 pub(super) struct Pods {
     programs: Programs,
@@ -52,9 +68,9 @@ pub(super) struct Pods {
     registry: Arc<Registry>,
     /// Boxed, since half of a map's slots are empty.
     known: HashMap<u64, Box<Pod>>,
-    on_started: OnPod,
-    on_gone: OnPod,
-    on_reachable: OnReachable,
+    /// Listeners in other namespaces than the pods' own.
+    nested: Nested,
+    tell: Tell,
     metrics: Metrics,
 }
 
@@ -87,9 +103,8 @@ impl Pods {
         mut namespaces: Namespaces,
         host: Netns,
         registry: Arc<Registry>,
-        on_started: OnPod,
-        on_gone: OnPod,
-        on_reachable: OnReachable,
+        nested: Nested,
+        tell: Tell,
         metrics: Metrics,
     ) -> io::Result<Self> {
         let place = Place {
@@ -106,9 +121,8 @@ impl Pods {
             host_published: true,
             registry,
             known: HashMap::new(),
-            on_started,
-            on_gone,
-            on_reachable,
+            nested,
+            tell,
             metrics,
         })
     }
@@ -145,11 +159,14 @@ impl Pods {
 
     /// When [`Self::look`] has something to do.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.known.values().map(|pod| pod.look_at).min()
+        let pods = self.known.values().map(|pod| pod.look_at).min();
+        pods.into_iter().chain(self.nested.next_look()).min()
     }
 
     /// Looks at the processes of the pods that are due, and listens where they are.
     pub(super) fn look(&mut self, beat: impl Fn()) {
+        let looked = self.nested.look(&mut self.programs, &mut self.namespaces);
+        self.succeeded(looked);
         let now = Instant::now();
         let due: Vec<u64> = self
             .known
@@ -260,12 +277,15 @@ impl Pods {
             tracing::error!(pod_uid = %pod.uid, %error, "cannot make the kernel forget a pod");
         }
         self.registry.remove(&id);
+        let (programs, namespaces) = (&mut self.programs, &mut self.namespaces);
+        let forgotten = self.nested.forget(programs, namespaces, id);
+        self.succeeded(forgotten);
         if let Some(place) = pod.place {
             self.namespaces.leave(place);
         }
         tracing::debug!(pod_uid = %pod.uid, "a pod is gone");
         if !self.known.values().any(|other| other.uid == pod.uid) {
-            (self.on_gone)(pod.uid);
+            (self.tell.gone)(pod.uid);
         }
     }
 
@@ -316,7 +336,7 @@ impl Pods {
             uid: pod.uid,
             netns: pod.endpoint.netns,
         };
-        (self.on_started)(pod.uid);
+        (self.tell.started)(pod.uid);
         let left = pod.place.replace(place);
         // First who accepts must know the pod, then the kernel may send it to them.
         self.registry.insert(id, known);
@@ -348,6 +368,8 @@ impl Pods {
                 moved.push(*id);
             }
         }
+        let nested = self.nested.moved(&mut self.programs, place, endpoint);
+        self.succeeded(nested.map(drop));
         for id in moved {
             // What fails is tried again when the pod is looked at.
             let published = self.publish(id);
@@ -355,26 +377,6 @@ impl Pods {
             self.tell_reachable(id);
         }
         self.namespaces.retire_v6(place);
-    }
-
-    /// Lets others know when a pod can no longer, or can again, come by its own listeners.
-    fn tell_reachable(&mut self, id: u64) {
-        let Some(pod) = self.known.get_mut(&id) else {
-            return;
-        };
-        let is_reachable = pod.endpoint.port4 != 0;
-        if is_reachable == pod.is_reachable {
-            return;
-        }
-        pod.is_reachable = is_reachable;
-        (self.on_reachable)(pod.uid, is_reachable);
-        if is_reachable {
-            tracing::debug!(pod_uid = %pod.uid, "a pod can reach its listener");
-        } else if !std::mem::replace(&mut pod.is_reported, true) {
-            // It can change its mind as often as it likes: once is enough.
-            tracing::warn!(pod_uid = %pod.uid, "a pod cannot reach its listener: its lo is down or has no \
-                address, or a packet filter stands between. It is left to the node path");
-        }
     }
 
     fn succeeded(&self, result: io::Result<()>) -> bool {

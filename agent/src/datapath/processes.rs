@@ -67,6 +67,29 @@ pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> Ve
     }
 }
 
+/// A process or thread of a pod as a witness of where it is. `None` when it is gone or not in the
+/// pod.
+pub(super) fn witness(pod: &Path, pid: u32) -> Option<(Netns, Witness)> {
+    let started = start_time(pid)?;
+    let netns = Netns::of_process(pid).ok()?;
+    let witness = Witness {
+        pid,
+        started,
+        netns: netns.id(),
+    };
+    // It may have ended, and its number may have been given to another, while it was looked at.
+    witness.stands(pod).then_some((netns, witness))
+}
+
+/// A process of a pod that is in this namespace, among those that are looked at.
+pub(super) fn another_witness(pod: &Path, netns: NetnsId) -> Option<Witness> {
+    let containers = subdirectories(pod).into_iter();
+    let processes = containers.flat_map(|container| members(&container));
+    let mut there = processes.filter(|pid| Netns::id_of_process(*pid).is_ok_and(|id| id == netns));
+    let (_, witness) = there.find_map(|pid| witness(pod, pid))?;
+    (witness.netns == netns).then_some(witness)
+}
+
 /// Processes that do not decide.
 #[derive(Default)]
 struct Others {
@@ -84,23 +107,15 @@ fn first_of(
     members(container).into_iter().find_map(|pid| {
         // A process in a PID namespace that cannot be seen from here is listed as 0.
         others.invisible |= pid == 0;
-        let started = start_time(pid)?;
-        let netns = Netns::of_process(pid).ok()?;
-        let witness = Witness {
-            pid,
-            started,
-            netns: netns.id(),
-        };
-        // It may have ended, and its number may have been given to another, while it was looked at.
-        let stands = witness.stands(pod);
-        others.in_host |= stands && netns.id() == host;
-        (stands && netns.id() != host).then_some((netns, witness))
+        let (netns, witness) = witness(pod, pid)?;
+        others.in_host |= netns.id() == host;
+        (netns.id() != host).then_some((netns, witness))
     })
 }
 
 impl Witness {
     /// Whether the process still is where it was: alive, in the pod, and in the same namespace.
-    fn stands(&self, pod: &Path) -> bool {
+    pub(super) fn stands(&self, pod: &Path) -> bool {
         start_time(self.pid) == Some(self.started)
             && Netns::id_of_process(self.pid).is_ok_and(|id| id == self.netns)
             && is_in(self.pid, pod)

@@ -4,19 +4,20 @@ use std::{fs::File, io, os::fd::AsRawFd, path::Path, sync::Arc};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, SkStorage},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage},
     programs::{
         CgroupAttachMode, CgroupSockAddr, ProgramError, cgroup_sock_addr::CgroupSockAddrLink,
     },
 };
-use podcreds_common::{Caller, Counter, Endpoint, ListenerTag, MAX_PODS};
+use podcreds_common::{Caller, Counter, Endpoint, ListenerTag, MAX_PODS, NestedKey};
 
-use super::DatapathError;
+use super::{DatapathError, held_ports::HeldPorts, listener::Listener};
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("PODCREDS_EBPF_OBJECT"));
 
 /// The programs that must be there before the first redirected connect.
 const PEER_PROGRAMS: [&str; 2] = ["podcreds_peer4", "podcreds_peer6"];
+const BIND_PROGRAMS: [&str; 2] = ["podcreds_bind4", "podcreds_bind6"];
 const CONNECT_PROGRAMS: [&str; 2] = ["podcreds_connect4", "podcreds_connect6"];
 
 /// The loaded object: owns the programs, and the maps that say where connects go.
@@ -24,6 +25,8 @@ pub(crate) struct Programs {
     object: Ebpf,
     pods: HashMap<MapData, u64, Endpoint>,
     host: Array<MapData, Endpoint>,
+    nested: HashMap<MapData, NestedKey, Endpoint>,
+    ports: HeldPorts,
     listeners: SkStorage<MapData, ListenerTag>,
 }
 
@@ -35,32 +38,52 @@ pub(crate) struct Callers(Arc<SkStorage<MapData, Caller>>);
 #[derive(Clone)]
 pub(crate) struct Counters(Arc<PerCpuArray<MapData, u64>>);
 
+/// What the object is loaded for, apart from the programs.
+pub(crate) struct Loaded {
+    pub(crate) programs: Programs,
+    pub(crate) callers: Callers,
+    pub(crate) counters: Counters,
+    /// What the programs tell at once.
+    pub(crate) events: RingBuf<MapData>,
+}
+
 /// What keeps the programs running. Dropping a link detaches its program.
 pub(crate) struct Links {
     /// Redirects new connects.
     pub(crate) connect: Vec<CgroupSockAddrLink>,
+    /// Notices who wants a listener's port.
+    pub(crate) bind: Vec<CgroupSockAddrLink>,
     /// Identifies what has been redirected.
     pub(crate) peer: Vec<CgroupSockAddrLink>,
 }
 
 impl Programs {
     /// Loads the object into the kernel. Nothing runs before [`Self::attach`].
-    pub(crate) fn load() -> Result<(Self, Callers, Counters), DatapathError> {
+    pub(crate) fn load() -> Result<Loaded, DatapathError> {
         let mut object = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
-        for name in PEER_PROGRAMS.into_iter().chain(CONNECT_PROGRAMS) {
+        let names = [PEER_PROGRAMS, BIND_PROGRAMS, CONNECT_PROGRAMS];
+        for name in names.into_iter().flatten() {
             program(&mut object, name)?
                 .load()
                 .map_err(|error| load_error(error.into()))?;
         }
         let callers = Callers(Arc::new(take(&mut object, "CALLERS")?));
         let counters = Counters(Arc::new(take(&mut object, "COUNTERS")?));
+        let events = take(&mut object, "EVENTS")?;
         let programs = Self {
             pods: take(&mut object, "PODS")?,
             host: take(&mut object, "HOST")?,
+            nested: take(&mut object, "NESTED")?,
+            ports: HeldPorts::new(take(&mut object, "PORTS")?),
             listeners: take(&mut object, "LISTENERS")?,
             object,
         };
-        Ok((programs, callers, counters))
+        Ok(Loaded {
+            programs,
+            callers,
+            counters,
+            events,
+        })
     }
 
     /// Attaches all programs to the root of the cgroup hierarchy.
@@ -69,22 +92,26 @@ impl Programs {
     /// own listeners are not in a pod's.
     pub(crate) fn attach(&mut self, cgroup_root: &Path) -> Result<Links, DatapathError> {
         let root = File::open(cgroup_root).map_err(DatapathError::io("opening the cgroup root"))?;
-        let peer = PEER_PROGRAMS
-            .iter()
-            .map(|name| attach(&mut self.object, name, &root))
-            .collect::<Result<_, _>>()?;
-        let connect = CONNECT_PROGRAMS
-            .iter()
-            .map(|name| attach(&mut self.object, name, &root))
-            .collect::<Result<_, _>>()?;
-        Ok(Links { connect, peer })
+        let mut attach_all = |names: [&'static str; 2]| {
+            let attach = |name| attach(&mut self.object, name, &root);
+            names.into_iter().map(attach).collect::<Result<_, _>>()
+        };
+        Ok(Links {
+            peer: attach_all(PEER_PROGRAMS)?,
+            bind: attach_all(BIND_PROGRAMS)?,
+            connect: attach_all(CONNECT_PROGRAMS)?,
+        })
     }
 
-    /// Marks a listener as ours, so that what it accepts can be identified. Before it is published.
-    pub(crate) fn tag_listener(&mut self, socket: &impl AsRawFd, netns: u64) -> io::Result<()> {
+    /// Marks a listener as ours, so that what it accepts can be identified, and has its port known
+    /// for as long as it is open. Before it is published.
+    pub(crate) fn tag_listener(&mut self, listener: &mut Listener) -> io::Result<()> {
+        let netns = listener.netns;
         self.listeners
-            .insert(socket, ListenerTag { netns }, 0)
-            .map_err(map_error)
+            .insert(&listener.socket, ListenerTag { netns }, 0)
+            .map_err(map_error)?;
+        listener.held = Some(self.ports.hold(netns, listener.port)?);
+        Ok(())
     }
 
     /// Makes a pod known to the programs, or changes where its listeners are.
@@ -102,6 +129,19 @@ impl Programs {
     /// Makes a pod unknown again.
     pub(crate) fn withdraw_pod(&mut self, cgroup: u64) -> io::Result<()> {
         match self.pods.remove(&cgroup) {
+            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+            Err(error) => Err(map_error(error)),
+        }
+    }
+
+    /// Says where a pod's listeners in another namespace than its own are.
+    pub(crate) fn publish_nested(&mut self, key: NestedKey, endpoint: Endpoint) -> io::Result<()> {
+        self.nested.insert(key, endpoint, 0).map_err(map_error)
+    }
+
+    /// Says that there are none any more.
+    pub(crate) fn withdraw_nested(&mut self, key: NestedKey) -> io::Result<()> {
+        match self.nested.remove(&key) {
             Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
             Err(error) => Err(map_error(error)),
         }
@@ -162,7 +202,7 @@ fn attach(
 }
 
 /// What the kernel said.
-fn map_error(error: MapError) -> io::Error {
+pub(super) fn map_error(error: MapError) -> io::Error {
     match error {
         MapError::SyscallError(error) => error.io_error,
         error => io::Error::other(error),

@@ -1,10 +1,12 @@
 //! The datapath's thread: starts everything in order, follows the pods, and stops in order.
 
 use std::{
+    io,
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
 
+use podcreds_common::Event;
 use prometheus::Registry as MetricsRegistry;
 use tokio::{
     runtime::{Builder, Handle},
@@ -14,16 +16,18 @@ use tokio::{
 
 use super::{
     BACKLOG_PAUSE, Config, DatapathError, Hooks, Metrics,
-    accept::{Acceptor, Registry},
+    accept::{Acceptor, NestedRegistry, Registry},
     arrivals::Arrivals,
     discovery::Discovery,
+    events::Events,
     metrics::KernelCollector,
     namespace::Scope,
     namespaces::{Namespaces, News},
+    nested::Nested,
     netns::{self, Netns},
-    pods::Pods,
+    pods::{Pods, Tell},
     preflight,
-    programs::{Links, Programs},
+    programs::{Links, Loaded, Programs},
 };
 use crate::types::Vital;
 
@@ -32,6 +36,9 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the thread shows that it works while nothing happens.
 const TURN: Duration = Duration::from_secs(1);
+
+/// How long to wait after the programs' events could not be waited for.
+const EVENTS_PAUSE: Duration = Duration::from_secs(1);
 
 type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
@@ -46,6 +53,7 @@ struct Worker {
     known: Arc<Registry>,
     arrivals: Arrivals,
     news: mpsc::UnboundedReceiver<News>,
+    events: Events,
     metrics: Metrics,
 }
 
@@ -112,14 +120,23 @@ impl Worker {
         metrics_registry: &MetricsRegistry,
     ) -> Result<Self, DatapathError> {
         let hierarchy = preflight::check(config.cgroup_root)?;
-        let (programs, callers, counters) = Programs::load()?;
+        let Loaded {
+            programs,
+            callers,
+            counters,
+            events,
+        } = Programs::load()?;
         register(metrics_registry, KernelCollector::new(counters.clone()))?;
         let arrivals = Arrivals::new(counters, metrics.missing.clone());
+        let events =
+            Events::new(events).map_err(DatapathError::io("waiting for the programs' events"))?;
 
         let known = Arc::new(Registry::new());
+        let nested = Arc::new(NestedRegistry::new());
         let acceptor = Acceptor {
             callers,
             registry: Arc::clone(&known),
+            nested: Arc::clone(&nested),
             host_netns: netns::current_cookie().map_err(DatapathError::io(
                 "asking for the cookie of the host's network namespace",
             ))?,
@@ -135,9 +152,13 @@ impl Worker {
             namespaces,
             host,
             Arc::clone(&known),
-            hooks.on_pod_started,
-            hooks.on_pod_gone,
-            hooks.on_pod_reachable,
+            Nested::new(nested),
+            Tell {
+                started: hooks.on_pod_started,
+                gone: hooks.on_pod_gone,
+                reachable: hooks.on_pod_reachable,
+                left_alone: hooks.on_left_alone,
+            },
             metrics.clone(),
         )
         .map_err(DatapathError::io(
@@ -158,6 +179,7 @@ impl Worker {
             known,
             arrivals,
             news,
+            events,
             metrics,
         })
     }
@@ -172,6 +194,7 @@ impl Worker {
                 request = stop.recv() => break request,
                 changes = self.discovery.next() => self.pods.apply(changes, || vital.beat()),
                 Some(news) = self.news.recv() => self.pods.hear(news),
+                events = self.events.next() => self.heard(events).await,
                 _ = scan.tick() => {
                     let changes = self.discovery.scan();
                     self.pods.apply(changes, || vital.beat());
@@ -199,10 +222,22 @@ impl Worker {
         }
     }
 
+    async fn heard(&mut self, events: io::Result<Vec<Event>>) {
+        match events {
+            Ok(events) => self.pods.heard(&events),
+            Err(error) => {
+                self.metrics.errors.inc();
+                tracing::error!(%error, "cannot wait for what the programs tell; trying again");
+                sleep(EVENTS_PAUSE).await;
+            }
+        }
+    }
+
     /// Detaches first, closes last: no connect meets a closed listener.
     async fn wind_down(&mut self) {
         self.detaching.tell();
         self.links.connect.clear();
+        self.links.bind.clear();
         self.metrics.ebpf.set(0);
         sleep(BACKLOG_PAUSE).await;
         self.pods.drain().await;

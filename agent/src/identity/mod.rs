@@ -6,6 +6,7 @@
 //! nor one of the cluster's keys has signed for that pod.
 
 mod delegates;
+mod expected;
 mod metrics;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     types::{Claims, Origin, PodUid, ServiceAccount, Token},
 };
 use delegates::Delegates;
+use expected::Expected;
 
 /// How far the node's clock may be ahead of the API server's before a token counts as expired here.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -103,6 +105,8 @@ pub struct Identity {
     unreachable: DashSet<PodUid>,
     /// Whether nobody is redirected any more, so that all have to come by the node path.
     is_detached: AtomicBool,
+    /// Those of them that need another all the same, for now.
+    expected: Expected,
 }
 
 /// One connection's caller: what the kernel said of it, under this node's policy.
@@ -127,6 +131,7 @@ impl Identity {
             redirected: DashSet::new(),
             is_detached: AtomicBool::new(false),
             unreachable: DashSet::new(),
+            expected: Expected::default(),
         })
     }
 
@@ -163,9 +168,16 @@ impl Identity {
         }
     }
 
+    /// Expects a pod on the node path: the kernel has left a connect of its alone. It will come
+    /// from one of these addresses.
+    pub fn expect(&self, pod: PodUid, addresses: Vec<IpAddr>) {
+        self.expected.insert(pod, addresses);
+    }
+
     /// Forgets what was remembered of a pod that is gone.
     pub fn forget(&self, pod: PodUid) {
         self.redirected.remove(&pod);
+        self.expected.remove(pod);
         for route in [Route::Direct, Route::Proxy] {
             self.reported.remove(&(pod, route));
         }
@@ -188,7 +200,9 @@ impl Identity {
                 self.metrics.matched.inc();
                 return Ok(Claimant::Pod(uid));
             }
-            Evidence::NodePath { .. } if self.mode == Mode::Off || !self.is_redirected(claims) => {
+            Evidence::NodePath { peer }
+                if self.mode == Mode::Off || !self.is_redirected(claims, peer) =>
+            {
                 self.metrics.node_path.inc();
                 return Ok(bearer());
             }
@@ -225,13 +239,17 @@ impl Identity {
         Err(refusal)
     }
 
-    /// Whether the pod that a token claims to be of is known to come by the in-pod path. Its token elsewhere is
-    /// most likely stolen, or the pod has taken a way round before it was found and will not do so again.
-    fn is_redirected(&self, claims: &Claims) -> bool {
-        let is_redirected = claims
-            .pod
-            .is_some_and(|uid| self.redirected.contains(&uid) && !self.unreachable.contains(&uid));
-        is_redirected && !self.is_detached.load(Ordering::Relaxed)
+    /// Whether the pod that a token claims to be of is known to come by the in-pod path. Its token
+    /// elsewhere is most likely stolen, or the pod has taken a way round before it was found and
+    /// will not do so again. Unless the kernel has just left a connect of the pod's alone, and this
+    /// is where it comes from.
+    fn is_redirected(&self, claims: &Claims, peer: IpAddr) -> bool {
+        let is_redirected = |uid| {
+            self.redirected.contains(&uid)
+                && !self.unreachable.contains(&uid)
+                && !self.expected.contains(uid, peer)
+        };
+        claims.pod.is_some_and(is_redirected) && !self.is_detached.load(Ordering::Relaxed)
     }
 
     fn report_foreign_token(&self, pod: PodUid, claims: &Claims, route: Route) {

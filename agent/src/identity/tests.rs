@@ -257,3 +257,27 @@ proptest::proptest! {
         proptest::prop_assert_eq!(verdict.is_ok(), exp > now && exp <= i64::MAX as u64);
     }
 }
+
+#[test]
+fn a_pod_that_the_kernel_has_left_alone_is_taken_from_its_own_address_only() {
+    let identity = identity(Mode::Enforce);
+    let _connection = identity.caller(pod(POD));
+    let (own, elsewhere) = ([10, 0, 0, 7].into(), [10, 0, 0, 8].into());
+    let judge = |peer: IpAddr, token: &str| {
+        let caller = identity.caller(Evidence::NodePath { peer });
+        let token = pod_token(token, "sa");
+        caller.identify(&token, Route::Direct).map(drop)
+    };
+    assert_eq!(judge(own, POD), Err(Refusal::Detour));
+    identity.expect(POD.parse().unwrap(), vec![own, [127, 0, 0, 1].into()]);
+    assert_eq!(judge(own, POD), Ok(()));
+    for peer in [elsewhere, [127, 0, 0, 1].into()] {
+        assert_eq!(judge(peer, POD), Err(Refusal::Detour));
+    }
+    // Another pod's token from there is as good as before.
+    let _connection = identity.caller(pod(OTHER));
+    assert_eq!(judge(own, OTHER), Err(Refusal::Detour));
+    identity.forget(POD.parse().unwrap());
+    let _connection = identity.caller(pod(POD));
+    assert_eq!(judge(own, POD), Err(Refusal::Detour));
+}

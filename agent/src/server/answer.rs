@@ -90,6 +90,10 @@ impl Denial {
             }
             Self::Fixed(fixed) if fixed.is_worth_a_retry => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
+                if fixed.reason == Reason::Detour {
+                    // The next attempt may be redirected, but only if it connects anew.
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
             }
             Self::Credentials(CredentialError::NotReady { retry_after, .. }) => {
                 let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;

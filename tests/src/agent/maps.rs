@@ -2,10 +2,16 @@
 
 use std::{collections::HashSet, fs};
 
-use aya::maps::{HashMap, Map, MapData, loaded_maps};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData, loaded_maps},
+};
 
-/// How many entries a hash map has that the process `agent` holds open under this name. Its keys are
-/// 8 bytes and its values 16.
+/// How many entries a hash map has that the process `agent` holds open under this name.
+///
+/// # Panics
+///
+/// When it has no such map, or one of other sizes than the agent's maps have.
 pub(super) fn entries(agent: u32, name: &str) -> usize {
     let held = held_by(agent);
     let map = loaded_maps()
@@ -13,7 +19,17 @@ pub(super) fn entries(agent: u32, name: &str) -> usize {
         .find(|map| held.contains(&map.id()) && map.name_as_str() == Some(name))
         .unwrap_or_else(|| panic!("the agent has no map {name}"));
     let data = MapData::from_id(map.id()).expect("the map, by its id");
-    let map: HashMap<_, u64, [u8; 16]> = HashMap::try_from(Map::HashMap(data)).expect("a hash map");
+    let data = Map::HashMap(data);
+    match (map.key_size(), map.value_size()) {
+        (8, 16) => count::<[u8; 8], [u8; 16]>(data),
+        (8, 4) => count::<[u8; 8], [u8; 4]>(data),
+        (16, 16) => count::<[u8; 16], [u8; 16]>(data),
+        sizes => panic!("the map {name} has keys and values of {sizes:?} bytes"),
+    }
+}
+
+fn count<K: Pod, V: Pod>(map: Map) -> usize {
+    let map: HashMap<_, K, V> = HashMap::try_from(map).expect("a hash map");
     map.keys().flatten().count()
 }
 

@@ -32,6 +32,12 @@ use crate::{
     wait::{self, DEADLINE},
 };
 
+/// The port that the agent's listeners try first in each network namespace.
+pub const LISTENER_PORT: u16 = 62_723;
+
+/// Where they are in a pod in which nothing else has taken that port.
+pub const LISTENERS: [&str; 2] = ["127.0.0.1:62723", "[::1]:62723"];
+
 /// How many log lines a failing test shows.
 const SHOWN: usize = 60;
 

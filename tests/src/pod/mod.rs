@@ -10,6 +10,7 @@ mod client;
 pub(crate) mod filter;
 mod join;
 mod names;
+mod nested;
 mod sandbox;
 
 use std::{
@@ -22,6 +23,7 @@ pub use builder::PodBuilder;
 pub use client::Client;
 pub use join::Join;
 pub use names::{Driver, Qos};
+pub use nested::Nested;
 use sandbox::{Network, Sandbox};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -52,6 +52,32 @@ const SUPPORTED: &[Check] = &[
         ],
     },
     Check {
+        title: "containers inside of pods",
+        program: "nested",
+        tests: &[
+            "containers_without_a_way_out_are_served_too_and_leave_nothing",
+            "who_enters_a_nested_namespace_stays_who_they_are",
+        ],
+    },
+    Check {
+        title: "sockets that are bound",
+        program: "sockets",
+        tests: &[
+            "a_socket_that_is_bound_to_an_address_is_served",
+            "a_socket_that_is_bound_to_the_loopback_device_is_served_and_known",
+            "fast_open_is_served",
+        ],
+    },
+    Check {
+        title: "room for applications' ports",
+        program: "ports",
+        tests: &[
+            "ports_that_the_namespace_reserves_or_gives_out_are_not_taken",
+            "a_listener_makes_room_for_an_application_that_wants_its_port",
+            "another_agent_that_looks_for_a_port_moves_no_listener",
+        ],
+    },
+    Check {
         title: "pods come and go",
         program: "discovery",
         tests: &[

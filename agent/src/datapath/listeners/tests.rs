@@ -31,6 +31,7 @@ fn serve(listeners: &Listeners, count: u64) -> Vec<(Served, TcpListener)> {
             socket,
             port,
             netns,
+            held: None,
         };
         (listeners.serve(listener).unwrap(), copy)
     };

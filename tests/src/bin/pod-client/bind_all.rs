@@ -59,6 +59,8 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
         // The two families have a listener each.
         socket.set_only_v6(true)?;
     }
+    // As servers do, so that connections which have just ended do not count.
+    socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(16)?;
     Ok(socket)

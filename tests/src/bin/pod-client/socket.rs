@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt::TcpFastOpenConnect},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The official agent's address, which SDKs are told to use.
@@ -21,6 +24,12 @@ pub(crate) struct SocketOptions {
     /// Binds to this address first.
     #[arg(long)]
     pub(crate) bind: Option<Ipv4Addr>,
+    /// Binds to this network device.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Connects with TCP fast open.
+    #[arg(long)]
+    pub(crate) fast_open: bool,
     /// How long connecting, and every read, may take.
     #[arg(long, default_value_t = 5000)]
     pub(crate) timeout_ms: u64,
@@ -33,6 +42,12 @@ impl SocketOptions {
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         if destination.is_ipv6() {
             socket.set_only_v6(self.v6only)?;
+        }
+        if let Some(device) = &self.device {
+            socket.bind_device(Some(device.as_bytes()))?;
+        }
+        if self.fast_open {
+            setsockopt(&socket, TcpFastOpenConnect, &true)?;
         }
         if let Some(address) = self.bind {
             let address = match destination {

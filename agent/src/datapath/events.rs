@@ -1,0 +1,42 @@
+//! What the programs tell at once.
+
+use std::io;
+
+use aya::maps::{MapData, RingBuf};
+use podcreds_common::Event;
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// How many events are taken at once.
+const BATCH: usize = 64;
+
+/// The programs' events, in their order. Some are lost while nobody takes them.
+pub(super) struct Events(AsyncFd<RingBuf<MapData>>);
+
+impl Events {
+    /// For the runtime in whose context it is made.
+    pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        // SAFETY: a ring keeps its descriptor open, and the same one, until it is dropped.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
+        Ok(Self(ring))
+    }
+
+    /// Waits until something happens. Cancel-safe.
+    pub(super) async fn next(&mut self) -> io::Result<Vec<Event>> {
+        loop {
+            let mut guard = self.0.readable_mut().await?;
+            let mut events = Vec::new();
+            while events.len() < BATCH
+                && let Some(bytes) = guard.get_inner_mut().next()
+            {
+                events.extend(Event::from_bytes(&bytes));
+            }
+            // Only a ring that has been seen empty says so when there is more.
+            if events.len() < BATCH {
+                guard.clear_ready();
+            }
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Pods' listeners in network namespaces that are not the pods' own.
+//!
+//! A container that a pod runs itself (Docker in Docker, a runner's job) is in the pod's cgroup,
+//! and in a network namespace that nobody but the pod knows of. When such a process asks for
+//! credentials, the programs say so, and the agent listens for that pod in that namespace, so that
+//! the next try is redirected like any other. Who is calling is still told by the cgroup: a
+//! listener of one pod's is of no use to another.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use podcreds_common::{Endpoint, Event, MAX_NESTED, NestedKey};
+
+use super::{
+    accept::NestedRegistry,
+    namespaces::{Namespaces, Place},
+    netns::NetnsId,
+    processes::{self, Witness},
+    programs::Programs,
+};
+
+/// How many namespaces of one pod are listened in. A container more than that is served on the node
+/// path.
+const MAX_PER_POD: usize = 16;
+
+/// How often it is seen whether somebody is left in a namespace, which is kept alive until then.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// All such namespaces.
+pub(super) struct Nested {
+    open: HashMap<NestedKey, Guest>,
+    registry: Arc<NestedRegistry>,
+    look_at: Instant,
+}
+
+/// One namespace, with the listeners of one pod.
+struct Guest {
+    place: Place,
+    endpoint: Endpoint,
+    /// The pod's cgroup.
+    pod: Arc<Path>,
+    /// A process of the pod that is in it.
+    witness: Witness,
+    /// Whether the programs know.
+    published: bool,
+}
+
+impl Nested {
+    pub(super) fn new(registry: Arc<NestedRegistry>) -> Self {
+        Self {
+            open: HashMap::new(),
+            registry,
+            look_at: Instant::now(),
+        }
+    }
+
+    /// When [`Self::look`] has something to do.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        (!self.open.is_empty()).then_some(self.look_at)
+    }
+
+    /// Listens where a process of the pod whose cgroup is at `pod` has asked from, unless that is
+    /// full, it is gone, or is in a namespace that `is_anybodys`.
+    pub(super) fn serve(
+        &mut self,
+        programs: &mut Programs,
+        namespaces: &mut Namespaces,
+        event: &Event,
+        pod: &Arc<Path>,
+        is_anybodys: impl Fn(NetnsId) -> bool,
+    ) -> io::Result<()> {
+        let key = NestedKey {
+            pod: event.pod,
+            netns: event.netns,
+        };
+        if self.open.contains_key(&key) || self.is_full(event.pod) {
+            return Ok(());
+        }
+        let Some((netns, witness)) = processes::witness(pod, event.thread) else {
+            return Ok(());
+        };
+        if is_anybodys(netns.id()) {
+            return Ok(());
+        }
+        let place = Place {
+            netns: netns.id(),
+            only: Some(event.pod),
+        };
+        let endpoint = namespaces.join(programs, place, netns)?;
+        // A socket need not be of the namespace that its process is in.
+        if endpoint.netns != event.netns {
+            namespaces.leave(place);
+            return Ok(());
+        }
+        tracing::debug!(
+            cgroup = event.pod,
+            netns = event.netns,
+            port4 = endpoint.port4,
+            "listening for a pod in a network namespace inside of it"
+        );
+        let guest = Guest {
+            place,
+            endpoint,
+            pod: Arc::clone(pod),
+            witness,
+            published: false,
+        };
+        self.open.insert(key, guest);
+        // First who accepts must know, then the kernel may send somebody there.
+        self.registry.insert(key);
+        self.publish(programs, key)
+    }
+
+    fn is_full(&self, pod: u64) -> bool {
+        let of_pod = self.open.keys().filter(|key| key.pod == pod).count();
+        of_pod >= MAX_PER_POD || self.open.len() >= MAX_NESTED
+    }
+
+    fn publish(&mut self, programs: &mut Programs, key: NestedKey) -> io::Result<()> {
+        if let Some(guest) = self.open.get_mut(&key)
+            && !guest.published
+        {
+            programs.publish_nested(key, guest.endpoint)?;
+            guest.published = true;
+        }
+        Ok(())
+    }
+
+    /// Sends a pod elsewhere, whose listeners have moved. False if there are none of these at this
+    /// place.
+    pub(super) fn moved(
+        &mut self,
+        programs: &mut Programs,
+        place: Place,
+        endpoint: Endpoint,
+    ) -> io::Result<bool> {
+        let mut open = self.open.iter_mut();
+        let Some((key, guest)) = open.find(|(_, guest)| guest.place == place) else {
+            return Ok(false);
+        };
+        guest.endpoint = endpoint;
+        guest.published = false;
+        let key = *key;
+        self.publish(programs, key)?;
+        Ok(true)
+    }
+
+    /// Closes what nobody of the pod is in any more, and publishes what could not be published.
+    pub(super) fn look(
+        &mut self,
+        programs: &mut Programs,
+        namespaces: &mut Namespaces,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        if now < self.look_at {
+            return Ok(());
+        }
+        self.look_at = now + LOOK;
+        let mut result = Ok(());
+        for key in self.open.keys().copied().collect::<Vec<_>>() {
+            let is_inhabited = self.open.get_mut(&key).is_some_and(Guest::is_inhabited);
+            let looked = if is_inhabited {
+                self.publish(programs, key)
+            } else {
+                self.close(programs, namespaces, key)
+            };
+            result = result.and(looked);
+        }
+        result
+    }
+
+    /// Closes all of a pod's.
+    pub(super) fn forget(
+        &mut self,
+        programs: &mut Programs,
+        namespaces: &mut Namespaces,
+        pod: u64,
+    ) -> io::Result<()> {
+        let keys = self.open.keys().copied().filter(|key| key.pod == pod);
+        let mut result = Ok(());
+        for key in keys.collect::<Vec<_>>() {
+            result = result.and(self.close(programs, namespaces, key));
+        }
+        result
+    }
+
+    fn close(
+        &mut self,
+        programs: &mut Programs,
+        namespaces: &mut Namespaces,
+        key: NestedKey,
+    ) -> io::Result<()> {
+        let withdrawn = programs.withdraw_nested(key);
+        self.registry.remove(&key);
+        if let Some(guest) = self.open.remove(&key) {
+            namespaces.leave(guest.place);
+        }
+        withdrawn
+    }
+}
+
+impl Guest {
+    /// Whether a process of the pod is in the namespace. There may be one that is not found, which
+    /// is then served anew when it asks again.
+    fn is_inhabited(&mut self) -> bool {
+        if self.witness.stands(&self.pod) {
+            return true;
+        }
+        match processes::another_witness(&self.pod, self.place.netns) {
+            Some(witness) => {
+                self.witness = witness;
+                true
+            }
+            None => false,
+        }
+    }
+}
