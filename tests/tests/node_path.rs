@@ -241,7 +241,12 @@ fn with_both_roads_an_update_to_one_turns_nobody_away() {
     needs_privileges!();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();
-    let mut scene = Scenario::on_network("auto", ["--handover-dir", folder]);
+    let node = Node::with_network();
+    let eks_auth = node.enter(EksAuth::start);
+    let mut scene = Scenario::run(node, eks_auth, |agent| {
+        let agent = agent.set("--datapath", "auto");
+        agent.set("--handover-dir", folder)
+    });
     let pod = scene.served_pod("web");
     let load = ["--threads", "8", "--rate", "300", "--until-end-of-input"];
     let storm = pod.spawn([&["storm"], &load[..]].concat());
