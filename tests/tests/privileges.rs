@@ -241,7 +241,14 @@ fn without_dac_read_search_a_delegate_stays_unknown() {
     let driver = delegate.start(&node);
     wait_served(&driver, []);
     let stolen = driver.run(["get", "--token", &victim.token()]);
-    assert_eq!(stolen["status"], 403, "{stolen}");
+    assert_eq!(stolen["status"], 503, "{stolen}");
+    let mut said = String::new();
+    until("the pod is told what is missing", || {
+        let answer = driver.run(["get", "--token", &victim.token()]);
+        assert_eq!(answer["status"], 503, "{answer}");
+        said = answer["body"].to_string();
+        said.contains("CAP_DAC_READ_SEARCH")
+    });
     drop(agent);
 }
 

@@ -2,33 +2,43 @@
 
 use std::{
     collections::HashMap,
+    mem,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind, jwk::Jwk,
+    Algorithm, DecodingKey, Validation, decode,
+    errors::{Error, ErrorKind},
+    jwk::Jwk,
 };
 use serde::Deserialize;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
+
+mod claims;
 
 use super::{Verdict, VerifyToken};
 use crate::{
     types::{PodUid, ServiceAccount, Token},
     upstream::FetchKeys,
 };
+use claims::{Claims, Signature};
 
 /// What API servers sign with, and nothing that a public key could be abused for.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
+/// What nobody can sign with who publishes only the public half of a key.
+const SECRETS: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
 /// A made-up key ID must not make us fetch again and again.
 const FETCH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// How soon after a fetch that failed the next one is tried. Nobody waits for that one.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The same for keys of tokens that kubelet has mounted: pods cannot make up so many of those.
+const FETCH_FOR_MOUNTED_EVERY: Duration = Duration::from_secs(10);
 /// So long a key that the cluster has withdrawn is believed.
 const FETCH_AT_LEAST_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -45,11 +55,24 @@ struct Shared {
     keys: RwLock<HashMap<String, DecodingKey>>,
     /// When they were last tried to be fetched.
     tried: Mutex<Option<Instant>>,
-    /// Whether that failed.
-    failing: AtomicBool,
+    /// Why that failed, if it did.
+    failure: RwLock<Option<Arc<str>>>,
+    /// How often they have been fetched.
+    fetched: watch::Sender<u64>,
 }
 
-/// Whom the cluster has issued a token to.
+/// What the cluster's keys say of who a token was issued to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Issued {
+    /// The cluster has issued it to this pod.
+    To(Bearer),
+    /// The cluster has not signed it, or not for a pod, or it is not good now.
+    ToNobody,
+    /// The key that it names cannot be had yet, for this reason.
+    Unknown(Arc<str>),
+}
+
+/// The pod that the cluster has issued a token to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bearer {
     /// The pod that the token is bound to.
@@ -63,29 +86,6 @@ struct KeySet {
     keys: Vec<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: Kubernetes,
-}
-
-#[derive(Deserialize)]
-struct Kubernetes {
-    pod: Pod,
-    namespace: Option<String>,
-    serviceaccount: Option<Account>,
-}
-
-#[derive(Deserialize)]
-struct Pod {
-    uid: String,
-}
-
-#[derive(Deserialize)]
-struct Account {
-    name: String,
-}
-
 impl ClusterKeys {
     /// Trusts the keys from `source`, for tokens whose audience is `audience`.
     pub fn new(source: Arc<dyn FetchKeys>, audience: impl Into<String>) -> Self {
@@ -94,38 +94,44 @@ impl ClusterKeys {
             audience: audience.into(),
             keys: RwLock::default(),
             tried: Mutex::default(),
-            failing: AtomicBool::new(false),
+            failure: RwLock::default(),
+            fetched: watch::Sender::default(),
         }))
     }
 
-    /// Whom the cluster has issued this token to, whatever it is good for. `None` for one that it has
-    /// not signed, that has expired, or that is not bound to a pod; and while there are no keys.
-    pub async fn bearer(&self, token: &Token) -> Option<Bearer> {
-        let algorithm = Arc::clone(&self.0).key_for(token).await?;
-        let claims = self.0.signed(token, algorithm, None)?.ok()?;
-        let Kubernetes {
-            pod,
-            namespace,
-            serviceaccount,
-        } = claims.kubernetes;
-        let (namespace, account) = namespace.zip(serviceaccount)?;
-        Some(Bearer {
-            pod: pod.uid.parse().ok()?,
-            account: ServiceAccount {
-                namespace,
-                name: account.name,
-            },
-        })
+    /// Whom the cluster has issued a token to that kubelet has mounted, whatever it is good for.
+    pub async fn bearer(&self, token: &Token) -> Issued {
+        let Some(signature) = Signature::of(token) else {
+            return Issued::ToNobody;
+        };
+        let before = *self.0.fetched.borrow();
+        let shared = Arc::clone(&self.0);
+        shared.key_for(&signature, FETCH_FOR_MOUNTED_EVERY).await;
+        match self.0.signed(token, &signature, None) {
+            Some(Ok(claims)) if !claims.is_early() => claims.bearer(),
+            Some(_) => Issued::ToNobody,
+            // Just looked, and there is no such key.
+            None if *self.0.fetched.borrow() > before => Issued::ToNobody,
+            None => Issued::Unknown(self.0.why_unknown()),
+        }
+    }
+
+    /// Tells whenever keys have been fetched.
+    pub fn fetches(&self) -> watch::Receiver<u64> {
+        self.0.fetched.subscribe()
     }
 }
 
 impl VerifyToken for ClusterKeys {
     fn verify_at_hand(&self, token: &Token) -> Verdict {
-        let Some((algorithm, kid)) = signature(token) else {
+        let Some(signature) = Signature::of(token) else {
             return Verdict::Unknown;
         };
-        self.0.fetch_meanwhile(self.0.fetch_again_after(&kid));
-        self.0.judge(token, algorithm)
+        let since = self
+            .0
+            .fetch_again_after(&signature.kid, FETCH_AT_MOST_EVERY);
+        self.0.fetch_meanwhile(since);
+        self.0.judge(token, &signature)
     }
 
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
@@ -136,15 +142,18 @@ impl VerifyToken for ClusterKeys {
 
 impl Shared {
     async fn verify(self: Arc<Self>, token: Token) -> Verdict {
-        match Arc::clone(&self).key_for(&token).await {
-            Some(algorithm) => self.judge(&token, algorithm),
-            None => Verdict::Unknown,
-        }
+        let Some(signature) = Signature::of(&token) else {
+            return Verdict::Unknown;
+        };
+        let shared = Arc::clone(&self);
+        shared.key_for(&signature, FETCH_AT_MOST_EVERY).await;
+        self.judge(&token, &signature)
     }
 
     /// What can be said of a token with the keys at hand.
-    fn judge(&self, token: &Token, algorithm: Algorithm) -> Verdict {
-        match self.signed(token, algorithm, Some(&self.audience)) {
+    fn judge(&self, token: &Token, signature: &Signature) -> Verdict {
+        match self.signed(token, signature, Some(&self.audience)) {
+            Some(Ok(claims)) if claims.is_early() => Verdict::Unknown,
             Some(Ok(claims)) => match claims.kubernetes.pod.uid.parse() {
                 Ok(pod) => Verdict::Genuine {
                     pod,
@@ -152,26 +161,23 @@ impl Shared {
                 },
                 Err(_) => Verdict::Unknown,
             },
-            Some(Err(error)) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
-                Verdict::Forged
-            }
+            Some(Err(error)) if is_about_signature(error.kind()) => Verdict::Forged,
             Some(Err(error)) if is_about_audience(error.kind()) => Verdict::OtherAudience,
             // Genuine perhaps, but expired, or not a pod's.
             Some(Err(_)) | None => Verdict::Unknown,
         }
     }
 
-    /// Sees that the key which a token names is there, if it can be had. Says how the token is signed.
-    async fn key_for(self: Arc<Self>, token: &Token) -> Option<Algorithm> {
-        let (algorithm, kid) = signature(token)?;
-        let since = self.fetch_again_after(&kid);
-        if since == FETCH_AT_MOST_EVERY {
+    /// Sees that the key which a token names is there, if it can be had. One that is not known is looked
+    /// for if the last fetch is at least `at_most_every` ago.
+    async fn key_for(self: Arc<Self>, signature: &Signature, at_most_every: Duration) {
+        let since = self.fetch_again_after(&signature.kid, at_most_every);
+        if since == at_most_every {
             // A task of its own: whoever waits may be gone before the answer comes.
             let _ = tokio::spawn(self.fetch_unless_tried(since)).await;
         } else {
             self.fetch_meanwhile(since);
         }
-        Some(algorithm)
     }
 
     /// Fetches the keys if that was not tried for a while, and lets nobody wait for it.
@@ -184,33 +190,56 @@ impl Shared {
     }
 
     /// How long ago the last try must be for another one, for somebody who needs this key.
-    fn fetch_again_after(&self, kid: &str) -> Duration {
+    fn fetch_again_after(&self, kid: &str, at_most_every: Duration) -> Duration {
         if self.keys().contains_key(kid) {
             // Good enough for now, so nobody waits for newer ones.
             FETCH_AT_LEAST_EVERY
-        } else if self.failing.load(Relaxed) {
+        } else if self.failure().is_some() {
             // Somebody has waited for the last try, and in vain.
             TRY_AGAIN_AFTER
         } else {
-            FETCH_AT_MOST_EVERY
+            at_most_every
         }
+    }
+
+    fn failure(&self) -> Option<Arc<str>> {
+        let failure = self.failure.read();
+        failure.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_failure(&self, failure: Option<Arc<str>>) -> Option<Arc<str>> {
+        let mut held = self.failure.write().unwrap_or_else(PoisonError::into_inner);
+        mem::replace(&mut *held, failure)
+    }
+
+    /// Why a key is not known.
+    fn why_unknown(&self) -> Arc<str> {
+        let failure = self.failure();
+        failure.unwrap_or_else(|| Arc::from("the cluster's keys are being fetched"))
     }
 
     fn keys(&self) -> RwLockReadGuard<'_, HashMap<String, DecodingKey>> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a token says, if it was signed with the key that it names. `None` without that key.
+    /// What a token says, if it was signed with the key that it names. `None` without that key, and
+    /// where it is signed in a way that cannot be checked here.
     fn signed(
         &self,
         token: &Token,
-        algorithm: Algorithm,
+        signature: &Signature,
         audience: Option<&str>,
     ) -> Option<jsonwebtoken::errors::Result<Claims>> {
-        let kid = decode_header(token.expose()).ok()?.kid?;
         let keys = self.keys();
-        let key = keys.get(&kid)?;
-        let mut validation = Validation::new(algorithm);
+        let key = keys.get(&signature.kid)?;
+        if SECRETS.contains(&signature.algorithm) {
+            // The key is a public one: it signs nothing, and is no shared secret.
+            return Some(Err(Error::from(ErrorKind::InvalidAlgorithm)));
+        }
+        if !ALGORITHMS.contains(&signature.algorithm) {
+            return None;
+        }
+        let mut validation = Validation::new(signature.algorithm);
         validation.leeway = 0;
         match audience {
             Some(audience) => {
@@ -240,18 +269,22 @@ impl Shared {
             Err(_) => Err("the cluster's keys cannot be had: the fetch panicked".to_owned()),
         };
         match fetched {
-            Ok(keys) => {
-                if self.failing.swap(false, Relaxed) || self.keys().is_empty() {
-                    tracing::info!(keys = keys.len(), "the cluster's token keys are known");
-                }
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-            }
+            Ok(keys) => self.know(keys),
             Err(error) => {
-                if !self.failing.swap(true, Relaxed) {
+                if self.set_failure(Some(Arc::from(&*error))).is_none() {
                     tracing::warn!(error, "rotated tokens have to be exchanged at EKS Auth");
                 }
             }
         }
+    }
+
+    /// Takes in what was fetched.
+    fn know(&self, keys: HashMap<String, DecodingKey>) {
+        if self.set_failure(None).is_some() || self.keys().is_empty() {
+            tracing::info!(keys = keys.len(), "the cluster's token keys are known");
+        }
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.fetched.send_modify(|times| *times += 1);
     }
 }
 
@@ -263,13 +296,17 @@ fn is_about_audience(error: &ErrorKind) -> bool {
     }
 }
 
-/// How a token says that it is signed, and with which key, if it is one of our ways.
-fn signature(token: &Token) -> Option<(Algorithm, String)> {
-    let header = decode_header(token.expose()).ok()?;
-    let kid = header.kid?;
-    ALGORITHMS
-        .contains(&header.alg)
-        .then_some((header.alg, kid))
+/// Whether a token was not signed by the key that it names: its signature is wrong, is none at all, or is
+/// one that this kind of key cannot make.
+fn is_about_signature(error: &ErrorKind) -> bool {
+    matches!(
+        error,
+        ErrorKind::InvalidSignature
+            | ErrorKind::InvalidAlgorithm
+            | ErrorKind::InvalidKeyFormat
+            | ErrorKind::InvalidToken
+            | ErrorKind::Base64(_)
+    )
 }
 
 /// The keys in a key set that have an ID and are of a kind that we know.

@@ -44,7 +44,7 @@ pub use claimant::Claimant;
 pub use clock::Clock;
 pub use config::Config;
 pub use error::{CredentialError, RefusalKind};
-pub use jwks::{Bearer, ClusterKeys};
+pub use jwks::{Bearer, ClusterKeys, Issued};
 pub use metrics::Metrics;
 pub use store::Store;
 pub use succession::{Change, Changes};

@@ -5,28 +5,29 @@
 //! account. The token that kubelet has mounted into the pod does, once its signature is verified: kubelet's
 //! directory alone would not do, since a pod may have files of its own choice mounted there as well.
 
+mod volumes;
+
 use std::{
-    fs::{self, File},
-    io::Read,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use dashmap::{DashMap, Entry};
-use tokio::runtime::Handle;
+use dashmap::DashMap;
+use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
-    credentials::ClusterKeys,
-    types::{PodUid, ServiceAccount, Token},
+    credentials::{ClusterKeys, Issued},
+    server::Undecided,
+    types::{PodUid, ServiceAccount},
 };
 
-/// How long after a look at a pod's volumes that settled nothing the next one may be.
+/// How long after a look that found nothing in a pod's volumes the next one may be.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// A token is some 1,200 bytes. The pod may have anything else in its volumes.
-const MAX_BYTES: u64 = 16 * 1024;
-/// The most files of a pod's volumes that are looked at.
-const MAX_FILES: usize = 64;
+/// How long after a look that settled nothing somebody who asks starts the next one.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How often a look that waits for the cluster's keys asks for them.
+const ASK_FOR_KEYS_EVERY: Duration = Duration::from_secs(5);
 
 /// The service accounts of `--delegate`, and which pods turned out to run as one of them.
 #[derive(Clone)]
@@ -38,25 +39,59 @@ struct Shared {
     keys: Option<ClusterKeys>,
     /// Where files are read and keys are fetched.
     runtime: Handle,
-    pods: DashMap<PodUid, Standing>,
+    pods: DashMap<PodUid, Pod>,
+}
+
+/// Whether a pod may use other pods' tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It runs as one of the service accounts.
+    Delegate,
+    /// It does not.
+    Other,
+    /// Nobody can tell yet.
+    Unknown(Undecided),
 }
 
 /// What is known of a pod.
-#[derive(Clone, Copy)]
-enum Standing {
-    /// Nothing yet. It was last looked at then.
-    Open(Instant),
-    /// Whether it is a delegate: a pod's service account never changes, so that stays.
+struct Pod {
+    known: Known,
+    /// When the last look began.
+    looked: Instant,
+    /// Whether that look is still under way.
+    is_looking: bool,
+    /// Whether the pod has shown another pod's token. Its volumes are mounted by then, so what is not
+    /// there now will not come.
+    has_asked: bool,
+}
+
+enum Known {
+    /// For good: a pod's service account never changes.
     Settled(bool),
+    /// Its volumes hold nothing that the cluster has signed for it.
+    NoToken,
+    /// Nothing yet.
+    Unknown(Undecided),
+}
+
+/// What one look at a pod has shown.
+enum Seen {
+    Account(ServiceAccount),
+    NoToken,
+    Undecided(Undecided),
 }
 
 impl Delegates {
+    /// Without `keys` nobody can be known as a delegate, so nobody is one.
     pub(super) fn new(
-        accounts: Vec<ServiceAccount>,
+        mut accounts: Vec<ServiceAccount>,
         kubelet_root: PathBuf,
         keys: Option<ClusterKeys>,
         runtime: Handle,
     ) -> Self {
+        if keys.is_none() {
+            accounts.clear();
+        }
         Self(Arc::new(Shared {
             accounts,
             kubelet_root,
@@ -66,157 +101,147 @@ impl Delegates {
         }))
     }
 
-    /// Whether this pod may use other pods' tokens. As long as nothing is known of it, it may not.
-    pub(super) fn contains(&self, pod: PodUid) -> bool {
-        let standing = self.0.pods.get(&pod).map(|standing| *standing);
-        if let Some(Standing::Settled(is_delegate)) = standing {
-            return is_delegate;
+    /// Says whether a pod that shows another pod's token may do so.
+    pub(super) fn standing(&self, pod: PodUid) -> Standing {
+        if self.0.accounts.is_empty() {
+            return Standing::Other;
         }
-        self.look_up(pod);
-        false
+        self.look_up(pod, true);
+        match self.0.pods.get(&pod).map(|pod| pod.standing()) {
+            Some(standing) => standing,
+            // It is gone this very moment.
+            None => Standing::Unknown(Undecided::LookUp),
+        }
     }
 
-    /// Finds out about a pod, in the background, unless that was tried a moment ago.
-    pub(super) fn look_up(&self, pod: PodUid) {
-        if self.0.accounts.is_empty() || !self.0.begin(pod) {
-            return;
+    /// Finds out about a pod that has started, in the background.
+    pub(super) fn meet(&self, pod: PodUid) {
+        if !self.0.accounts.is_empty() {
+            self.look_up(pod, false);
         }
-        let shared = Arc::clone(&self.0);
-        self.0
-            .runtime
-            .spawn(async move { shared.settle(pod).await });
     }
 
     pub(super) fn forget(&self, pod: PodUid) {
         self.0.pods.remove(&pod);
     }
+
+    fn look_up(&self, pod: PodUid, is_asking: bool) {
+        if self.0.begin(pod, is_asking) {
+            let shared = Arc::clone(&self.0);
+            self.0.runtime.spawn(async move { shared.look(pod).await });
+        }
+    }
+}
+
+impl Pod {
+    fn standing(&self) -> Standing {
+        match &self.known {
+            Known::Settled(true) => Standing::Delegate,
+            Known::Settled(false) | Known::NoToken => Standing::Other,
+            Known::Unknown(reason) => Standing::Unknown(*reason),
+        }
+    }
+
+    /// Whether it is to be looked at now. What was seen before the pod's first request does not count.
+    fn is_due(&self, is_first: bool) -> bool {
+        let pause = match self.known {
+            Known::Settled(_) => return false,
+            Known::NoToken => LOOK_AGAIN_AFTER,
+            Known::Unknown(_) => RETRY_AFTER,
+        };
+        !self.is_looking && (is_first || self.looked.elapsed() >= pause)
+    }
 }
 
 impl Shared {
     /// Notes that a pod is looked at now. False if there is no need to.
-    fn begin(&self, pod: PodUid) -> bool {
-        let now = Standing::Open(Instant::now());
-        match self.pods.entry(pod) {
-            Entry::Vacant(entry) => {
-                entry.insert(now);
-                true
+    fn begin(&self, pod: PodUid, is_asking: bool) -> bool {
+        let mut is_new = false;
+        let mut pod = self.pods.entry(pod).or_insert_with(|| {
+            is_new = true;
+            Pod {
+                known: Known::Unknown(Undecided::LookUp),
+                looked: Instant::now(),
+                is_looking: false,
+                has_asked: false,
             }
-            Entry::Occupied(mut entry) => match entry.get() {
-                Standing::Open(since) if since.elapsed() >= LOOK_AGAIN_AFTER => {
-                    entry.insert(now);
-                    true
-                }
-                Standing::Open(_) | Standing::Settled(_) => false,
-            },
+        });
+        let is_first = is_asking && !pod.has_asked;
+        pod.has_asked |= is_asking;
+        let is_needed = is_new || pod.is_due(is_first);
+        if is_needed {
+            pod.is_looking = true;
+            pod.looked = Instant::now();
         }
+        is_needed
     }
 
-    /// Finds a token in the pod's volumes that the cluster has signed for it. Where there is none, or no
-    /// key to verify it, nothing is settled.
-    async fn settle(self: Arc<Self>, pod: PodUid) {
+    /// Looks at a pod until it is known, or nothing more can be learnt for now.
+    async fn look(&self, pod: PodUid) {
         let Some(keys) = &self.keys else {
             return;
         };
-        let shared = Arc::clone(&self);
-        let read = move || mounted_tokens(&shared.kubelet_root, pod);
-        let tokens = self.runtime.spawn_blocking(read).await;
-        for token in tokens.unwrap_or_default() {
-            if let Some(bearer) = keys.bearer(&token).await
-                && bearer.pod == pod
-            {
-                let is_delegate = self.accounts.contains(&bearer.account);
-                tracing::debug!(pod_uid = %pod, account = %bearer.account, is_delegate, "a pod's account");
-                // A pod that is gone meanwhile stays forgotten.
-                if let Some(mut standing) = self.pods.get_mut(&pod) {
-                    *standing = Standing::Settled(is_delegate);
-                }
+        let mut fetches = keys.fetches();
+        loop {
+            let Some(has_asked) = self.pods.get(&pod).map(|pod| pod.has_asked) else {
+                return;
+            };
+            fetches.mark_unchanged();
+            let seen = self.see(pod, keys).await;
+            let waits_for_keys = matches!(seen, Seen::Undecided(Undecided::NoKeys));
+            // A pod that is gone meanwhile stays forgotten.
+            let Some(mut pod) = self.pods.get_mut(&pod) else {
+                return;
+            };
+            pod.known = self.known(seen, has_asked);
+            pod.is_looking = waits_for_keys;
+            drop(pod);
+            if !waits_for_keys {
                 return;
             }
+            let _fetched = timeout(ASK_FOR_KEYS_EVERY, fetches.changed()).await;
         }
     }
-}
 
-/// What may be a token among the files of a pod's projected volumes.
-fn mounted_tokens(kubelet_root: &Path, pod: PodUid) -> Vec<Token> {
-    let volumes = kubelet_root
-        .join("pods")
-        .join(pod.to_string())
-        .join("volumes/kubernetes.io~projected");
-    let files = |directory: PathBuf| fs::read_dir(directory).into_iter().flatten().flatten();
-    files(volumes)
-        // Kubelet's own files are behind one link, `..data`.
-        .flat_map(|volume| files(volume.path().join("..data")))
-        .take(MAX_FILES)
-        .filter_map(|file| small_text(&file.path()))
-        .map(|text| Token::new(text.trim()))
-        .collect()
-}
-
-/// The text of a regular file that is small enough to be a token.
-fn small_text(path: &Path) -> Option<String> {
-    if !fs::metadata(path).ok()?.is_file() {
-        return None;
+    fn known(&self, seen: Seen, has_asked: bool) -> Known {
+        match seen {
+            Seen::Account(account) => Known::Settled(self.accounts.contains(&account)),
+            Seen::NoToken if has_asked => Known::NoToken,
+            Seen::NoToken => Known::Unknown(Undecided::NotMounted),
+            Seen::Undecided(reason) => Known::Unknown(reason),
+        }
     }
-    let mut text = String::new();
-    let file = File::open(path).ok()?;
-    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).ok()?;
-    (read as u64 <= MAX_BYTES).then_some(text)
+
+    /// Finds a token in the pod's volumes that the cluster has signed for it.
+    async fn see(&self, pod: PodUid, keys: &ClusterKeys) -> Seen {
+        let root = self.kubelet_root.clone();
+        let read = move || volumes::tokens(&root, pod);
+        let tokens = match self.runtime.spawn_blocking(read).await {
+            Ok(Ok(tokens)) => tokens,
+            Ok(Err((reason, words))) => {
+                tracing::debug!(pod_uid = %pod, words, "a pod's account is not known yet");
+                return Seen::Undecided(reason);
+            }
+            Err(_) => return Seen::Undecided(Undecided::NoFolder),
+        };
+        let mut seen = Seen::NoToken;
+        for token in tokens {
+            match keys.bearer(&token).await {
+                Issued::To(bearer) if bearer.pod == pod => {
+                    let account = bearer.account;
+                    tracing::debug!(pod_uid = %pod, %account, "a pod's service account");
+                    return Seen::Account(account);
+                }
+                Issued::To(_) | Issued::ToNobody => {}
+                Issued::Unknown(reason) => {
+                    tracing::debug!(pod_uid = %pod, %reason, "a pod's account is not known yet");
+                    seen = Seen::Undecided(Undecided::NoKeys);
+                }
+            }
+        }
+        seen
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-    use futures_util::future::{BoxFuture, pending};
-    use tokio::task::yield_now;
-
-    use super::*;
-    use crate::upstream::{FetchKeys, KeysError};
-
-    const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
-
-    /// Never answers.
-    #[derive(Default)]
-    struct Silent(AtomicUsize);
-
-    impl FetchKeys for Silent {
-        fn fetch(&self) -> BoxFuture<'static, Result<Vec<u8>, KeysError>> {
-            self.0.fetch_add(1, Relaxed);
-            Box::pin(pending())
-        }
-    }
-
-    #[tokio::test]
-    async fn one_look_at_a_time_however_many_requests_there_are() {
-        let root = tempfile::tempdir().unwrap();
-        let keys = ClusterKeys::new(Arc::<Silent>::default(), "audience");
-        let delegates = Delegates::new(
-            vec!["kube-system/driver".parse().unwrap()],
-            root.path().to_owned(),
-            Some(keys),
-            Handle::current(),
-        );
-        let pod = POD.parse().unwrap();
-        for _ in 0..1000 {
-            assert!(!delegates.contains(pod));
-        }
-        let tasks = Handle::current().metrics().num_alive_tasks();
-        assert!(tasks <= 1, "{tasks}");
-        delegates.forget(pod);
-        yield_now().await;
-        assert!(delegates.0.pods.is_empty(), "it stays forgotten");
-    }
-
-    #[test]
-    fn what_is_too_large_or_no_file_is_no_token() {
-        let root = tempfile::tempdir().unwrap();
-        let volumes = root.path().join("pods").join(POD);
-        let data = volumes.join("volumes/kubernetes.io~projected/token/..data");
-        fs::create_dir_all(data.join("folder")).unwrap();
-        fs::write(data.join("huge"), vec![b'x'; MAX_BYTES as usize + 1]).unwrap();
-        fs::write(data.join("token"), "token\n").unwrap();
-        let tokens = mounted_tokens(root.path(), POD.parse().unwrap());
-        let texts: Vec<_> = tokens.iter().map(Token::expose).collect();
-        assert_eq!(texts, ["token"]);
-    }
-}
+mod tests;

@@ -29,7 +29,7 @@ use crate::{
     server::{Identify, Refusal, Route},
     types::{Claims, Origin, PodUid, ServiceAccount, Token},
 };
-use delegates::Delegates;
+use delegates::{Delegates, Standing};
 use expected::Expected;
 
 /// How far the node's clock may be ahead of the API server's before a token counts as expired here.
@@ -148,9 +148,9 @@ impl Identity {
         }
     }
 
-    /// Learns of a pod that has started. Its volumes are mounted by now.
+    /// Learns of a pod that has started.
     pub fn meet(&self, pod: PodUid) {
-        self.delegates.look_up(pod);
+        self.delegates.meet(pod);
     }
 
     /// The kernel redirects nobody any more, and no other agent has it done. So it says nothing against a token
@@ -214,19 +214,22 @@ impl Identity {
                 self.metrics.unchecked.inc();
                 return Ok(bearer());
             }
-            Evidence::Pod { uid, .. } if self.delegates.contains(uid) => {
-                self.metrics.delegated.inc();
-                return Ok(bearer());
-            }
-            Evidence::Pod { uid, .. } => {
-                self.report_foreign_token(uid, claims, route);
-                through(route, Refusal::OtherPod)
-            }
+            Evidence::Pod { uid, .. } => match self.delegates.standing(uid) {
+                Standing::Delegate => {
+                    self.metrics.delegated.inc();
+                    return Ok(bearer());
+                }
+                Standing::Other => {
+                    self.report_foreign_token(uid, claims, route);
+                    through(route, Refusal::OtherPod)
+                }
+                Standing::Unknown(reason) => Refusal::Undecided(reason),
+            },
             Evidence::Stranger { process } => {
                 tracing::debug!(process, "a process of no known pod asked for credentials");
                 Refusal::UnknownCaller
             }
-            Evidence::Unrecorded => Refusal::UnknownCaller,
+            Evidence::Unrecorded => Refusal::NoRecord,
         };
         if self.mode == Mode::Audit {
             self.metrics.audited.inc();

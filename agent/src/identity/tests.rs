@@ -194,7 +194,10 @@ fn a_token_that_is_bound_to_no_pod_is_another_pods() {
 
 #[test]
 fn without_a_pod_there_is_no_identity() {
-    for evidence in [Evidence::Stranger { process: 1 }, Evidence::Unrecorded] {
+    for (evidence, refusal) in [
+        (Evidence::Stranger { process: 1 }, Refusal::UnknownCaller),
+        (Evidence::Unrecorded, Refusal::NoRecord),
+    ] {
         let token = pod_token(POD, "sa");
         let judge = |mode| {
             identity(mode)
@@ -202,7 +205,7 @@ fn without_a_pod_there_is_no_identity() {
                 .identify(&token, Route::Direct)
         };
         assert_eq!(identity(Mode::Off).caller(evidence).pod(), None);
-        assert_eq!(judge(Mode::Enforce), Err(Refusal::UnknownCaller));
+        assert_eq!(judge(Mode::Enforce), Err(refusal));
         assert_eq!(judge(Mode::Audit), Ok(bearer(POD, Origin::Unknown)));
         assert_eq!(judge(Mode::Off), Ok(bearer(POD, Origin::Unknown)));
     }

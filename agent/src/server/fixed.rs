@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 
-use super::{Refusal, metrics::Reason};
+use super::{Refusal, Undecided, metrics::Reason};
 use crate::types::Unreadable;
 
 /// A refusal as it is sent.
@@ -47,6 +47,19 @@ macro_rules! malformed {
             $what,
             "; send the content of the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names as \
              it is, without Bearer in front"
+        )
+    };
+}
+
+macro_rules! undecided {
+    ($what:literal) => {
+        refuse!(
+            SERVICE_UNAVAILABLE,
+            Undecided,
+            "DelegateNotKnownYet",
+            "the service-account token belongs to another pod, and whether this pod may use it is \
+             not known yet: ",
+            $what
         )
     };
 }
@@ -120,6 +133,25 @@ pub(super) fn token(refusal: Refusal) -> &'static Fixed {
             "the calling process belongs to no pod that is known on this node; call from a \
              container of the pod; if this is one, look at the agent's log"
         ),
+        Refusal::Undecided(reason) => match reason {
+            Undecided::LookUp => undecided!("its service account is being looked up"),
+            Undecided::NotMounted => undecided!("kubelet may not have mounted its own token yet"),
+            Undecided::NoKeys => undecided!("the cluster's keys cannot be had"),
+            Undecided::NoFolder => undecided!(
+                "kubelet's folder of the pod cannot be read; does the agent's --kubelet-root name \
+                 kubelet's folder?"
+            ),
+            Undecided::NotPermitted => undecided!(
+                "the agent may not read the pod's own token, for which it needs \
+                 CAP_DAC_READ_SEARCH"
+            ),
+        },
+        Refusal::NoRecord => refuse!(
+            SERVICE_UNAVAILABLE,
+            NoRecord,
+            "CallerNotRecorded",
+            "the kernel has no record of who made this connection; ask again on a new one"
+        ),
         Refusal::Detour => refuse!(
             SERVICE_UNAVAILABLE,
             Detour,
@@ -148,6 +180,12 @@ mod tests {
             Refusal::OtherPod,
             Refusal::Proxied,
             Refusal::UnknownCaller,
+            Refusal::Undecided(Undecided::LookUp),
+            Refusal::Undecided(Undecided::NotMounted),
+            Refusal::Undecided(Undecided::NoKeys),
+            Refusal::Undecided(Undecided::NoFolder),
+            Refusal::Undecided(Undecided::NotPermitted),
+            Refusal::NoRecord,
             Refusal::Detour,
         ];
         let all = [PATH, METHOD, HOST, NO_TOKEN].into_iter();

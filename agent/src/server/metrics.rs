@@ -42,17 +42,19 @@ pub(super) enum Reason {
     MalformedToken,
     Method,
     MissingToken,
+    NoRecord,
     NotFound,
     OtherPod,
     Proxy,
     TooManyConnections,
     TooManyRefusals,
+    Undecided,
     UnknownCaller,
     WriteTimeout,
 }
 
 impl Reason {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 20] = [
         Self::BadHost,
         Self::Detour,
         Self::EksAuth,
@@ -64,11 +66,13 @@ impl Reason {
         Self::MalformedToken,
         Self::Method,
         Self::MissingToken,
+        Self::NoRecord,
         Self::NotFound,
         Self::OtherPod,
         Self::Proxy,
         Self::TooManyConnections,
         Self::TooManyRefusals,
+        Self::Undecided,
         Self::UnknownCaller,
         Self::WriteTimeout,
     ];
@@ -86,11 +90,13 @@ impl Reason {
             Self::MalformedToken => "malformed_token",
             Self::Method => "method",
             Self::MissingToken => "missing_token",
+            Self::NoRecord => "no_record",
             Self::NotFound => "not_found",
             Self::OtherPod => "other_pod",
             Self::Proxy => "proxy",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyRefusals => "too_many_refusals",
+            Self::Undecided => "undecided",
             Self::UnknownCaller => "unknown_caller",
             Self::WriteTimeout => "write_timeout",
         }

@@ -64,9 +64,28 @@ pub enum Refusal {
     Proxied,
     /// Nobody knows which pod is calling: 403.
     UnknownCaller,
+    /// It is another pod's, and whether the caller may use it is not known yet: 503.
+    Undecided(Undecided),
+    /// The kernel has no record of who made the connection: 503.
+    NoRecord,
     /// It came to an address of the host, and its pod comes by a way of its own: 503, on which SDKs try
     /// again, and a pod that has just been found comes by that way then.
     Detour,
+}
+
+/// Why it is not known yet whether a pod is a delegate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// Its service account is being looked up.
+    LookUp,
+    /// Kubelet may not have mounted its token yet.
+    NotMounted,
+    /// The cluster's keys, or the one that its token names, cannot be had.
+    NoKeys,
+    /// Kubelet's folder of the pod is not there or cannot be read.
+    NoFolder,
+    /// The agent may not read the pod's token.
+    NotPermitted,
 }
 
 #[cfg(test)]

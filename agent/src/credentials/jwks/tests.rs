@@ -6,7 +6,7 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
-use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp, jwk::Jwk};
+use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
 use tokio::{task::yield_now, time::advance};
 
@@ -128,15 +128,48 @@ async fn the_bearer_of_a_signed_token_is_known_whatever_it_is_for() {
     let mut claims = claims();
     claims["aud"] = json!(["https://kubernetes.default.svc"]);
     claims["kubernetes.io"]["serviceaccount"] = json!({ "name": "driver" });
-    let bearer = Bearer {
+    let bearer = Issued::To(Bearer {
         pod: POD.parse().unwrap(),
         account: "shop/driver".parse().unwrap(),
-    };
-    assert_eq!(keys.bearer(&sign(&key, "a", &claims)).await, Some(bearer));
-    assert_eq!(keys.bearer(&sign(&other, "a", &claims)).await, None);
-    assert_eq!(keys.bearer(&Token::new("garbage")).await, None);
+    });
+    assert_eq!(keys.bearer(&sign(&key, "a", &claims)).await, bearer);
+    let foreign = sign(&other, "a", &claims);
     claims["exp"] = json!(get_current_timestamp() - 1);
-    assert_eq!(keys.bearer(&sign(&key, "a", &claims)).await, None);
+    let expired = sign(&key, "a", &claims);
+    for token in [foreign, expired, Token::new("garbage")] {
+        assert_eq!(keys.bearer(&token).await, Issued::ToNobody);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_key_cannot_be_had_the_bearer_is_unknown_and_not_nobody() {
+    let (cluster, keys) = Cluster::new();
+    let key = cluster.new_key("a");
+    let mut claims = claims();
+    claims["kubernetes.io"]["serviceaccount"] = json!({ "name": "driver" });
+    let token = sign(&key, "a", &claims);
+    cluster.down.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        let Issued::Unknown(reason) = keys.bearer(&token).await else {
+            panic!("decided without keys");
+        };
+        assert!(reason.ends_with("cannot be had: down"), "{reason}");
+        advance(TRY_AGAIN_AFTER).await;
+    }
+    cluster.down.store(false, Ordering::Relaxed);
+    let mut fetches = keys.fetches();
+    assert!(matches!(keys.bearer(&token).await, Issued::Unknown(_)));
+    let told = tokio::time::timeout(TRY_AGAIN_AFTER, fetches.changed()).await;
+    assert!(told.is_ok(), "nobody is told that keys have come");
+    assert!(matches!(keys.bearer(&token).await, Issued::To(_)));
+    // One that has come since is looked for a little later.
+    let new = sign(&cluster.new_key("b"), "b", &claims);
+    assert!(matches!(keys.bearer(&new).await, Issued::Unknown(_)));
+    advance(FETCH_FOR_MOUNTED_EVERY).await;
+    assert!(matches!(keys.bearer(&new).await, Issued::To(_)));
+    advance(FETCH_FOR_MOUNTED_EVERY).await;
+    let forged = sign(&key, "made-up", &claims);
+    assert_eq!(keys.bearer(&forged).await, Issued::ToNobody);
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +181,56 @@ async fn a_public_key_is_no_shared_secret() {
     let published = serde_json::to_vec(&*cluster.published.lock().unwrap()).unwrap();
     let key = EncodingKey::from_secret(&published);
     let token = Token::new(encode(&header, &claims(), &key).unwrap());
+    assert_eq!(keys.verify(token).await, Verdict::Forged);
+    header.kid = Some("another".to_owned());
+    let token = Token::new(encode(&header, &claims(), &key).unwrap());
     assert_eq!(keys.verify(token).await, Verdict::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_that_the_named_key_cannot_have_made_is_forged() {
+    let (cluster, keys) = Cluster::new();
+    let key = cluster.new_key("a");
+    let genuine = sign(&key, "a", &claims());
+    let (signed, signature) = genuine.expose().rsplit_once('.').unwrap();
+    let (_, payload) = signed.split_once('.').unwrap();
+    // {"alg":"RS256","kid":"a"} and the same with ES384, where the key is one for ES256.
+    let rsa = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ";
+    let other_curve = "eyJhbGciOiJFUzM4NCIsImtpZCI6ImEifQ";
+    for forged in [
+        format!("{signed}."),
+        format!("{signed}.!!!"),
+        format!("{signed}.{}", &signature[1..]),
+        format!("{signed}.{signature}=="),
+        format!("{signed}.{signature}AAAA"),
+        format!("{rsa}.{payload}.{signature}"),
+        format!("{other_curve}.{payload}.{signature}"),
+    ] {
+        let verdict = keys.verify(Token::new(forged.clone())).await;
+        assert_eq!(verdict, Verdict::Forged, "{forged}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_good_only_later_is_not_vouched_for() {
+    let (cluster, keys) = Cluster::new();
+    let key = cluster.new_key("a");
+    let from = |nbf: Value| {
+        let mut claims = claims();
+        claims["nbf"] = nbf;
+        claims["kubernetes.io"]["serviceaccount"] = json!({ "name": "driver" });
+        sign(&key, "a", &claims)
+    };
+    let now = get_current_timestamp();
+    for later in [json!(now + 3000), json!(now as f64 + 3000.5)] {
+        assert_eq!(keys.verify(from(later.clone())).await, Verdict::Unknown);
+        assert_eq!(keys.bearer(&from(later)).await, Issued::ToNobody);
+    }
+    // Clocks differ a little.
+    for good in [json!(now - 1), json!(now + 30), Value::Null] {
+        assert_eq!(keys.verify(from(good.clone())).await, genuine());
+        assert!(matches!(keys.bearer(&from(good)).await, Issued::To(_)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
