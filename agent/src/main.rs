@@ -1,6 +1,7 @@
 //! The podcreds binary: reads the command line, and turns the outcome into an exit code.
 
 use std::{
+    alloc::System,
     env,
     fmt::Display,
     io::{self, Write as _},
@@ -21,6 +22,12 @@ use podcreds::{
     },
     upstream::SetupError,
 };
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes what is freed. Libraries copy tokens and credentials to where we cannot reach: hyper's buffers,
+/// the SDK's requests and answers, what is decoded of a token.
+#[global_allocator]
+static HEAP: ZeroAlloc<System> = ZeroAlloc(System);
 
 const CUT_OFF: u8 = 1;
 const REFUSED: u8 = 1;
@@ -122,7 +129,7 @@ fn exit_code(error: &AppError) -> u8 {
         AppError::Bind(_)
         | AppError::Socket(_)
         | AppError::Handover(_)
-        | AppError::Upstream(SetupError::NoRegion) => USAGE,
+        | AppError::Upstream(SetupError::NoRegion | SetupError::Variable { .. }) => USAGE,
         AppError::Datapath(error)
         | AppError::Ebpf(error)
         | AppError::NoPath { ebpf: error, .. } => match error {

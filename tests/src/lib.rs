@@ -1,6 +1,7 @@
 //! What the integration tests, `cargo xtask demo` and `cargo xtask load` stand on: stand-ins for AWS
 //! and simulated pods, on the real kernel. Nothing here knows the agent's code: it runs the binary.
 //!
+//! - [`between`]: proxies and TLS, between the agent and the stand-ins.
 //! - [`cluster`]: a real Kubernetes node on this machine.
 //! - [`token`]: an issuer that signs service-account tokens as the API server does.
 //! - [`aws`]: the node's own AWS credentials, and how issued credentials tell whose they are.
@@ -36,6 +37,7 @@
 
 pub mod agent;
 pub mod aws;
+pub mod between;
 pub mod binary;
 pub mod chart;
 pub mod checkout;

@@ -28,7 +28,7 @@ use crate::{
     },
     server::{self, Server},
     types::Vitals,
-    upstream::{self, EksAuth, SetupError},
+    upstream::{self, EksAuth, KeyFetcher, Outbound, SetupError},
 };
 
 /// Whom EKS Pod Identity's tokens are for.
@@ -237,8 +237,10 @@ impl App {
 
 /// Makes the stages behind the paths, from the last one to the first.
 fn stages(config: &Config, control: &Runtime, registry: &Registry) -> Result<Stages, AppError> {
+    let outbound = control.block_on(Outbound::from_environment())?;
     let eks_auth = control.block_on(EksAuth::new(
         config.upstream.clone(),
+        &outbound,
         upstream::Metrics::register(registry)?,
     ))?;
     let store = Store::new(
@@ -248,7 +250,8 @@ fn stages(config: &Config, control: &Runtime, registry: &Registry) -> Result<Sta
         Clock::default(),
         credentials::Metrics::register(registry)?,
     );
-    let keys = config.keys.clone().map(|source| {
+    let keys = config.keys.clone().map(|server| {
+        let source = KeyFetcher::new(server, outbound);
         let keys = ClusterKeys::new(Arc::new(source), AUDIENCE);
         store.trust(Arc::new(keys.clone()));
         keys

@@ -5,16 +5,23 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use aws_config::{BehaviorVersion, SdkConfig, identity::IdentityCache};
+use aws_config::{
+    BehaviorVersion, SdkConfig, identity::IdentityCache,
+    stalled_stream_protection::StalledStreamProtectionConfig,
+};
 use aws_sdk_eksauth::{Client, config::retry::RetryConfig, config::timeout::TimeoutConfig};
 use aws_types::app_name::AppName;
 use futures_util::future::BoxFuture;
 
-use super::{AssumeRole, Metrics, UpstreamError, answer, failure, http, rotating::RotatingFile};
+use super::{
+    AssumeRole, Metrics, Outbound, UpstreamError, answer, failure, rotating::RotatingFile,
+};
 use crate::types::{Credentials, Token};
 
 /// How this node tells EKS Auth from other clients.
 const APP_NAME: &str = concat!("podcreds-", env!("CARGO_PKG_VERSION"));
+/// The longest that finding the node's own credentials may take: a program that a profile names may be slow.
+const CREDENTIALS: Duration = Duration::from_secs(25);
 
 /// Where EKS Auth is, and how long it is waited for.
 #[derive(Clone, Debug)]
@@ -25,13 +32,11 @@ pub struct Config {
     pub endpoint: Option<String>,
     /// The node's shared credentials file, where something replaces its content.
     pub rotating_file: Option<PathBuf>,
-    /// The longest that a TCP and TLS handshake may take.
+    /// The longest that TCP may take to connect. Looking the name up, the proxy's tunnel and TLS have
+    /// limits of their own.
     pub connect_timeout: Duration,
-    /// The longest that EKS Auth may take to answer, once the call is signed and sent.
+    /// The longest that EKS Auth may take to answer, once there is a connection.
     pub read_timeout: Duration,
-    /// The longest that a call may take in all: a look at IMDS for the node's credentials, the
-    /// handshake, and the answer.
-    pub operation_timeout: Duration,
 }
 
 impl Config {
@@ -41,9 +46,8 @@ impl Config {
             cluster_name: cluster_name.into(),
             endpoint: None,
             rotating_file: None,
-            connect_timeout: Duration::from_secs(1),
-            read_timeout: Duration::from_secs(5),
-            operation_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -60,19 +64,20 @@ pub enum SetupError {
     /// There is nobody to trust.
     #[error(
         "no certificate authorities to trust AWS by: install ca-certificates, or name a bundle with \
-         SSL_CERT_FILE{0}"
+         AWS_CA_BUNDLE or SSL_CERT_FILE{0}"
     )]
     NoAuthorities(String),
-}
-
-/// Looks for the system's certificate authorities, without any of which the SDK would panic.
-fn check_authorities() -> Result<(), SetupError> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let reasons = found.errors.iter().map(|error| format!(" ({error})"));
-        return Err(SetupError::NoAuthorities(reasons.collect()));
-    }
-    Ok(())
+    /// The authorities to trust are of no use.
+    #[error("the certificate authorities to trust AWS by: {0}")]
+    Certificates(String),
+    /// A variable of the environment, or a setting of the AWS profile, cannot be used.
+    #[error("{name}: {reason}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+    },
 }
 
 /// The client of EKS Auth. Clones share its connections.
@@ -85,20 +90,28 @@ pub struct EksAuth {
 
 impl EksAuth {
     /// Finds the region and the node's credentials the way that every AWS SDK does (environment,
-    /// profile, IMDS). Nothing is asked of EKS Auth yet.
+    /// profile, IMDS). Nothing is asked of EKS Auth yet. It is called the way that leads `outbound`.
     ///
     /// # Errors
     ///
     /// Any [`SetupError`].
-    pub async fn new(config: Config, metrics: Metrics) -> Result<Self, SetupError> {
-        check_authorities()?;
-        let mut loader =
-            aws_config::defaults(BehaviorVersion::latest()).http_client(http::Client::default());
-        if let Some(file) = &config.rotating_file {
-            loader = loader
+    pub async fn new(
+        config: Config,
+        outbound: &Outbound,
+        metrics: Metrics,
+    ) -> Result<Self, SetupError> {
+        let loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(outbound.sdk_client()?)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        let loader = match &config.rotating_file {
+            Some(file) => loader
                 .credentials_provider(RotatingFile::new(file.clone()))
-                .identity_cache(IdentityCache::no_cache());
-        }
+                .identity_cache(IdentityCache::no_cache()),
+            None => {
+                let cache = IdentityCache::lazy().load_timeout(CREDENTIALS);
+                loader.identity_cache(cache.build())
+            }
+        };
         let environment = loader.load().await;
         Self::with_environment(&environment, config, metrics)
     }
@@ -115,11 +128,13 @@ impl EksAuth {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(config.connect_timeout)
             .read_timeout(config.read_timeout)
-            .operation_timeout(config.operation_timeout)
             .build();
         let mut service = aws_sdk_eksauth::config::Builder::from(environment);
         service.set_app_name(AppName::new(APP_NAME).ok());
         service.set_timeout_config(Some(timeouts));
+        // A request that waits for a slow connection is not stalled: each step has its own limit.
+        let stalled = StalledStreamProtectionConfig::disabled();
+        service.set_stalled_stream_protection(Some(stalled));
         // Whoever calls decides when to try again: they know who else is waiting.
         service.set_retry_config(Some(RetryConfig::disabled()));
         if config.endpoint.is_some() {

@@ -15,10 +15,13 @@ use aws_sdk_eksauth::{
 };
 use aws_smithy_types::date_time::{DateTime, Format};
 
-use super::{RefusalKind, UpstreamError};
+use super::{
+    RefusalKind, UpstreamError,
+    words::{chain, code, without_tokens},
+};
 
-/// EKS Auth's messages are a line or two; whoever sends more is not worth keeping it.
-const MAX_MESSAGE: usize = 1024;
+/// The longest that EKS Auth is left alone because it says so. The limiter waits less.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// What an AWS service may say in place of `ThrottlingException`.
 const THROTTLING: [&str; 12] = [
@@ -66,8 +69,14 @@ pub(super) fn classify(error: &SdkError<ServiceError, HttpResponse>) -> Upstream
         SdkError::ServiceError(failed) => return answered(failed.err(), failed.raw()),
         SdkError::TimeoutError(_) => "timed out".to_owned(),
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(cause) if cause.is_timeout() => format!("timed out: {}", chain(cause)),
-            Some(cause) => format!("not reachable: {}", chain(cause)),
+            Some(cause) => {
+                let words = cause.source().map_or_else(String::new, chain);
+                match (cause.is_timeout(), cause.is_io()) {
+                    (true, _) => format!("timed out: {words}"),
+                    (_, true) => format!("not reachable: {words}"),
+                    _ => words,
+                }
+            }
             None => "not reachable".to_owned(),
         },
         SdkError::ConstructionFailure(_) => {
@@ -90,7 +99,7 @@ fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
     if status == 429 || error.code().is_some_and(throttles) || error.is_throttling_exception() {
         return UpstreamError::Throttled { retry_after };
     }
-    let code = error.code().unwrap_or("UnknownError").to_owned();
+    let code = code(error.code());
     let message = without_tokens(error.message().unwrap_or("no message"));
     // EKS Auth's own refusals are 400 and 404. A 403 comes from the check of the signature before
     // it, and a denial that speaks of EKS Auth's own action is about this node's role: no pod can
@@ -144,47 +153,16 @@ fn refusal(error: &ServiceError) -> Option<RefusalKind> {
 fn retry_after(raw: &HttpResponse, now: SystemTime) -> Option<Duration> {
     let headers = raw.headers();
     if let Some(millis) = headers.get("x-amz-retry-after") {
-        return millis.parse().ok().map(Duration::from_millis);
+        let millis = millis.parse().ok().map(Duration::from_millis);
+        return millis.map(|wait| wait.min(LONGEST_PAUSE));
     }
     let value = headers.get("retry-after")?;
     if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(LONGEST_PAUSE));
     }
     let date = DateTime::from_str(value, Format::HttpDate).ok()?;
-    SystemTime::try_from(date).ok()?.duration_since(now).ok()
-}
-
-/// The messages of an error and of what caused it, as far as they say something new.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.ends_with(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        cause = error.source();
-    }
-    without_tokens(&text)
-}
-
-/// A message without the token that AWS's validation errors like to repeat.
-fn without_tokens(message: &str) -> String {
-    // Every JWT begins with `{"` in base64.
-    const JWT: &str = "eyJ";
-    let mut clean = String::new();
-    let mut rest = message;
-    while let Some(at) = rest.find(JWT) {
-        clean.push_str(&rest[..at]);
-        clean.push_str("(token)");
-        let secret = &rest[at..];
-        let end = secret.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.=+/".contains(c)));
-        rest = &secret[end.unwrap_or(secret.len())..];
-    }
-    clean.push_str(rest);
-    clean.truncate(clean.floor_char_boundary(MAX_MESSAGE));
-    clean
+    let wait = SystemTime::try_from(date).ok()?.duration_since(now).ok()?;
+    Some(wait.min(LONGEST_PAUSE))
 }
 
 #[cfg(test)]
@@ -285,7 +263,25 @@ mod tests {
             Some(Duration::from_millis(1500))
         );
         let date = after(&[("retry-after", "Fri, 31 Dec 2999 23:59:59 GMT")]);
-        assert!(date.is_some_and(|wait| wait > Duration::from_secs(3600)));
+        assert_eq!(date, Some(LONGEST_PAUSE));
+        let absurd = u64::MAX.to_string();
+        for name in ["retry-after", "x-amz-retry-after"] {
+            assert_eq!(after(&[(name, &absurd)]), Some(LONGEST_PAUSE));
+            assert_eq!(after(&[(name, "-1")]), None);
+        }
+    }
+
+    #[test]
+    fn a_token_in_the_place_of_a_code_goes_nowhere() {
+        for code in [
+            "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2lnbmF0dXJl",
+            "Bad\u{1b}[31m",
+        ] {
+            let error = failed(ServiceError::generic(meta(code, "no")), 500, &[]);
+            let error = error.to_string();
+            assert!(error.contains("UnknownError: no"), "{error}");
+            assert!(!error.contains(code), "{error}");
+        }
     }
 
     #[test]
@@ -379,15 +375,5 @@ mod tests {
             };
             assert!(reason.contains("this node's own credentials"), "{reason}");
         }
-    }
-
-    #[test]
-    fn tokens_are_cut_out_of_messages() {
-        assert_eq!(
-            without_tokens("Value 'eyJhbGciOi.eyJhdWQ_-.c2ln' at 'token' is bad, eyJ too"),
-            "Value '(token)' at 'token' is bad, (token) too"
-        );
-        assert_eq!(without_tokens("plain words"), "plain words");
-        assert_eq!(without_tokens(&"ä".repeat(2000)).len(), MAX_MESSAGE);
     }
 }

@@ -1,32 +1,30 @@
 //! The cluster's key set, from the API server or from the issuer.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use aws_smithy_http_client::{
-    Connector,
-    tls::{TlsContext, TrustStore},
-};
-use aws_smithy_runtime_api::client::{
-    http::HttpConnector,
-    orchestrator::{HttpRequest, HttpResponse},
-};
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http_body_util::{BodyExt, Limited};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use tokio::time::timeout;
+use http::{HeaderValue, Request, Uri, header};
 use zeroize::Zeroizing;
 
-use super::{FetchKeys, KeysError, http};
+use super::{
+    FetchKeys, KeysError, Outbound,
+    http::{Client, SendError},
+};
 
 /// Where kubelet puts what a pod needs to speak to the API server.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// A request for credentials may wait for the keys, so not long.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Key sets have a few keys of some 400 bytes.
-const MAX_BYTES: usize = 64 * 1024;
+/// The longest that the key set may take once there is a connection. Who asks for credentials waits less.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A token of the API server's has some 1,200 bytes.
+const MAX_TOKEN: usize = 16 * 1024;
 
 /// Where a JSON Web Key Set is, and how to prove who asks for it.
 #[derive(Clone, Debug)]
@@ -55,83 +53,127 @@ impl KeyServer {
             token_file: file("token"),
         }
     }
+}
+
+/// Fetches the key set. Clones share the connection that they keep.
+#[derive(Clone, Debug)]
+pub struct KeyFetcher {
+    server: KeyServer,
+    outbound: Outbound,
+    /// What connected the last time.
+    last: Arc<Mutex<Option<Last>>>,
+}
+
+#[derive(Debug)]
+struct Last {
+    /// What was in the file of certificates then, if there is one.
+    trusted: Option<Vec<u8>>,
+    client: Client,
+}
+
+impl KeyFetcher {
+    /// Asks `server`, the way that leads `outbound`.
+    pub fn new(server: KeyServer, outbound: Outbound) -> Self {
+        Self {
+            server,
+            outbound,
+            last: Arc::default(),
+        }
+    }
 
     async fn get(self) -> Result<Vec<u8>, KeysError> {
-        let connector = self.connector()?;
-        let response = connector
-            .call(self.request()?)
-            .await
-            .map_err(|error| failed(&self.url, &error))?;
-        let status = response.status().as_u16();
+        let (client, request) = (self.client()?, self.request()?);
+        let answer = client.send(request, ANSWER).await;
+        let answer = answer.map_err(|error| self.failed(&error))?;
+        let status = answer.status().as_u16();
         if status != 200 {
-            return Err(KeysError(format!("{} answers HTTP {status}", self.url)));
+            let name = self.name();
+            return Err(KeysError(format!("{name} answers HTTP {status}")));
         }
-        self.body(response).await
+        Ok(answer.body().to_vec())
     }
 
-    fn connector(&self) -> Result<Connector, KeysError> {
-        let trust = match &self.ca_file {
-            Some(path) => {
-                let pem = std::fs::read(path).map_err(|error| failed(path.display(), &error))?;
-                check(&pem).map_err(|why| KeysError(format!("{}: {why}", path.display())))?;
-                TrustStore::empty().with_pem_certificate(pem)
-            }
-            None => TrustStore::default(),
+    /// The client of last time, unless the certificates have changed since.
+    fn client(&self) -> Result<Client, KeysError> {
+        let file = self.server.ca_file.as_deref();
+        let content = file
+            .map(|path| read(path, 1024 * 1024).map(|content| content.to_vec()))
+            .transpose()?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*last
+            && last.trusted == content
+        {
+            return Ok(last.client.clone());
+        }
+        let tls = self.outbound.trusting(file).map_err(KeysError)?;
+        let client = self.outbound.client(tls, None);
+        *last = Some(Last {
+            trusted: content,
+            client: client.clone(),
+        });
+        Ok(client)
+    }
+
+    fn request(&self) -> Result<Request<SdkBody>, KeysError> {
+        let mut request = Request::get(&self.server.url).body(SdkBody::empty());
+        if let (Ok(request), Some(path)) = (&mut request, &self.server.token_file) {
+            let value = bearer(path)?;
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        request.map_err(|error| KeysError(format!("{}: {error}", self.name())))
+    }
+
+    fn failed(&self, error: &SendError) -> KeysError {
+        let reason = super::words::chain(error);
+        KeysError(format!("{}: {reason}", self.name()))
+    }
+
+    /// The URL without what may be secret in it.
+    fn name(&self) -> String {
+        let uri: Option<Uri> = self.server.url.parse().ok();
+        let part = |uri: &Uri| {
+            let port = uri.port().map(|port| format!(":{port}"));
+            let (scheme, host) = (uri.scheme_str()?, uri.host()?);
+            let port = port.unwrap_or_default();
+            Some(format!("{scheme}://{host}{port}{}", uri.path()))
         };
-        let tls = TlsContext::builder()
-            .with_trust_store(trust)
-            .build()
-            .map_err(|error| failed("the certificates", &error))?;
-        Ok(http::connector(&self.url, tls))
-    }
-
-    fn request(&self) -> Result<HttpRequest, KeysError> {
-        let mut request = HttpRequest::get(&self.url).map_err(|error| failed(&self.url, &error))?;
-        if let Some(path) = &self.token_file {
-            let token = std::fs::read_to_string(path)
-                .map(Zeroizing::new)
-                .map_err(|error| failed(path.display(), &error))?;
-            request
-                .headers_mut()
-                .insert("authorization", format!("Bearer {}", token.trim()));
-        }
-        Ok(request)
-    }
-
-    async fn body(&self, response: HttpResponse) -> Result<Vec<u8>, KeysError> {
-        let body = Limited::new(response.into_body(), MAX_BYTES);
-        match body.collect().await {
-            Ok(body) => Ok(body.to_bytes().to_vec()),
-            Err(error) => Err(KeysError(format!("{}: {error}", self.url))),
-        }
+        uri.as_ref().and_then(part).unwrap_or_default()
     }
 }
 
-impl FetchKeys for KeyServer {
+impl FetchKeys for KeyFetcher {
     fn fetch(&self) -> BoxFuture<'static, Result<Vec<u8>, KeysError>> {
-        let this = self.clone();
-        Box::pin(async move {
-            let late = KeysError(format!("{} does not answer", this.url));
-            timeout(DEADLINE, this.get()).await.unwrap_or(Err(late))
-        })
+        Box::pin(self.clone().get())
     }
 }
 
-/// Sees that a file holds certificates, and nothing else: the connector panics at what it cannot read.
-fn check(pem: &[u8]) -> Result<(), String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
-    }
-    match roots.is_empty() {
-        true => Err("there is no certificate in it".to_owned()),
-        false => Ok(()),
-    }
+/// The token in a file as a header's value, in a buffer that is wiped.
+fn bearer(path: &Path) -> Result<HeaderValue, KeysError> {
+    const SCHEME: &[u8] = b"Bearer ";
+    let content = read(path, MAX_TOKEN)?;
+    let token = content.trim_ascii();
+    let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
+    value.extend_from_slice(SCHEME);
+    value.extend_from_slice(token);
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
+        .map_err(|_| KeysError(format!("{}: it holds no token", path.display())))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
-fn failed(what: impl std::fmt::Display, error: &(dyn std::error::Error + 'static)) -> KeysError {
-    KeysError(format!("{what}: {}", super::failure::chain(error)))
+/// What a file holds, if that is not more than `most`, in a buffer that is wiped.
+fn read(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    let failed = |reason: String| KeysError(format!("{}: {reason}", path.display()));
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    // Large enough from the start: a buffer that grows leaves copies behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(most.min(size as usize) + 64));
+    let mut limited = file.take(most as u64 + 1);
+    let read = limited.read_to_end(&mut content);
+    match read.map_err(|error| failed(error.to_string()))? <= most {
+        true => Ok(content),
+        false => Err(failed(format!("it is larger than {most} bytes"))),
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +205,11 @@ mod tests {
         (server, asked)
     }
 
+    async fn fetch(server: &KeyServer) -> Result<Vec<u8>, KeysError> {
+        let outbound = Outbound::from_environment().await.unwrap();
+        KeyFetcher::new(server.clone(), outbound).fetch().await
+    }
+
     fn ok(body: &str) -> String {
         format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
@@ -176,7 +223,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("podcreds-key-server-{}", std::process::id()));
         std::fs::write(&file, "agents-token\n").unwrap();
         server.token_file = Some(file.clone());
-        let keys = server.fetch().await;
+        let keys = fetch(&server).await;
         std::fs::remove_file(file).unwrap();
         assert_eq!(keys.unwrap(), br#"{"keys":[]}"#);
         let request = asked.await.unwrap().to_lowercase();
@@ -185,12 +232,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_password_in_the_url_is_in_no_error() {
+        let (mut server, _asked) = serve("HTTP/1.1 500 Oh\r\n\r\n".to_owned()).await;
+        server.url = server.url.replace("http://", "http://user:pass@");
+        let error = fetch(&server).await.unwrap_err().to_string();
+        assert!(
+            error.contains("answers HTTP 500") && !error.contains("pass"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
     async fn what_is_no_key_set_is_an_error_that_says_why() {
         let refused = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_owned();
-        let huge = ok(&"x".repeat(MAX_BYTES + 1));
-        for (answer, reason) in [(refused, "HTTP 403"), (huge, "length limit exceeded")] {
+        let huge = ok(&"x".repeat(64 * 1024 + 1));
+        for (answer, reason) in [(refused, "HTTP 403"), (huge, "larger than 65536 bytes")] {
             let (server, _asked) = serve(answer).await;
-            let error = server.fetch().await.unwrap_err().to_string();
+            let error = fetch(&server).await.unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
     }
@@ -210,7 +268,7 @@ mod tests {
             format!("{begin}MIIB"),
         ] {
             std::fs::write(&file, &pem).unwrap();
-            let error = server.fetch().await.unwrap_err().to_string();
+            let error = fetch(&server).await.unwrap_err().to_string();
             assert!(error.contains("ca.crt: "), "{pem:?}: {error}");
         }
     }
@@ -220,7 +278,7 @@ mod tests {
         let mut server = KeyServer::in_cluster("::1", "443");
         assert_eq!(server.url, "https://[::1]:443/openid/v1/jwks");
         server.ca_file = Some("/does/not/exist.crt".into());
-        let error = server.fetch().await.unwrap_err().to_string();
+        let error = fetch(&server).await.unwrap_err().to_string();
         assert!(error.contains("/does/not/exist.crt"), "{error}");
     }
 }

@@ -14,9 +14,11 @@ mod key_server;
 mod keys;
 mod metrics;
 mod rotating;
+mod words;
 
 pub use eks_auth::{Config, EksAuth, SetupError};
-pub use key_server::KeyServer;
+pub use http::Outbound;
+pub use key_server::{KeyFetcher, KeyServer};
 pub use keys::{FetchKeys, KeysError};
 pub use metrics::Metrics;
 
