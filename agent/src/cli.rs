@@ -222,11 +222,11 @@ pub struct ServerArgs {
 
     /// Open connections that one pod may have
     ///
-    /// All pods together have 1,024. When all of these are taken, the pod that has most loses the one that has been idle for
+    /// All pods together have 768. When all of these are taken, the pod that has most loses the one that has been idle for
     /// the longest time to a pod that has fewer.
     #[arg(
         long,
-        default_value_t = 1024,
+        default_value_t = 512,
         value_parser = clap::value_parser!(u32).range(1..),
         value_name = "N"
     )]

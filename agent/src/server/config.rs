@@ -32,8 +32,8 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             max_head: 16 * 1024,
-            max_connections_per_pod: 1024,
-            max_connections: 1024,
+            max_connections_per_pod: 512,
+            max_connections: 768,
         }
     }
 }

@@ -27,6 +27,10 @@ pub(super) struct Progress {
     active: AtomicBool,
     /// It has given an answer in this turn.
     answered: AtomicBool,
+    /// The peer does not take what has been written.
+    stalled: AtomicBool,
+    /// The next answer waits for that to end.
+    held_back: AtomicBool,
     /// It waits for its turn.
     pub(super) is_queued: AtomicBool,
     /// It has its turn now.
@@ -79,6 +83,24 @@ impl Progress {
     /// Whether the connection has given an answer in this turn.
     pub(super) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the peer does not take what has been written.
+    pub(super) fn stall(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the peer has taken everything, and says whether an answer waits for that.
+    pub(super) fn flushed(&self) -> bool {
+        self.stalled.store(false, Ordering::Relaxed);
+        self.held_back.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the next answer has to wait until the peer has taken the last one. Then it is told so.
+    pub(super) fn holds_back(&self) -> bool {
+        let is_stalled = self.stalled.load(Ordering::Relaxed);
+        self.held_back.store(is_stalled, Ordering::Relaxed);
+        is_stalled
     }
 
     /// Notes that a request is being answered.

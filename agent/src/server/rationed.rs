@@ -61,6 +61,10 @@ where
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // Answers that nobody reads would only take memory. The stream wakes the connection once they are read.
+        if self.progress.holds_back() {
+            return Poll::Pending;
+        }
         let Ok(mut answer) = ready!(Pin::new(&mut self.inner).poll(context));
         self.progress.answered(answer.status());
         if self.progress.is_refused_too_often() {
@@ -117,6 +121,17 @@ mod tests {
         assert!(poll(&mut second).is_pending());
         progress.begin_turn();
         assert!(poll(&mut second).is_ready());
+    }
+
+    #[test]
+    fn an_answer_waits_until_the_last_one_is_read() {
+        let (service, progress) = service();
+        let mut answer = service.call(Request::new(StatusCode::OK));
+        progress.stall();
+        assert!(poll(&mut answer).is_pending());
+        assert!(progress.flushed());
+        assert!(poll(&mut answer).is_ready());
+        assert!(!progress.flushed());
     }
 
     #[test]

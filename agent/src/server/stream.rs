@@ -65,6 +65,7 @@ impl<S: Transport> Stream<S> {
 
     /// A write did not get through: wait for the peer, or for the time to run out.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.progress.stall();
         let timeout = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(stalled.as_mut().poll(cx));
@@ -119,6 +120,9 @@ impl<S: Transport> AsyncWrite for Stream<S> {
     /// hyper flushes when it has nothing more to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stalled = None;
+        if self.progress.flushed() {
+            cx.waker().wake_by_ref();
+        }
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 

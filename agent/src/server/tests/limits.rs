@@ -172,6 +172,39 @@ async fn pipelined_requests_are_all_answered_in_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_reads_late_gets_all_its_answers() {
+    let fixture = Fixture::new(Config::default());
+    // Room for less than an answer, so that each of them has to wait for the client.
+    let (ours, theirs) = duplex(128);
+    let times = Times {
+        accepted: Instant::now(),
+        connected: None,
+    };
+    fixture.server.serve(theirs, fixture.caller(1), times);
+    let mut client = Client(ours);
+    for _ in 0..3 {
+        let (mut reading, mut writing) = tokio::io::split(client.0);
+        let requests = [get("good"), get("malformed"), get("good")].concat();
+        let sent = tokio::spawn(async move {
+            writing.write_all(requests.as_bytes()).await.unwrap();
+            writing
+        });
+        sleep(Duration::from_secs(1)).await;
+        let mut read = Vec::new();
+        let answers = |read: &[u8]| {
+            let bodies = String::from_utf8_lossy(read).into_owned();
+            bodies.matches("HTTP/1.1 ").count()
+        };
+        while answers(&read) < 3 || !read.ends_with(b"}") {
+            read.push(timeout(LATER, reading.read_u8()).await.unwrap().unwrap());
+        }
+        client = Client(reading.unsplit(sent.await.unwrap()));
+    }
+    assert_eq!(fixture.answers("200"), 6);
+    assert_eq!(fixture.refusals("malformed_token"), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_may_hang_up_whenever_it_likes() {
     let fixture = Fixture::new(Config::default());
     // Before a word, in the middle of a head, before the answer, and before reading it.
