@@ -74,6 +74,8 @@ struct Shared {
 struct Held {
     lines: Vec<LogLine>,
     ended: bool,
+    /// Nobody reads.
+    is_paused: bool,
 }
 
 impl Logs {
@@ -83,13 +85,24 @@ impl Logs {
         let writer = logs.clone();
         thread::spawn(move || {
             for line in BufReader::new(source).lines().map_while(Result::ok) {
-                writer.held().lines.push(LogLine::parse(line));
+                let mut held = writer.held();
+                held.lines.push(LogLine::parse(line));
                 writer.0.grown.notify_all();
+                while held.is_paused {
+                    let waited = writer.0.grown.wait(held);
+                    held = waited.unwrap_or_else(PoisonError::into_inner);
+                }
             }
             writer.held().ended = true;
             writer.0.grown.notify_all();
         });
         logs
+    }
+
+    /// Reads nothing more, after the next line, until it is told to go on.
+    pub fn pause(&self, is_paused: bool) {
+        self.held().is_paused = is_paused;
+        self.0.grown.notify_all();
     }
 
     /// All lines so far.

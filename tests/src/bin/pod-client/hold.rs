@@ -14,7 +14,7 @@ use podcreds_tests::http::client::read_answer;
 use serde_json::json;
 
 use crate::{
-    print,
+    cpu_ms, print,
     request::RequestOptions,
     socket::{CREDENTIALS, SocketOptions, error_name, raise_descriptor_limit},
     wait_for_end_of_input,
@@ -116,7 +116,9 @@ impl Hold {
             stop.store(true, Ordering::Relaxed);
             ended
         })?;
-        Ok(print(&json!({ "rounds": rounds.into_inner() }))?)
+        Ok(print(
+            &json!({ "rounds": rounds.into_inner(), "cpu_ms": cpu_ms()? }),
+        )?)
     }
 
     fn round(&self, number: u64) -> anyhow::Result<()> {

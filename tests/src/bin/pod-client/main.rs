@@ -5,6 +5,7 @@
 //! an `error`; the exit code is 1 only when the command could not do its part.
 
 mod bind_all;
+mod flood;
 mod get;
 mod hold;
 mod join;
@@ -22,6 +23,10 @@ use std::{
 };
 
 use clap::Parser;
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
 use podcreds_tests::run::{self, RunName};
 use serde_json::Value;
 
@@ -47,6 +52,8 @@ enum Command {
     Sdk,
     /// Opens connections and misuses them.
     Hold(hold::Hold),
+    /// Keeps many connections busy, as somebody does who wants all of the agent for itself.
+    Flood(flood::Flood),
     /// Listens on every port of a range, on all addresses of both families.
     BindAll(bind_all::BindAll),
     /// Makes a socket here, and has a process in another cgroup connect it and ask.
@@ -69,6 +76,7 @@ fn main() -> ExitCode {
         Command::CleanUp(CleanUp { run }) => run::clean_up_after(&run).map_err(Into::into),
         Command::Sdk => sdk::run(),
         Command::Hold(hold) => hold.run(),
+        Command::Flood(flood) => flood.run(),
         Command::BindAll(bind_all) => bind_all.run(),
         Command::PassSocket(pass_socket) => pass_socket.run(),
     };
@@ -91,4 +99,10 @@ fn print(result: &Value) -> io::Result<()> {
 /// Waits until whoever started this wants it to end.
 fn wait_for_end_of_input() -> io::Result<()> {
     io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
+}
+
+/// The CPU time that this process has used, in milliseconds.
+fn cpu_ms() -> nix::Result<i64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    Ok((usage.user_time() + usage.system_time()).num_milliseconds())
 }

@@ -62,6 +62,11 @@ impl RequestOptions {
         Ok(head.into_bytes())
     }
 
+    /// Adds a header, as `Name: value`.
+    pub(crate) fn add_header(&mut self, header: String) {
+        self.headers.push(header);
+    }
+
     /// The same with another token.
     pub(crate) fn with_token(&self, token: String) -> Self {
         Self {
