@@ -117,7 +117,9 @@ impl Scene {
     /// Waits for the look that is under way to be over, or to wait for keys.
     async fn looked(&self) {
         let pod: PodUid = POD.parse().unwrap();
-        for _ in 0..1000 {
+        // Files are read on another thread, which does not know of a paused clock.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(30) {
             let pods = &self.delegates.0.pods;
             let waits = |pod: &Pod| matches!(pod.known, Known::Unknown(Undecided::NoKeys));
             if pods
@@ -126,7 +128,6 @@ impl Scene {
             {
                 return;
             }
-            // Files are read on another thread, which does not know of a paused clock.
             std::thread::yield_now();
             yield_now().await;
         }
