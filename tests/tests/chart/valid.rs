@@ -246,7 +246,7 @@ fn the_manifests_are_what_the_chart_renders_to() {
         let path = format!("deploy/manifests/{name}");
         let values = chart::values(&format!("{path}.values.yaml")).unwrap();
         let rendering = render(values).unwrap();
-        let manifest = fs::read_to_string(checkout::file(&format!("{path}.yaml"))).unwrap();
+        let manifest = fs::read_to_string(checkout::file(format!("{path}.yaml"))).unwrap();
         let body = manifest.lines().skip_while(|line| line.starts_with('#'));
         assert!(
             body.eq(rendering.text.lines()),
