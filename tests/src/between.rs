@@ -27,7 +27,8 @@ use tokio_rustls::{
     },
 };
 
-/// A proxy that opens a tunnel to one server, whatever it is asked for. It stops when it is dropped.
+/// A proxy that opens a tunnel to one server, whatever it is asked for. It stops when it is
+/// dropped.
 pub struct Proxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -74,7 +75,8 @@ fn note(notes: &Mutex<Vec<String>>, line: String) {
     notes.push(line);
 }
 
-/// TLS in front of a server, with a certificate of an authority of its own. It stops when it is dropped.
+/// TLS in front of a server, with a certificate of an authority of its own. It stops when it is
+/// dropped.
 pub struct Tls {
     address: SocketAddr,
     folder: TempDir,

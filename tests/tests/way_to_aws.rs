@@ -1,4 +1,5 @@
-//! The way from the agent to AWS and to the cluster's keys: slow, encrypted, told by variables, endless.
+//! The way from the agent to AWS and to the cluster's keys: slow, encrypted, told by variables,
+//! endless.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{

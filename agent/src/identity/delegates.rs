@@ -1,9 +1,10 @@
 //! Pods that fetch credentials on behalf of others.
 //!
-//! The AWS provider of the Secrets Store CSI driver, for one, gets the tokens of the pods that it mounts
-//! secrets for, and uses them from its own pod. The kernel tells which pod that is, but not its service
-//! account. The token that kubelet has mounted into the pod does, once its signature is verified: kubelet's
-//! directory alone would not do, since a pod may have files of its own choice mounted there as well.
+//! The AWS provider of the Secrets Store CSI driver, for one, gets the tokens of the pods that it
+//! mounts secrets for, and uses them from its own pod. The kernel tells which pod that is, but not
+//! its service account. The token that kubelet has mounted into the pod does, once its signature is
+//! verified: kubelet's directory alone would not do, since a pod may have files of its own choice
+//! mounted there as well.
 
 mod volumes;
 
@@ -60,8 +61,8 @@ struct Pod {
     looked: Instant,
     /// Whether that look is still under way.
     is_looking: bool,
-    /// Whether the pod has shown another pod's token. Its volumes are mounted by then, so what is not
-    /// there now will not come.
+    /// Whether the pod has shown another pod's token. Its volumes are mounted by then, so what is
+    /// not there now will not come.
     has_asked: bool,
 }
 
@@ -142,7 +143,8 @@ impl Pod {
         }
     }
 
-    /// Whether it is to be looked at now. What was seen before the pod's first request does not count.
+    /// Whether it is to be looked at now. What was seen before the pod's first request does not
+    /// count.
     fn is_due(&self, is_first: bool) -> bool {
         let pause = match self.known {
             Known::Settled(_) => return false,

@@ -21,7 +21,8 @@ use super::{
 
 /// Where kubelet puts what a pod needs to speak to the API server.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The longest that the key set may take once there is a connection. Who asks for credentials waits less.
+/// The longest that the key set may take once there is a connection. Who asks for credentials waits
+/// less.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A token of the API server's has some 1,200 bytes.
 const MAX_TOKEN: usize = 16 * 1024;

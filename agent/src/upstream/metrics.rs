@@ -7,8 +7,8 @@ use prometheus::{HistogramOpts, HistogramVec, Registry};
 use super::UpstreamError;
 use crate::types::Credentials;
 
-/// Seconds. EKS Auth answers in tens of milliseconds; the last bucket is what a call may take without the
-/// look-up of the node's credentials.
+/// Seconds. EKS Auth answers in tens of milliseconds; the last bucket is what a call may take
+/// without the look-up of the node's credentials.
 const BUCKETS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];

@@ -7,7 +7,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use zeroize::Zeroizing;
 
-/// The largest answer that is read, in bytes. EKS Auth's have some 3 KB, key sets a few keys of 400 bytes.
+/// The largest answer that is read, in bytes. EKS Auth's have some 3 KB, key sets a few keys of 400
+/// bytes.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 /// What most answers fit into.
 const USUAL: usize = 8 * 1024;

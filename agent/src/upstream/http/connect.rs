@@ -1,11 +1,11 @@
 //! Making a connection, step by step: the name, TCP, the proxy's tunnel, TLS.
 //!
-//! Each step has a limit of its own, and an error that names it. A connection is made by a task that goes
-//! on when the request that wanted it is given up, and then serves the next one.
+//! Each step has a limit of its own, and an error that names it. A connection is made by a task
+//! that goes on when the request that wanted it is given up, and then serves the next one.
 
 use std::{
     error::Error,
-    fmt, io,
+    io,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -32,6 +32,7 @@ use tower_service::Service;
 use super::{
     proxies::Proxies,
     resolve::Resolver,
+    step::{ConnectError, Step, failed, is_late, set, within},
     stream::{Connection, Given, Stream},
 };
 
@@ -64,46 +65,6 @@ impl Default for Limits {
             total: seconds(20),
         }
     }
-}
-
-/// A step, with who it is about. Proxies are named without what is in front of their host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    LookUp(String),
-    Tcp(String),
-    Tunnel { proxy: String, to: String },
-    Tls(String),
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LookUp(name) => write!(f, "looking up {name}"),
-            Self::Tcp(address) => write!(f, "connecting to {address}"),
-            Self::Tunnel { proxy, to } => write!(f, "the proxy {proxy}, asked for {to},"),
-            Self::Tls(name) => write!(f, "the TLS handshake with {name}"),
-        }
-    }
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    /// A step took too long.
-    #[error("{step} took longer than {limit:?}")]
-    Slow {
-        /// What it was, in words.
-        step: String,
-        /// How long it was given.
-        limit: Duration,
-    },
-    /// A step failed.
-    #[error("{step} failed")]
-    Failed {
-        /// What it was, in words.
-        step: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
 }
 
 /// Makes connections for hyper's pool. Clones share everything.
@@ -382,10 +343,6 @@ fn is_socks(proxy: &Intercept) -> bool {
     scheme.is_some_and(|scheme| scheme.starts_with("socks"))
 }
 
-fn set(now: &Mutex<Step>, step: Step) {
-    *now.lock().unwrap_or_else(PoisonError::into_inner) = step;
-}
-
 /// Host and port, without user and password.
 fn authority(uri: &Uri) -> String {
     let host = uri.host().unwrap_or_default();
@@ -401,7 +358,8 @@ fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(default)
 }
 
-/// The same with the port that its scheme means, which hyper's connectors know of `http` and `https` only.
+/// The same with the port that its scheme means, which hyper's connectors know of `http` and
+/// `https` only.
 fn with_port(uri: &Uri) -> Uri {
     let built = Uri::builder()
         .scheme(uri.scheme_str().unwrap_or("http"))
@@ -409,37 +367,4 @@ fn with_port(uri: &Uri) -> Uri {
         .path_and_query("/")
         .build();
     built.unwrap_or_else(|_| uri.clone())
-}
-
-async fn within<T>(
-    limit: Duration,
-    step: &Step,
-    work: impl Future<Output = Result<T, Box<dyn Error + Send + Sync>>>,
-) -> Result<T, ConnectError> {
-    match timeout(limit, work).await {
-        Ok(done) => done.map_err(|error| failed(step, error)),
-        Err(_) => Err(ConnectError::Slow {
-            step: step.to_string(),
-            limit,
-        }),
-    }
-}
-
-/// Whether an I/O error that ran out of time caused this one.
-fn is_late(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    std::iter::from_fn(|| {
-        let this = cause?;
-        cause = this.source();
-        Some(this)
-    })
-    .filter_map(|error| error.downcast_ref::<io::Error>())
-    .any(|error| error.kind() == io::ErrorKind::TimedOut)
-}
-
-fn failed(step: &Step, error: impl Into<Box<dyn Error + Send + Sync>>) -> ConnectError {
-    ConnectError::Failed {
-        step: step.to_string(),
-        source: error.into(),
-    }
 }

@@ -1,14 +1,15 @@
 //! The way to AWS and to the cluster: through the environment's proxy, where it names one.
 //!
-//! `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` mean what they mean to curl. Only what is on
-//! this machine or link never goes through a proxy, whatever `NO_PROXY` says: the instance metadata
-//! would be another machine's, and the node's credentials in the proxy's hands.
+//! `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` mean what they mean to curl. Only what
+//! is on this machine or link never goes through a proxy, whatever `NO_PROXY` says: the instance
+//! metadata would be another machine's, and the node's credentials in the proxy's hands.
 
 mod body;
 mod connect;
 mod proxies;
 mod resolve;
 mod sdk;
+mod step;
 mod stream;
 mod trust;
 
@@ -25,9 +26,10 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use super::SetupError;
-use connect::{Connect, ConnectError, Limits};
+use connect::{Connect, Limits};
 use proxies::Proxies;
 use resolve::Resolver;
+use step::ConnectError;
 
 /// How long a connection is kept that nobody uses. Load balancers forget it after 350 s.
 const KEEP_IDLE: Duration = Duration::from_secs(300);
@@ -37,8 +39,8 @@ const MAX_HEADERS: usize = 100;
 /// How much of an answer may be on its way over HTTP/2 before somebody reads it.
 const WINDOW: u32 = 64 * 1024;
 
-/// What the environment says of the way to AWS and to the cluster: proxies, and whom to trust. Clones share
-/// what they know of names.
+/// What the environment says of the way to AWS and to the cluster: proxies, and whom to trust.
+/// Clones share what they know of names.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     resolver: Resolver,
@@ -164,7 +166,8 @@ impl SendError {
 }
 
 impl Client {
-    /// Sends a request and reads the whole answer, which has `limit` from when there is a connection.
+    /// Sends a request and reads the whole answer, which has `limit` from when there is a
+    /// connection.
     ///
     /// # Errors
     ///

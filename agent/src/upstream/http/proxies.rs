@@ -28,7 +28,8 @@ impl Proxies {
     ///
     /// # Errors
     ///
-    /// When a variable names no proxy that can be used: ignoring it would send requests past the proxy.
+    /// When a variable names no proxy that can be used: ignoring it would send requests past the
+    /// proxy.
     pub(super) fn from_environment() -> Result<Self, SetupError> {
         for variable in VARIABLES {
             let value = env::var_os(variable).unwrap_or_default();

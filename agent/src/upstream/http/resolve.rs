@@ -23,8 +23,9 @@ type LookUp = Shared<BoxFuture<'static, Answer>>;
 /// Asks the system.
 type Ask = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Looks names up. A look-up goes on when those who asked have gone, and its answer is kept for a moment,
-/// so that a slow resolver costs its time once and not with every attempt. Clones share what they know.
+/// Looks names up. A look-up goes on when those who asked have gone, and its answer is kept for a
+/// moment, so that a slow resolver costs its time once and not with every attempt. Clones share
+/// what they know.
 #[derive(Clone)]
 pub(super) struct Resolver(Arc<Inner>);
 

@@ -21,7 +21,8 @@ use super::{Outbound, SendError, is_local};
 
 /// How long somebody has for an answer of whom the SDK does not say it.
 const ANSWER: Duration = Duration::from_secs(15);
-/// What is near has at least this: the SDK gives the instance metadata a second, and then asks again.
+/// What is near has at least this: the SDK gives the instance metadata a second, and then asks
+/// again.
 const NEAR_ANSWER: Duration = Duration::from_millis(2500);
 
 /// The AWS SDK's HTTP client.
