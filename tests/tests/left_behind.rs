@@ -1,5 +1,9 @@
 //! A run that is ended by a signal leaves nothing on the machine.
-#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a helper of tests fails the test"
+)]
 
 use std::{
     env, fs,

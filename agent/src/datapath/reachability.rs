@@ -28,7 +28,10 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The connection of the agent's own that a listener is to expect, if there is one.
 #[derive(Clone, Default)]
-pub(super) struct Expected(Arc<Mutex<Option<(u16, oneshot::Sender<()>)>>>);
+pub(super) struct Expected(Arc<Mutex<Option<Awaited>>>);
+
+/// The port that the connection comes from, and who is told that it was accepted.
+type Awaited = (u16, oneshot::Sender<()>);
 
 /// A connection of the agent's own, under way.
 pub(super) struct Attempt {

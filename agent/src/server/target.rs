@@ -79,7 +79,7 @@ fn unescaped(segment: &str) -> Cow<'_, str> {
             return segment.into();
         };
         text.push(byte);
-        text.extend_from_slice(part[2..].as_bytes());
+        text.extend_from_slice(&part.as_bytes()[2..]);
     }
     String::from_utf8(text).map_or(segment.into(), Cow::Owned)
 }
