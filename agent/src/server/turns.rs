@@ -246,10 +246,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn callers_who_all_want_much_take_turns() {
         let (turns, log) = (Turns::default(), Log::default());
-        for name in ['a', 'b', 'c'] {
+        // As much for all of them, on more or fewer connections.
+        for (name, connections) in [('a', 100), ('b', 50), ('c', 20)] {
             let share = Arc::default();
-            for _ in 0..10 {
-                connect(&turns, &share, name, 100, &log);
+            for _ in 0..connections {
+                connect(&turns, &share, name, 1000 / connections, &log);
             }
         }
         let order = wait_for(&log, 3000).await;
