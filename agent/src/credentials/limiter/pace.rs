@@ -17,6 +17,11 @@ const BURST: f64 = 0.64;
 const DECREASE: f64 = 0.5;
 /// How fast the pace rises, in calls a second per cubic second.
 const RISE: f64 = 0.2;
+/// A pace below which it rises more slowly, in calls a second: where EKS Auth bears little, most of
+/// what is tried too early is throttled.
+const SLOW: f64 = 10.0;
+/// What is left of the rise at the slowest pace.
+const SLOWEST_RISE: f64 = 0.1;
 /// The slowest that the pace gets, in calls a second.
 const FLOOR: f64 = 0.1;
 /// How far the pace can rise above its start.
@@ -55,8 +60,9 @@ impl Lowered {
     /// The pace to which it has come back.
     fn pace(&self, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
-        let back_after = (self.from * (1.0 - DECREASE) / RISE).cbrt();
-        self.from + RISE * (since - back_after).powi(3)
+        let rise = RISE * (self.from / SLOW).clamp(SLOWEST_RISE, 1.0);
+        let back_after = (self.from * (1.0 - DECREASE) / rise).cbrt();
+        self.from + rise * (since - back_after).powi(3)
     }
 }
 
