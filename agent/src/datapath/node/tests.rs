@@ -6,7 +6,11 @@ use std::{
 };
 
 use prometheus::Registry;
-use tokio::{sync::mpsc, time::timeout};
+use socket2::SockRef;
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::*;
 
@@ -130,16 +134,26 @@ async fn what_waits_for_one_agent_is_accepted_by_the_next() {
 async fn a_backlog_that_never_empties_does_not_keep_the_agent() {
     let address = free_address(Ipv4Addr::LOCALHOST.into());
     // For each connection that is accepted another one comes, as from a client that floods.
+    let (count, mut counted) = watch::channel(0);
     let on_accept: OnAccept = Arc::new(move |accepted| {
         drop(accepted);
+        count.send_modify(|count| *count += 1);
         // An error means that the listener is closed.
-        let _next = std::net::TcpStream::connect(address);
+        if let Ok(next) = std::net::TcpStream::connect(address) {
+            // Its port is free at once: otherwise the flood would end for want of ports.
+            SockRef::from(&next)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        }
     });
     let vitals = Vitals::default();
     let path = start_for(address, Need::Now, &lending(None), &on_accept, &vitals).unwrap();
     for _ in 0..3 {
         drop(std::net::TcpStream::connect(address).unwrap());
     }
+    // The flood is on.
+    let floods = counted.wait_for(|count| *count > 100).await.is_ok();
+    assert!(floods);
     let stopped = timeout(Duration::from_secs(60), path.stop()).await;
     stopped.expect("the end of the node path");
     assert_eq!(vitals.failed(), Vec::<String>::new());
