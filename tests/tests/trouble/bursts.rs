@@ -1,12 +1,12 @@
 //! Many cold callers at once: of one pod, and of a whole node.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use podcreds_tests::{
     eks_auth::{Call, Fault, Outcome},
     needs_privileges,
     node::Node,
-    pod::{Client, Pod},
+    pod::Pod,
     scenario::{Scenario, assert_owned},
     wait::until,
 };
@@ -94,48 +94,6 @@ fn a_thousand_cold_pods_are_served_through_throttling() {
         throttled(&calls[calls.len() - 100..]) < 25,
         "the limiter has not found what EKS Auth bears"
     );
-}
-
-/// How many pods start together on a large node, and two quotas under which EKS Auth throttles none
-/// of their calls.
-const LARGE_NODE: usize = 300;
-const QUOTAS: [usize; 2] = [100, 1000];
-
-#[test]
-fn three_hundred_pods_at_once_need_no_third_try() {
-    needs_privileges!();
-    for quota in QUOTAS {
-        let scene = Scenario::start();
-        scene.eks_auth.throttle_above(quota);
-        scene.eks_auth.associate("a", "app", "role");
-        let pods = start(&scene.node, "a", LARGE_NODE);
-        until("the agent knows all pods", || {
-            scene.agent.map_entries("PODS") == pods.len()
-        });
-        let clients = pods
-            .iter()
-            .map(|pod| pod.spawn(["patient", "--on-end-of-input"]));
-        let mut clients: Vec<_> = clients.collect();
-        clients.iter_mut().for_each(Client::end_input);
-        let mut tries = BTreeMap::<u64, usize>::new();
-        let mut longest = 0;
-        for (pod, client) in pods.iter().zip(clients) {
-            let answer = client.finish().pop().unwrap();
-            assert_owned(&answer, pod);
-            *tries.entry(answer["tries"].as_u64().unwrap()).or_default() += 1;
-            longest = longest.max(answer["waited_ms"].as_u64().unwrap());
-        }
-        let calls = scene.eks_auth.calls();
-        println!(
-            "{LARGE_NODE} pods at once, EKS Auth bears {quota} calls/s: tries {tries:?}, the last pod \
-             served after {longest} ms; {} calls, {} throttled",
-            calls.len(),
-            throttled(&calls),
-        );
-        assert_eq!(throttled(&calls), 0);
-        assert_eq!(calls.len(), LARGE_NODE);
-        assert!(tries.keys().all(|tries| *tries <= 2), "{tries:?}");
-    }
 }
 
 fn start(node: &Node, namespace: &str, count: usize) -> Vec<Pod> {
