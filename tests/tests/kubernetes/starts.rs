@@ -25,10 +25,12 @@ fn a_hundred_and_ten_pods_that_ask_at_once_need_no_third_try() {
     // ask.
     let client = binary::pod_client();
     let gate = NamedTempFile::new_in(client.parent().unwrap()).unwrap();
+    // Clients that have started already: a hundred and ten more programs that start at the same
+    // moment would take the node's processors from those who answer them.
     let script = format!(
-        "while [ -e {} ]; do sleep 0.1; done; exec {} patient",
-        gate.path().display(),
-        client.display()
+        "exec {} patient --once-gone {}",
+        client.display(),
+        gate.path().display()
     );
     let container = Container::new("main", ["sh", "-c", &script]);
     let job = json!({

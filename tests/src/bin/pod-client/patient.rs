@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +20,8 @@ use crate::{
 
 /// How long it stays away when nobody says for how long.
 const PAUSE: u64 = 1;
+/// The time between two looks at a file that is to go.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub(crate) struct Patient {
@@ -35,6 +38,9 @@ pub(crate) struct Patient {
     /// Begins when the input ends.
     #[arg(long)]
     on_end_of_input: bool,
+    /// Begins when this file is gone.
+    #[arg(long, value_name = "FILE")]
+    once_gone: Option<PathBuf>,
 }
 
 impl Patient {
@@ -43,6 +49,9 @@ impl Patient {
         let request = self.request.bytes(true)?;
         if self.on_end_of_input {
             wait_for_end_of_input()?;
+        }
+        while self.once_gone.as_ref().is_some_and(|file| file.exists()) {
+            thread::sleep(LOOK);
         }
         let started = Instant::now();
         for tries in 1.. {
