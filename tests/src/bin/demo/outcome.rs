@@ -65,10 +65,12 @@ impl Identified {
             "podcreds_identity_decisions_total",
             "decision",
         );
-        let hits = [("result", "hit")];
-        let hit = growth(before, after, "podcreds_cache_requests_total", &hits) > 0.0;
-        if decisions.is_empty() && hit {
-            // For the kernel's pod this very token was in memory: it has matched before.
+        let from_memory = |result| {
+            let requests = "podcreds_cache_requests_total";
+            growth(before, after, requests, &[("result", result)]) > 0.0
+        };
+        if decisions.is_empty() && (from_memory("hit") || from_memory("refused")) {
+            // For the kernel's pod this very token's answer was in memory: it has matched before.
             decisions.push("matched".to_owned());
         }
         Self {
