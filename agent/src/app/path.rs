@@ -107,8 +107,8 @@ impl Paths {
     /// accepted is not touched.
     ///
     /// An agent that has another one beside it leaves the node path first: the other accepts from the same
-    /// listeners, and knows whom it redirects. One that is alone leaves it last, since who is not
-    /// redirected any more comes there, and is expected there.
+    /// listeners, and knows which pods it redirects. One that is alone leaves it last: pods that are no
+    /// longer redirected connect there, and are expected there.
     pub(super) async fn stop(self, has_company: bool) {
         self.is_succeeded.store(has_company, Ordering::Relaxed);
         let (ebpf, node) = (self.ebpf, self.node);

@@ -99,7 +99,7 @@ impl ClusterKeys {
         }))
     }
 
-    /// Whom the cluster has issued a token to that kubelet has mounted, whatever it is good for.
+    /// The account and pod that the cluster issued a mounted token to, for any audience.
     pub async fn bearer(&self, token: &Token) -> Issued {
         let Some(signature) = Signature::of(token) else {
             return Issued::ToNobody;

@@ -53,7 +53,7 @@ pub(super) fn until_one(tokens: f64, per_second: f64) -> Option<Duration> {
     if missing <= 0.0 {
         return None;
     }
-    // A nanosecond more, lest rounding has the caller ask in vain.
+    // A nanosecond more: a wait that was rounded down would end before the token is there.
     Some(Duration::from_secs_f64(missing / per_second) + Duration::from_nanos(1))
 }
 

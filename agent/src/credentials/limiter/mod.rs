@@ -195,7 +195,7 @@ impl Drop for Limiter {
 }
 
 impl Shared {
-    /// Calls up whoever is next, whenever the rates allow.
+    /// Lets the next call go out whenever the rates allow.
     async fn run(self: Arc<Self>) {
         loop {
             match self.step() {

@@ -59,7 +59,7 @@ pub(crate) enum Party {
     Namespace(String),
     /// One pod, by the kernel's word.
     Pod(PodUid),
-    /// Callers of whom only the place is known that they call from.
+    /// Unidentified callers at one place: a pod, or an address on the node path.
     Place(Origin),
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum Party {
 pub(crate) enum Turn {
     /// One of this party's own.
     Own(Party),
-    /// One of those that all share for whom nobody vouches, where others are vouched for.
+    /// One of the turns that all unverified callers share, where other callers are verified.
     Shared(Party),
 }
 
