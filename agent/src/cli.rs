@@ -6,12 +6,9 @@ use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     parser::ValueSource,
 };
-
-use crate::{
-    identity,
-    ops::telemetry::{LogFormat, Verbosity},
-    types::ServiceAccount,
-};
+use podcreds_identity as identity;
+use podcreds_ops::telemetry::{LogFormat, Verbosity};
+use podcreds_types::ServiceAccount;
 
 /// Gives the pods of this node the IAM roles of their service accounts.
 ///
@@ -20,10 +17,10 @@ use crate::{
 /// the credentials fresh.
 #[derive(Debug, Parser)]
 #[command(name = "podcreds", version = VERSION, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 
     /// How much to log
     #[arg(
@@ -35,7 +32,7 @@ pub struct Cli {
         default_value_t,
         value_name = "LEVEL"
     )]
-    pub verbosity: Verbosity,
+    pub(crate) verbosity: Verbosity,
 
     /// How log lines look; auto is text on a terminal and JSON elsewhere
     #[arg(
@@ -46,7 +43,7 @@ pub struct Cli {
         default_value_t,
         value_name = "FORMAT"
     )]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }
 
 impl Cli {
@@ -55,7 +52,7 @@ impl Cli {
     /// # Errors
     ///
     /// What is wrong with it, or the help that it asks for.
-    pub fn read<W>(words: impl IntoIterator<Item = W>) -> Result<Self, clap::Error>
+    pub(crate) fn read<W>(words: impl IntoIterator<Item = W>) -> Result<Self, clap::Error>
     where
         W: Into<OsString> + Clone,
     {
@@ -74,11 +71,11 @@ impl Cli {
 /// Which of the optional things somebody has asked for. The agent ends when it cannot have one of
 /// those; without what is only there by default it goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub(crate) struct Named {
     /// Where metrics are served.
-    pub metrics: bool,
+    pub(crate) metrics: bool,
     /// Where probes are answered.
-    pub probes: bool,
+    pub(crate) probes: bool,
 }
 
 impl Named {
@@ -122,7 +119,7 @@ What there is afterwards:
 
 /// What podcreds can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve the pods of this node.
     ///
     /// The agent's own AWS credentials and region are found as every AWS SDK finds them: in the
@@ -157,14 +154,14 @@ pub enum Command {
 
 /// `podcreds server`
 #[derive(Args, Clone, Debug)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// Name of the EKS cluster that this node belongs to
     #[arg(short, long, value_name = "NAME")]
-    pub cluster_name: String,
+    pub(crate) cluster_name: String,
 
     /// EKS Auth endpoint to use instead of the region's
     #[arg(long, value_name = "URL")]
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
 
     /// Sign with the credentials in the shared credentials file, and read them again whenever it changes
     ///
@@ -172,15 +169,15 @@ pub struct ServerArgs {
     /// AWS_SHARED_CREDENTIALS_FILE names, or ~/.aws/credentials, and the profile is AWS_PROFILE's or default.
     /// While the file cannot be read, the last credentials are used.
     #[arg(long)]
-    pub rotate_credentials: bool,
+    pub(crate) rotate_credentials: bool,
 
     /// What to do when the kernel, the listener and the token do not name the same pod
     #[arg(long, value_enum, default_value_t = identity::Mode::Enforce, value_name = "MODE")]
-    pub identity: identity::Mode,
+    pub(crate) identity: identity::Mode,
 
     /// Service account whose pods may use other pods' tokens; may be given more than once
     #[arg(long = "delegate", value_name = "NAMESPACE/SERVICEACCOUNT")]
-    pub delegates: Vec<ServiceAccount>,
+    pub(crate) delegates: Vec<ServiceAccount>,
 
     /// Where the cluster publishes the keys that sign its tokens: /openid/v1/jwks of the API server, which
     /// is the default in a cluster, or the issuer's
@@ -191,19 +188,19 @@ pub struct ServerArgs {
     /// With the keys, a token that kubelet has rotated is known without asking EKS Auth, and --delegate can
     /// tell a pod's service account.
     #[arg(long, value_name = "URL")]
-    pub jwks_url: Option<String>,
+    pub(crate) jwks_url: Option<String>,
 
     /// Where kubelet keeps its pods' volumes, in which --delegate finds their tokens
     #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR")]
-    pub kubelet_root: PathBuf,
+    pub(crate) kubelet_root: PathBuf,
 
     /// How pods reach the agent
     #[arg(long, value_enum, default_value_t, value_name = "PATH")]
-    pub datapath: Datapath,
+    pub(crate) datapath: Datapath,
 
     /// Where to look for pods: a cgroup2 directory; by default the whole hierarchy
     #[arg(long, value_name = "DIR")]
-    pub cgroup_root: Option<PathBuf>,
+    pub(crate) cgroup_root: Option<PathBuf>,
 
     /// Addresses of the host to serve, unless it is --datapath ebpf
     #[arg(
@@ -214,11 +211,11 @@ pub struct ServerArgs {
         value_parser = parse_host,
         value_name = "IP,..."
     )]
-    pub bind_hosts: Vec<IpAddr>,
+    pub(crate) bind_hosts: Vec<IpAddr>,
 
     /// Port to serve at these addresses
     #[arg(short, long, default_value_t = 80)]
-    pub port: u16,
+    pub(crate) port: u16,
 
     /// Open connections that one pod may have
     ///
@@ -230,18 +227,18 @@ pub struct ServerArgs {
         value_parser = clap::value_parser!(u32).range(1..),
         value_name = "N"
     )]
-    pub max_connections_per_pod: u32,
+    pub(crate) max_connections_per_pod: u32,
 
     /// How old credentials get before they are renewed (0: no cache)
     ///
     /// For pods that have asked for them since they were last renewed. Others get them as they are until
     /// 15 minutes before they expire, and have them renewed then.
     #[arg(long, default_value = "3h", value_parser = parse_duration, value_name = "DURATION")]
-    pub max_credential_retention_before_renewal: Duration,
+    pub(crate) max_credential_retention_before_renewal: Duration,
 
     /// How many pods' credentials are kept (0: no cache)
     #[arg(long, default_value_t = 2000, value_name = "N")]
-    pub max_cache_size: u32,
+    pub(crate) max_cache_size: u32,
 
     /// Renewals of credentials in a second
     ///
@@ -254,37 +251,37 @@ pub struct ServerArgs {
         value_parser = clap::value_parser!(u32).range(1..),
         value_name = "N"
     )]
-    pub max_service_qps: u32,
+    pub(crate) max_service_qps: u32,
 
     /// How long a request waits for EKS Auth before it is told to come back in a second
     ///
     /// The AWS SDKs hang up after 1 to 2 seconds.
     #[arg(long, default_value = "900ms", value_parser = parse_duration, value_name = "DURATION")]
-    pub max_request_wait: Duration,
+    pub(crate) max_request_wait: Duration,
 
     /// Address to serve metrics on
     #[arg(long, default_value = "0.0.0.0", value_parser = parse_host, value_name = "IP")]
-    pub metrics_address: IpAddr,
+    pub(crate) metrics_address: IpAddr,
 
     /// Port to serve /metrics on
     ///
     /// A port that is named must be free, unless another agent has it. Without the default one the
     /// agent goes on, and tries again.
     #[arg(long, default_value_t = 2705, value_name = "PORT")]
-    pub metrics_port: u16,
+    pub(crate) metrics_port: u16,
 
     /// Port on localhost to serve /healthz and /readyz on
     ///
     /// As with --metrics-port, only one that is named must be free.
     #[arg(long, default_value_t = 2703, value_name = "PORT")]
-    pub probe_port: u16,
+    pub(crate) probe_port: u16,
 
     /// Socket to serve /healthz and /readyz on as well, for `podcreds probe`
     ///
     /// While two agents overlap in an update, the port still is the older one's. This socket always is this
     /// agent's own. One that a process has left behind is replaced.
     #[arg(long, value_name = "FILE")]
-    pub probe_socket: Option<PathBuf>,
+    pub(crate) probe_socket: Option<PathBuf>,
 
     /// Folder in which an agent hands its credentials over to the one that replaces it, through a socket that
     /// only root can reach; none: every agent starts without any [default: /run/podcreds]
@@ -293,32 +290,32 @@ pub struct ServerArgs {
     /// must belong to root, and nobody else may write to it. If the default one cannot be used, the
     /// agent goes on without; if one that is named cannot, it ends.
     #[arg(long, value_name = "DIR")]
-    pub handover_dir: Option<PathBuf>,
+    pub(crate) handover_dir: Option<PathBuf>,
 
     /// How long to finish what is in flight after SIGTERM
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
-    pub shutdown_grace_period: Duration,
+    pub(crate) shutdown_grace_period: Duration,
 
     /// What of all this was on the command line; [`Cli::read`] sees to it.
     #[arg(skip)]
-    pub named: Named,
+    pub(crate) named: Named,
 }
 
 /// `podcreds probe`
 #[derive(Args, Clone, Debug)]
-pub struct ProbeArgs {
+pub(crate) struct ProbeArgs {
     /// What to ask: whether it serves pods (/readyz), or whether it is alive (/healthz)
     #[arg(default_value = "/readyz", value_name = "PATH")]
-    pub path: String,
+    pub(crate) path: String,
 
     /// The socket that was given to the agent as --probe-socket
     #[arg(long, value_name = "FILE")]
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
 }
 
 /// How pods reach the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Datapath {
+pub(crate) enum Datapath {
     /// Redirected by eBPF; whoever is not, and all where eBPF cannot be had, at the addresses of --bind-hosts
     #[default]
     Auto,

@@ -8,60 +8,63 @@ use std::{
 };
 
 use http::Uri;
+use podcreds_credentials as credentials;
+use podcreds_datapath as datapath;
+use podcreds_handover as handover;
+use podcreds_identity as identity;
+use podcreds_server as server;
+use podcreds_upstream as upstream;
+use podcreds_upstream::KeyServer;
 
-use crate::{
-    cli::{self, ServerArgs},
-    credentials, datapath, handover, identity, server,
-    upstream::{self, KeyServer},
-};
+use crate::cli::{self, ServerArgs};
 
 /// Where agents meet if nothing else is said. It goes with the node's reboot, as they do.
 const HANDOVER_DIR: &str = "/run/podcreds";
 
 /// Everything that the agent can be told.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// How pods reach the agent.
-    pub paths: Paths,
+    pub(crate) paths: Paths,
     /// Who may use which token.
-    pub identity: identity::Config,
+    pub(crate) identity: identity::Config,
     /// The credentials endpoint.
-    pub server: server::Config,
+    pub(crate) server: server::Config,
     /// The cache.
-    pub credentials: credentials::Config,
+    pub(crate) credentials: credentials::Config,
     /// EKS Auth.
-    pub upstream: upstream::Config,
+    pub(crate) upstream: upstream::Config,
     /// Who publishes the cluster's keys, if anyone.
-    pub keys: Option<KeyServer>,
+    pub(crate) keys: Option<KeyServer>,
     /// Where Prometheus finds the metrics.
-    pub metrics_address: IpAddr,
+    pub(crate) metrics_address: IpAddr,
     /// And on which port.
-    pub metrics_port: u16,
+    pub(crate) metrics_port: u16,
     /// Where kubelet's probes are answered, on localhost.
-    pub probe_port: u16,
+    pub(crate) probe_port: u16,
     /// Which of the two must be had.
-    pub named: cli::Named,
+    pub(crate) named: cli::Named,
     /// And the socket, if any.
-    pub probe_socket: Option<PathBuf>,
+    pub(crate) probe_socket: Option<PathBuf>,
     /// Where agents hand over to each other, if they do.
-    pub handover: Option<handover::Config>,
+    pub(crate) handover: Option<handover::Config>,
     /// How long to finish what is in flight.
-    pub grace_period: Duration,
+    pub(crate) grace_period: Duration,
 }
 
 /// How pods reach the agent. With both ways, the second one is for those who cannot go the first.
 #[derive(Clone, Debug)]
-pub struct Paths {
+pub(crate) struct Paths {
     /// Redirected by eBPF.
-    pub ebpf: Option<datapath::Config>,
+    pub(crate) ebpf: Option<datapath::Config>,
     /// At these addresses of the host.
-    pub node: Option<Vec<SocketAddr>>,
+    pub(crate) node: Option<Vec<SocketAddr>>,
 }
 
 /// A flag whose value makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid value for --{flag}: {reason}")]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     flag: &'static str,
     reason: String,
 }

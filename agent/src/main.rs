@@ -8,21 +8,27 @@ use std::{
     process::ExitCode,
 };
 
-use podcreds::{
-    app::{self, AppError},
+use podcreds_datapath::DatapathError;
+use podcreds_ops::{
+    ask::ask,
+    hardening, privileges, seccomp,
+    telemetry::{self, LogFormat, Verbosity},
+    watchdog::OnStall,
+};
+use podcreds_upstream::SetupError;
+use zeroizing_alloc::ZeroAlloc;
+
+use crate::{
+    app::AppError,
     cli::{Cli, Command, ProbeArgs, ServerArgs},
     config::Config,
-    datapath::DatapathError,
-    initialize::{self, InitializeError},
-    ops::{
-        ask::ask,
-        hardening, privileges, seccomp,
-        telemetry::{self, LogFormat, Verbosity},
-        watchdog::OnStall,
-    },
-    upstream::SetupError,
+    initialize::InitializeError,
 };
-use zeroizing_alloc::ZeroAlloc;
+
+mod app;
+mod cli;
+mod config;
+mod initialize;
 
 /// Wipes what is freed. Libraries copy tokens and credentials to where we cannot reach: hyper's buffers,
 /// the SDK's requests and answers, what is decoded of a token.

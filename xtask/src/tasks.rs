@@ -12,14 +12,14 @@ use crate::{
     workspace::{built, cargo, profile},
 };
 
-/// The eBPF crate builds for another machine; `agent/build.rs` builds it from within.
+/// The eBPF crate builds for another machine; `agent/datapath/build.rs` builds it from within.
 pub(crate) const EVERYTHING_FOR_THE_HOST: [&str; 4] =
     ["--locked", "--workspace", "--exclude", "podcreds-ebpf"];
 
 /// How many tests run at once. Most of them wait, so that is more than there are processors.
 pub(crate) const TEST_THREADS: &str = "6";
 
-/// How the eBPF crate is compiled where it is not `agent/build.rs` that does it.
+/// How the eBPF crate is compiled where it is not `agent/datapath/build.rs` that does it.
 const EBPF_TARGET: [&str; 6] = [
     "--package",
     "podcreds-ebpf",

@@ -38,7 +38,7 @@ fn is_root(folder: &Path) -> bool {
         .all(|member| folder.join(member).join("Cargo.toml").is_file())
 }
 
-/// Where `setup` puts tools that belong to this checkout alone. `agent/build.rs` looks here too.
+/// Where `setup` puts tools that belong to this checkout alone. `agent/datapath/build.rs` looks here too.
 pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
 }

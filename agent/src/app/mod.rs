@@ -7,29 +7,33 @@ mod privileges;
 use std::{io, sync::Arc, time::Duration};
 
 use caps::errors::CapsError;
+use podcreds_credentials as credentials;
+use podcreds_credentials::{Clock, Store};
+use podcreds_datapath::{DatapathError, Lending};
+use podcreds_handover as handover;
+use podcreds_handover::{Handover, HandoverError, Lend, Seat};
+use podcreds_identity as identity;
+use podcreds_identity::Identity;
+use podcreds_keys::ClusterKeys;
+use podcreds_ops::{
+    metrics::register_process,
+    probes::Readiness,
+    shutdown::{Ending, Signals, within},
+    socket::SocketError,
+    telemetry,
+    turn::BindError,
+    watchdog::{Health, OnStall, Watchdog, beat},
+};
+use podcreds_server as server;
+use podcreds_server::Server;
+use podcreds_types::Vitals;
+use podcreds_upstream as upstream;
+use podcreds_upstream::{EksAuth, KeyFetcher, Outbound, SetupError};
 use prometheus::Registry;
 use tokio::runtime::{Builder, Runtime};
 
 use self::path::{Paths, Stages};
-use crate::{
-    config::Config,
-    credentials::{self, Clock, ClusterKeys, Store},
-    datapath::{DatapathError, Lending},
-    handover::{self, Handover, HandoverError, Lend, Seat},
-    identity::{self, Identity},
-    ops::{
-        metrics::register_process,
-        probes::Readiness,
-        shutdown::{Ending, Signals, within},
-        socket::SocketError,
-        telemetry,
-        turn::BindError,
-        watchdog::{Health, OnStall, Watchdog, beat},
-    },
-    server::{self, Server},
-    types::Vitals,
-    upstream::{self, EksAuth, KeyFetcher, Outbound, SetupError},
-};
+use crate::config::Config;
 
 /// Whom EKS Pod Identity's tokens are for.
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
@@ -39,7 +43,7 @@ const BLOCKING_THREADS: usize = 2;
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
-pub enum AppError {
+pub(crate) enum AppError {
     /// eBPF cannot be had, and nothing else is wanted.
     #[error("{0}; or use --datapath node, which serves addresses of the host without eBPF")]
     Ebpf(DatapathError),
@@ -98,8 +102,8 @@ pub enum AppError {
 /// # Errors
 ///
 /// When the agent cannot start, or could not end in order.
-pub fn run(config: Config, on_stall: OnStall) -> Result<(), AppError> {
-    crate::ops::privileges::keep(&privileges::of_process(&config))?;
+pub(crate) fn run(config: Config, on_stall: OnStall) -> Result<(), AppError> {
+    podcreds_ops::privileges::keep(&privileges::of_process(&config))?;
     telemetry::start_writing()?;
     let control = Builder::new_multi_thread()
         .worker_threads(1)

@@ -5,20 +5,18 @@ use std::{
     time::Duration,
 };
 
+use podcreds_ops::{
+    metrics::serve_metrics,
+    probes::{Readiness, serve_probes},
+    socket,
+    turn::{self, BindError, Turn},
+    watchdog::Health,
+};
 use prometheus::Registry;
 use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
 
 use super::AppError;
-use crate::{
-    config::Config,
-    ops::{
-        metrics::serve_metrics,
-        probes::{Readiness, serve_probes},
-        socket,
-        turn::{self, BindError, Turn},
-        watchdog::Health,
-    },
-};
+use crate::config::Config;
 
 /// How often a port that cannot be had is tried again.
 const RETRY: Duration = Duration::from_secs(5);

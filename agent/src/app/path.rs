@@ -5,21 +5,20 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use podcreds_credentials::Store;
+use podcreds_datapath as datapath;
+use podcreds_datapath::{
+    Accepted, Datapath, DatapathError, Hooks, Lending, Metrics, Need, NodePath, OnAccept,
+};
+use podcreds_identity::Identity;
+use podcreds_ops::probes::Readiness;
+use podcreds_server::{Server, Times};
+use podcreds_types::Vitals;
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
 use super::{AppError, privileges};
-use crate::{
-    config::Paths as Config,
-    credentials::Store,
-    datapath::{
-        self, Accepted, Datapath, DatapathError, Hooks, Lending, Metrics, Need, NodePath, OnAccept,
-    },
-    identity::Identity,
-    ops::probes::Readiness,
-    server::{Server, Times},
-    types::Vitals,
-};
+use crate::config::Paths as Config;
 
 /// What the roads lead to.
 pub(super) struct Stages {

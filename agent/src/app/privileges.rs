@@ -1,8 +1,9 @@
 //! Which thread may do what. `docs/security.md` says why.
 
 use caps::Capability::{self, *};
+use podcreds_ops::privileges;
 
-use crate::{config::Config, ops::privileges};
+use crate::config::Config;
 
 /// What the process takes along from its start: nothing that it is not asked to do.
 pub(super) fn of_process(config: &Config) -> Vec<Capability> {

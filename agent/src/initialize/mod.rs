@@ -16,15 +16,15 @@ use tokio::runtime::Builder;
 use netlink::Netlink;
 
 /// The name of the link, by which AWS's agent finds it too.
-pub const LINK: &str = "pod-id-link0";
+pub(crate) const LINK: &str = "pod-id-link0";
 /// Where the SDKs look for credentials.
-pub const IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 23);
+pub(crate) const IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 23);
 /// Where they look in IPv6 clusters.
-pub const IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23);
+pub(crate) const IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23);
 
 /// Why the host is not ready.
 #[derive(Debug, thiserror::Error)]
-pub enum InitializeError {
+pub(crate) enum InitializeError {
     /// The kernel refuses to change the network.
     #[error(
         "podcreds initialize lacks CAP_NET_ADMIN; run it as root, or give it this capability, in the \
@@ -74,7 +74,7 @@ impl InitializeError {
 /// # Errors
 ///
 /// When pods would not reach the IPv4 address.
-pub fn initialize() -> Result<(), InitializeError> {
+pub(crate) fn initialize() -> Result<(), InitializeError> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .build()

@@ -3,8 +3,6 @@
 //! Each rule is a function from a file to what is wrong with it, so that it can be tried on a text
 //! that breaks it, and a test that applies it to the whole checkout.
 
-mod imports;
-mod safety;
 mod source;
 mod text;
 
@@ -34,16 +32,8 @@ fn hold(applies: impl Fn(&Source) -> bool, rule: impl Fn(&Source) -> Vec<Complai
 }
 
 #[test]
-fn stages_import_only_what_is_to_their_right() {
-    hold(
-        |file| file.is_rust() && file.is_below("agent/src/"),
-        imports::check,
-    );
-}
-
-#[test]
-fn unsafe_stays_where_it_belongs_and_says_why_it_is_sound() {
-    hold(Source::is_rust, safety::check);
+fn unsafe_stays_where_it_belongs() {
+    hold(Source::is_rust, text::unsafety);
 }
 
 #[test]

@@ -1,8 +1,6 @@
-//! The text files of the checkout, and Rust as a flat list of tokens.
+//! The text files of the checkout.
 
 use std::{fs, path::Path};
-
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 use crate::workspace::root;
 
@@ -30,38 +28,6 @@ impl Source {
     pub(super) fn is_below(&self, folder: &str) -> bool {
         self.path.starts_with(folder)
     }
-
-    /// The tokens in their order. Comments are gone, and doc comments are string literals.
-    pub(super) fn tokens(&self) -> Vec<Token> {
-        let stream: TokenStream = self
-            .text
-            .parse()
-            .unwrap_or_else(|error| panic!("{} is no Rust: {error}", self.path));
-        let mut tokens = Vec::new();
-        flatten(stream, &mut tokens);
-        tokens
-    }
-}
-
-/// A token, and the line on which it starts, counted from 1.
-pub(super) struct Token {
-    pub(super) kind: Kind,
-    pub(super) line: usize,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Word(String),
-    Mark(char),
-    Literal,
-    Open(char),
-    Close(char),
-}
-
-impl Kind {
-    pub(super) fn is_word(&self, word: &str) -> bool {
-        matches!(self, Self::Word(own) if own == word)
-    }
 }
 
 /// All text files, in the order of their paths.
@@ -87,31 +53,5 @@ fn collect(folder: &Path, files: &mut Vec<Source>) {
         };
         let path = path.strip_prefix(root()).unwrap().display().to_string();
         files.push(Source { path, text });
-    }
-}
-
-fn flatten(stream: TokenStream, tokens: &mut Vec<Token>) {
-    for tree in stream {
-        let line = tree.span().start().line;
-        let kind = match tree {
-            TokenTree::Ident(word) => Kind::Word(word.to_string()),
-            TokenTree::Punct(mark) => Kind::Mark(mark.as_char()),
-            TokenTree::Literal(_) => Kind::Literal,
-            TokenTree::Group(group) => {
-                let (open, close) = match group.delimiter() {
-                    Delimiter::Parenthesis => ('(', ')'),
-                    Delimiter::Brace => ('{', '}'),
-                    Delimiter::Bracket => ('[', ']'),
-                    Delimiter::None => (' ', ' '),
-                };
-                tokens.push(Token {
-                    kind: Kind::Open(open),
-                    line,
-                });
-                flatten(group.stream(), tokens);
-                Kind::Close(close)
-            }
-        };
-        tokens.push(Token { kind, line });
     }
 }

@@ -7,6 +7,10 @@ use crate::workspace::root;
 
 /// A file that needs scrolling to be understood is two files.
 const LINES: usize = 400;
+/// Where the kernel is talked to; everything else is safe Rust.
+const UNSAFE: [&str; 3] = ["agent/datapath/", "common/", "ebpf/"];
+/// The compiler denies unsafe code to those who do not name this lint. Split as below.
+const UNSAFE_LINT: &str = concat!("unsafe", "_code");
 /// Split, so that this file keeps its own rule.
 const LEFTOVERS: [&str; 4] = [
     concat!("TO", "DO"),
@@ -33,6 +37,18 @@ pub(super) fn leftovers(file: &Source) -> Vec<Complaint> {
             .filter(|leftover| line.contains(*leftover))
             .map(|leftover| format!("{leftover}: do it now, or file an issue"))
             .collect()
+    })
+}
+
+/// Complains where a file that has no business with the kernel asks for unsafe code.
+pub(super) fn unsafety(file: &Source) -> Vec<Complaint> {
+    if UNSAFE.iter().any(|folder| file.is_below(folder)) {
+        return Vec::new();
+    }
+    complain(file, |line| {
+        let asks = line.contains(UNSAFE_LINT);
+        let what = || "unsafe code belongs into the datapath, `common` or `ebpf`".to_owned();
+        asks.then(what).into_iter().collect()
     })
 }
 
@@ -121,6 +137,16 @@ mod tests {
         let complaints = leftovers(&file(&format!("a\n// {}: later", LEFTOVERS[0])));
         assert_eq!(complaints.len(), 1);
         assert_eq!(complaints[0].line, 2);
+    }
+
+    #[test]
+    fn unsafe_outside_the_datapath_is_seen() {
+        let at = |path: &str| Source {
+            path: path.to_owned(),
+            text: format!("#![expect({UNSAFE_LINT}, reason = \"it is faster\")]"),
+        };
+        assert_eq!(unsafety(&at("agent/server/src/lib.rs")).len(), 1);
+        assert!(unsafety(&at("agent/datapath/src/lib.rs")).is_empty());
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! EKS Auth's last words.
+
+use super::*;
+use crate::RefusalKind;
+
+fn bad_token() -> UpstreamError {
+    UpstreamError::Refused {
+        kind: RefusalKind::BadToken,
+        code: "ExpiredTokenException".to_owned(),
+        message: "expired".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_costs_little_and_a_new_association_works_within_seconds() {
+    let (fake, store, clock) = generous(SOON);
+    fake.now(|_| Err(refused()));
+    for _ in 0..600 {
+        assert!(was_refused(&ask(&store, pod(1), "a").await));
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(fake.calls().len() <= 65, "{}", fake.calls().len());
+    fake.now(move |token| Ok(credentials(token, clock.now() + HOUR)));
+    let started = Instant::now();
+    while ask(&store, pod(1), "a").await.is_err() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(started.elapsed() <= Duration::from_secs(11));
+    assert_eq!(store.0.metrics.refusals.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_one_pod_says_nothing_about_another() {
+    let (_fake, store, _) = generous(SOON);
+    assert!(was_refused(&ask(&store, pod(1), "bad").await));
+    assert!(ask(&store, pod(2), "good").await.is_ok());
+    assert!(ask(&store, pod(1), "good").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_refused_takes_the_credentials() {
+    let (fake, store, _) = generous(SOON);
+    ask(&store, pod(1), "a").await.unwrap();
+    sleep(2 * MINUTE).await;
+    ask(&store, pod(1), "a").await.unwrap();
+    fake.now(|_| Err(refused()));
+    sleep(3 * HOUR).await;
+    assert_eq!(store.0.metrics.entries.get(), 0);
+    let errors = &store.0.metrics.cache_errors.0;
+    let labels = ["NonRecoverable", "ResourceNotFoundException"];
+    assert_eq!(errors.with_label_values(&labels).get(), 1);
+    assert!(was_refused(&ask(&store, pod(1), "a").await));
+    assert_eq!(errors.with_label_values(&labels).get(), 1, "no refresh");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_loses_its_right_but_not_the_pods_credentials() {
+    let (fake, store, _) = generous(SOON);
+    ask(&store, pod(1), "old").await.unwrap();
+    sleep(2 * MINUTE).await;
+    ask(&store, pod(1), "new").await.unwrap();
+    ask(&store, pod(1), "old").await.unwrap();
+    sleep(2 * MINUTE).await;
+    ask(&store, pod(1), "old").await.unwrap();
+    fake.now(|_| Err(bad_token()));
+    sleep(3 * HOUR).await;
+    assert_eq!(fake.calls(), ["old", "new", "new"], "the refresh");
+    let digest = |token: &str| Token::new(token).digest();
+    assert!(store.cached(&pod(1), &digest("new")).is_none());
+    assert!(store.cached(&pod(1), &digest("old")).is_some());
+    sleep(HOUR).await;
+    assert_eq!(fake.calls().len(), 3, "there is no token to try it with");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_garbage_is_slowed_down_for_its_own_pod_only() {
+    let (fake, store, _) = generous(SOON);
+    let started = Instant::now();
+    let mut n = 0;
+    while started.elapsed() < MINUTE {
+        let _ = ask(&store, pod(1), &format!("bad{n}")).await;
+        sleep(Duration::from_millis(100)).await;
+        n += 1;
+    }
+    assert!(fake.calls().len() < 30, "{}", fake.calls().len());
+    let started = Instant::now();
+    assert!(ask(&store, pod(2), "good").await.is_ok());
+    assert_eq!(started.elapsed(), SOON);
+}
+
+/// What is told at once, and what is not.
+fn at_hand(store: &Store, claimant: Claimant, token: &str) -> Option<Outcome> {
+    store.at_hand(&claimant, &Token::new(token).digest())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_at_hand_for_as_long_as_it_is_remembered() {
+    let (fake, store, _) = generous(SOON);
+    assert!(at_hand(&store, pod(1), "bad").is_none(), "nobody has asked");
+    assert!(was_refused(&ask(&store, pod(1), "bad").await));
+    ask(&store, pod(1), "good").await.unwrap();
+    assert!(was_refused(&at_hand(&store, pod(1), "bad").unwrap()));
+    assert!(at_hand(&store, pod(1), "good").unwrap().is_ok());
+    assert!(at_hand(&store, pod(2), "bad").is_none(), "of another pod");
+    assert_eq!(store.0.metrics.refused.get(), 1);
+    sleep(Duration::from_secs(4)).await;
+    assert!(
+        at_hand(&store, pod(1), "bad").is_none(),
+        "EKS Auth is asked again"
+    );
+    assert_eq!(fake.calls(), ["bad", "good"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_a_bearers_token_is_at_hand_for_that_token_only() {
+    let (_fake, store, _) = generous(SOON);
+    assert!(was_refused(&ask(&store, bearer(1, Some(1)), "bad").await));
+    assert!(was_refused(
+        &at_hand(&store, bearer(2, None), "bad").unwrap()
+    ));
+    assert!(at_hand(&store, bearer(1, Some(1)), "good").is_none());
+    assert!(at_hand(&store, pod(1), "bad").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_token_is_looked_at_once_in_a_while() {
+    let (fake, store, _) = generous(SOON);
+    store.trust(std::sync::Arc::new(super::rotation::Keys));
+    for claimant in [pod(1), bearer(1, Some(1))] {
+        for _ in 0..10 {
+            assert!(was_refused(&ask(&store, claimant, "forged").await));
+            sleep(Duration::from_millis(200)).await;
+        }
+        assert!(was_refused(&at_hand(&store, claimant, "forged").unwrap()));
+    }
+    assert_eq!(store.0.metrics.forged.get(), 2, "once for each of them");
+    assert!(fake.calls().is_empty());
+}

@@ -1,0 +1,191 @@
+//! Accepted connections, each with what the kernel knows of its caller.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use dashmap::{DashMap, DashSet};
+use nix::{
+    errno::Errno,
+    time::{ClockId, clock_gettime},
+};
+use podcreds_common::{ASKED_LISTENER, Caller, NestedKey};
+use podcreds_identity::Evidence;
+use podcreds_types::PodUid;
+use prometheus::IntCounter;
+use tokio::net::TcpStream;
+
+use super::programs::Callers;
+
+/// How long to wait for resources, such as file descriptors, that ran out.
+pub(super) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection that a caller made to a listener.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// What the kernel says of the caller.
+    pub evidence: Evidence,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// When the caller called `connect()`, if the kernel noted it.
+    pub connected: Option<Instant>,
+}
+
+/// Takes accepted connections. Called on the serving runtime; must not block.
+pub type OnAccept = Arc<dyn Fn(Accepted) + Send + Sync>;
+
+/// A pod as who accepts connections needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KnownPod {
+    pub(super) uid: PodUid,
+    /// The cookie of its own network namespace; 0 as long as it has none.
+    pub(super) netns: u64,
+}
+
+/// The known pods by cgroup id: written by discovery, read for each connection.
+pub(super) type Registry = DashMap<u64, KnownPod>;
+
+/// Where pods have listeners in namespaces that are not their own: written and read as the
+/// [`Registry`] is.
+pub(super) type NestedRegistry = DashSet<NestedKey>;
+
+/// Holds what is accepted to what the kernel and discovery know.
+pub(super) struct Acceptor {
+    pub(super) callers: Callers,
+    pub(super) registry: Arc<Registry>,
+    pub(super) nested: Arc<NestedRegistry>,
+    /// The cookie of the host's network namespace.
+    pub(super) host_netns: u64,
+    /// How many redirected connections have come.
+    pub(super) arrived: Arc<AtomicU64>,
+    pub(super) on_accept: OnAccept,
+}
+
+impl Acceptor {
+    /// Passes on a connection that an in-pod listener, in the namespace with this cookie, has accepted.
+    pub(super) fn pass_on(&self, stream: TcpStream, netns: u64) {
+        let accepted = Instant::now();
+        let caller = self.callers.of(&stream);
+        if caller.is_none_or(|caller| caller.asked != ASKED_LISTENER) {
+            self.arrived.fetch_add(1, Ordering::Relaxed);
+        }
+        (self.on_accept)(Accepted {
+            evidence: self.evidence(caller.as_ref(), netns),
+            connected: caller.and_then(|caller| instant_of(caller.connected_at, accepted)),
+            stream,
+            accepted,
+        });
+    }
+
+    /// Holds the kernel's record to the listener that accepted the connection.
+    fn evidence(&self, caller: Option<&Caller>, netns: u64) -> Evidence {
+        let Some(caller) = caller else {
+            return Evidence::Unrecorded;
+        };
+        let stranger = Evidence::Stranger {
+            process: caller.tgid,
+        };
+        let Some(pod) = self.registry.get(&caller.pod) else {
+            return stranger;
+        };
+        // The host's namespace may be used by every pod: who it is was told by the cgroup. A nested
+        // one by the pod that the listener was opened for.
+        let is_nested = || {
+            let pod = caller.pod;
+            self.nested.contains(&NestedKey { pod, netns })
+        };
+        let may_use = pod.netns == netns || netns == self.host_netns || is_nested();
+        if caller.netns == netns && may_use {
+            Evidence::Pod {
+                uid: pod.uid,
+                cgroup: caller.pod,
+            }
+        } else {
+            stranger
+        }
+    }
+}
+
+/// Whose trouble a failed accept is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Nobody's: there is no connection after all.
+    None,
+    /// One connection's, which is gone.
+    Connection,
+    /// The machine's, which is out of something for now.
+    Machine,
+    /// The listener's. Who has CAP_NET_ADMIN in its namespace can destroy it.
+    Listener,
+}
+
+impl Trouble {
+    pub(super) fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EAGAIN) => Self::None,
+            // A security module that says EPERM leaves the connection where it is.
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EPERM) => {
+                Self::Machine
+            }
+            // Those that accept(2) names as a new connection's own.
+            Some(
+                Errno::ECONNABORTED
+                | Errno::EINTR
+                | Errno::EPROTO
+                | Errno::ENETDOWN
+                | Errno::ENOPROTOOPT
+                | Errno::EHOSTDOWN
+                | Errno::ENONET
+                | Errno::EHOSTUNREACH
+                | Errno::EOPNOTSUPP
+                | Errno::ENETUNREACH
+                // Not of accept(2), but of waiting for news of what was accepted.
+                | Errno::ENOSPC,
+            ) => Self::Connection,
+            _ => Self::Listener,
+        }
+    }
+}
+
+/// Passes a connection on. A mistake that shows in one of them must not cost the pods all others.
+pub(super) fn guarded(errors: &IntCounter, pass_on: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(pass_on)).is_err() {
+        errors.inc();
+        tracing::error!("serving a connection has panicked");
+    }
+}
+
+/// Turns the kernel's time of `connect()` into an [`Instant`]. Both are `CLOCK_MONOTONIC`.
+fn instant_of(connected_at: u64, accepted: Instant) -> Option<Instant> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?);
+    let age = now.checked_sub(Duration::from_nanos(connected_at))?;
+    accepted.checked_sub(age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_listener_that_is_dead_is_taken_for_dead() {
+        for (errno, trouble) in [
+            (Errno::EAGAIN, Trouble::None),
+            (Errno::ECONNABORTED, Trouble::Connection),
+            (Errno::ENOSPC, Trouble::Connection),
+            (Errno::EMFILE, Trouble::Machine),
+            (Errno::EPERM, Trouble::Machine),
+            (Errno::EINVAL, Trouble::Listener),
+            (Errno::EBADF, Trouble::Listener),
+        ] {
+            assert_eq!(Trouble::of(&errno.into()), trouble, "{errno}");
+        }
+    }
+}

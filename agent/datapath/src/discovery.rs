@@ -1,0 +1,274 @@
+//! Finds pods by their cgroups: a scan, and a watch on kubelet's levels of the tree.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::unistd::geteuid;
+use podcreds_common::MAX_POD_LEVEL;
+use podcreds_types::PodUid;
+
+use super::{
+    kubepods::{Level, classify},
+    watches::{Event, Watches},
+};
+
+/// Something that happened to a pod's cgroup.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A pod that was not known.
+    Appeared(PodCgroup),
+    /// A cgroup was made in a known pod's: a container is starting.
+    Stirred(u64),
+    /// A known pod's cgroup is no more.
+    Gone(u64),
+}
+
+/// The cgroup of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PodCgroup {
+    /// The cgroup's id, which is its inode number.
+    pub(super) id: u64,
+    pub(super) uid: PodUid,
+    /// Shared by all who remember it: it is long, and there are many.
+    pub(super) path: Arc<Path>,
+}
+
+/// The tree below one cgroup directory, and what is known of it.
+pub(super) struct Discovery {
+    root: PathBuf,
+    /// How many levels the root is below that of the hierarchy.
+    depth: i32,
+    watches: Watches<Kind>,
+    /// The known pods' cgroup ids, by path.
+    pods: HashMap<Arc<Path>, u64>,
+}
+
+/// What a watched directory is.
+enum Kind {
+    /// The root, or a level of kubelet's.
+    Above(Level),
+    /// A pod, by its cgroup id.
+    Pod(u64),
+}
+
+/// What a walk has seen.
+#[derive(Default)]
+struct Seen {
+    pods: Vec<PodCgroup>,
+    above: HashSet<Arc<Path>>,
+    /// What could not be read: whether anything is there, or below, is not known.
+    unread: Vec<PathBuf>,
+}
+
+impl Seen {
+    /// What was read, unless that failed, which is noted. What has ceased to exist in the meantime is nothing.
+    fn read<T>(&mut self, path: &Path, result: io::Result<T>) -> Option<T> {
+        match if_there(result) {
+            Ok(there) => there,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot read a part of the cgroup tree; \
+                    it will be tried again");
+                self.unread.push(path.to_owned());
+                None
+            }
+        }
+    }
+
+    /// Whether something at this path may be there though it was not seen.
+    fn is_in_doubt(&self, path: &Path) -> bool {
+        self.unread.iter().any(|unread| path.starts_with(unread))
+    }
+}
+
+impl Discovery {
+    /// Starts to watch the tree below `root`, which is in the hierarchy that is mounted at `mount`.
+    /// [`Self::scan`] finds what is there already.
+    pub(super) fn new(root: PathBuf, mount: &Path) -> Self {
+        Self {
+            depth: depth_below(mount, &root),
+            root,
+            watches: Watches::new(),
+            pods: HashMap::new(),
+        }
+    }
+
+    /// Waits for the next event in the tree, and says what it means. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Vec<Change> {
+        match self.watches.next().await {
+            Event::Lost => {
+                tracing::warn!("cgroup events were lost: scanning");
+                self.scan()
+            }
+            Event::Made { parent, name } => self.made(&parent, &name),
+            Event::Removed { path } => self.heard_removed(&path),
+        }
+    }
+
+    /// Compares the whole tree with what is known.
+    ///
+    /// Events can be lost, and the levels above kubelet's are not watched: this finds what they missed.
+    pub(super) fn scan(&mut self) -> Vec<Change> {
+        let mut seen = Seen::default();
+        let root = self.root.clone();
+        self.walk(&root, level_of(&root), self.depth, &mut seen);
+        let mut changes = self.forget_all_but(&seen);
+        changes.extend(self.admit_all(seen.pods));
+        changes
+    }
+
+    /// Watches a directory above pods, then lists it: nothing that is made in between is missed.
+    fn walk(&mut self, path: &Path, level: Level, depth: i32, seen: &mut Seen) {
+        if path == self.root || level == Level::Kubelet {
+            let path: Arc<Path> = path.into();
+            self.watches.add(&path, Kind::Above(level));
+            seen.above.insert(path);
+        }
+        if depth >= MAX_POD_LEVEL {
+            return;
+        }
+        for entry in seen.read(path, fs::read_dir(path)).into_iter().flatten() {
+            let Some(entry) = seen.read(path, entry) else {
+                continue;
+            };
+            let path = entry.path();
+            let kind = seen.read(&path, entry.file_type());
+            if !kind.is_some_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            match classify(level, &entry.file_name().to_string_lossy()) {
+                Level::Pod(uid) => {
+                    let pod = seen.read(&path, pod_at(&path, uid)).flatten();
+                    seen.pods.extend(pod);
+                }
+                below => self.walk(&path, below, depth + 1, seen),
+            }
+        }
+    }
+
+    /// Forgets what a walk of the whole tree has not seen, except where it could not look.
+    fn forget_all_but(&mut self, seen: &Seen) -> Vec<Change> {
+        let there: HashSet<(&Path, u64)> =
+            seen.pods.iter().map(|pod| (&*pod.path, pod.id)).collect();
+        let stays = |path: &Path, id| there.contains(&(path, id)) || seen.is_in_doubt(path);
+        let gone: Vec<Arc<Path>> = self
+            .pods
+            .iter()
+            .filter(|(path, id)| !stays(path, **id))
+            .map(|(path, _)| Arc::clone(path))
+            .collect();
+        self.watches.retain(|path, kind| match kind {
+            Kind::Above(_) => seen.above.contains(path) || seen.is_in_doubt(path),
+            Kind::Pod(id) => stays(path, *id),
+        });
+        gone.iter().flat_map(|path| self.removed(path)).collect()
+    }
+
+    fn admit_all(&mut self, pods: Vec<PodCgroup>) -> Vec<Change> {
+        pods.into_iter().flat_map(|pod| self.admit(pod)).collect()
+    }
+
+    /// Remembers a pod that is not known already. One that was there before it, under the same name, is gone.
+    fn admit(&mut self, pod: PodCgroup) -> Vec<Change> {
+        if self.pods.get(&pod.path) == Some(&pod.id) {
+            return Vec::new();
+        }
+        let mut changes = self.removed(&pod.path);
+        self.watches.add(&pod.path, Kind::Pod(pod.id));
+        self.pods.insert(Arc::clone(&pod.path), pod.id);
+        changes.push(Change::Appeared(pod));
+        changes
+    }
+
+    fn made(&mut self, parent: &Path, name: &str) -> Vec<Change> {
+        let path = parent.join(name);
+        let level = match self.watches.get(parent) {
+            Some(Kind::Pod(id)) => return vec![Change::Stirred(*id)],
+            Some(Kind::Above(level)) => classify(*level, name),
+            None => return Vec::new(),
+        };
+        let mut seen = Seen::default();
+        match level {
+            Level::Pod(uid) => {
+                let pod = seen.read(&path, pod_at(&path, uid)).flatten();
+                seen.pods.extend(pod);
+            }
+            level => {
+                let depth = self.depth + depth_below(&self.root, &path);
+                self.walk(&path, level, depth, &mut seen);
+            }
+        }
+        self.admit_all(seen.pods)
+    }
+
+    /// Hears that a directory was removed. One of the same name may have been made and found since.
+    fn heard_removed(&mut self, path: &Path) -> Vec<Change> {
+        let known = self.pods.get(path);
+        if known.is_some_and(|id| fs::metadata(path).is_ok_and(|found| found.ino() == *id)) {
+            return Vec::new();
+        }
+        self.removed(path)
+    }
+
+    /// Forgets a directory, and the pod that it was, if it was one.
+    fn removed(&mut self, path: &Path) -> Vec<Change> {
+        self.watches.remove(path);
+        let gone = self.pods.remove(path).map(Change::Gone);
+        gone.into_iter().collect()
+    }
+}
+
+/// The pod at a path; `None` when it is not kubelet's.
+///
+/// Kubelet is root. Who has been given a part of the tree, such as a user's systemd, can name cgroups
+/// like a pod's there, but cannot make root their owner.
+fn pod_at(path: &Path, uid: PodUid) -> io::Result<Option<PodCgroup>> {
+    let metadata = fs::metadata(path)?;
+    if !is_trusted(&metadata) {
+        tracing::debug!(path = %path.display(), owner = metadata.uid(), "not kubelet's");
+        return Ok(None);
+    }
+    let id = metadata.ino();
+    let path = path.into();
+    Ok(Some(PodCgroup { id, uid, path }))
+}
+
+fn is_trusted(cgroup: &Metadata) -> bool {
+    cgroup.uid() == 0 || cgroup.uid() == geteuid().as_raw()
+}
+
+/// What was read, or `None` where it has ceased to exist in the meantime.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(there) => Ok(Some(there)),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ENODEV) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the root is by its own name: it may be a level of kubelet's.
+fn level_of(root: &Path) -> Level {
+    match root.file_name() {
+        Some(name) => classify(Level::Other, &name.to_string_lossy()),
+        None => Level::Other,
+    }
+}
+
+fn depth_below(root: &Path, path: &Path) -> i32 {
+    path.strip_prefix(root).map_or(0, |below| {
+        i32::try_from(below.components().count()).unwrap_or(i32::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests;

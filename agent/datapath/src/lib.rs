@@ -1,0 +1,157 @@
+//! The road from a pod's `connect()` to an accepted connection with a known caller.
+//!
+//! A thread of its own follows the pods on the node (what it does there may block), keeps the
+//! programs' map in step, and opens listeners in the pods' network namespaces. Connections are accepted on
+//! the serving runtime.
+
+#![expect(
+    unsafe_code,
+    reason = "socket options that no library wraps; each use says why it is sound"
+)]
+
+mod accept;
+mod addresses;
+mod arrivals;
+mod discovery;
+mod error;
+mod events;
+mod held_ports;
+mod kubepods;
+mod lending;
+mod listener;
+mod listeners;
+mod metrics;
+mod namespace;
+mod namespaces;
+mod nested;
+mod netns;
+mod node;
+mod pods;
+mod poll_set;
+mod ports;
+mod preflight;
+mod processes;
+mod programs;
+mod reachability;
+mod sockopt;
+mod watches;
+mod worker;
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use prometheus::Registry as MetricsRegistry;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+pub use accept::{Accepted, OnAccept};
+pub use error::DatapathError;
+pub use lending::Lending;
+pub use metrics::Metrics;
+pub use node::{Need, NodePath};
+pub use pods::{OnLeftAlone, OnPod, OnReachable};
+
+use podcreds_types::{PodUid, Vitals};
+
+/// How long connects that were under way when the road was moved may take to reach a backlog: microseconds, unless
+/// the caller is put off the processor just then and others have it for a while.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the datapath needs to know from the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Where to look for pods; `None` for the whole cgroup2 hierarchy.
+    pub cgroup_root: Option<PathBuf>,
+}
+
+/// What the datapath calls when something happens.
+pub struct Hooks {
+    /// A connection was accepted.
+    pub on_accept: OnAccept,
+    /// A pod's first container runs, or its sandbox has been made anew.
+    pub on_pod_started: OnPod,
+    /// A pod's cgroup is gone.
+    pub on_pod_gone: OnPod,
+    /// A pod can, or cannot, reach its own listeners. Those that have said nothing else can.
+    pub on_pod_reachable: OnReachable,
+    /// A pod's connect was left alone and will come to the node path, from one of these addresses.
+    pub on_left_alone: OnLeftAlone,
+    /// The programs are attached. Called on the thread that follows the pods from here on.
+    pub on_attached: Box<dyn FnOnce() + Send>,
+    /// The programs are about to be detached, for whatever reason: from here on pods come by other ways.
+    pub on_detached: Box<dyn FnOnce() + Send>,
+    /// Where the parts of the datapath show that they work.
+    pub vitals: Vitals,
+}
+
+/// The running datapath. Dropping it detaches the programs and closes the listeners at once.
+pub struct Datapath {
+    stop: mpsc::Sender<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+    pods: Arc<accept::Registry>,
+}
+
+impl Datapath {
+    /// Loads the programs, finds the pods that are there, listens for them, and only then attaches.
+    ///
+    /// Connections are accepted on `serving`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel or the agent's privileges do not suffice; nothing is left attached.
+    pub fn start(
+        config: Config,
+        hooks: Hooks,
+        serving: Handle,
+        metrics: Metrics,
+        registry: &MetricsRegistry,
+    ) -> Result<Self, DatapathError> {
+        let (stop, stopped) = mpsc::channel(1);
+        let (started, start) = std::sync::mpsc::channel();
+        let registry = registry.clone();
+        let thread = thread::Builder::new()
+            .name("datapath".to_owned())
+            .spawn(move || {
+                worker::run(config, hooks, serving, metrics, &registry, started, stopped);
+            })
+            .map_err(DatapathError::io("starting the datapath's thread"))?;
+        let pods = start.recv().map_err(|_| {
+            DatapathError::Unsupported("the datapath's thread panicked".to_owned())
+        })??;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+            pods,
+        })
+    }
+
+    /// Tells which pods are on the node, at any time.
+    pub fn census(&self) -> impl Fn(PodUid) -> bool + Send + Sync + 'static {
+        let pods = Arc::clone(&self.pods);
+        move |uid| pods.iter().any(|pod| pod.uid == uid)
+    }
+
+    /// Stops redirecting, accepts what is under way, and closes the listeners.
+    ///
+    /// In this order no connect meets a closed listener. What has been accepted is not touched.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.stop.send(done).await.is_ok() {
+            // An error means that the thread has ended, and its listeners with it.
+            let _stopped = stopped.await;
+        }
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.stop, closed));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the datapath's thread panicked");
+        }
+    }
+}

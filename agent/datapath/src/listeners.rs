@@ -1,0 +1,330 @@
+//! The in-pod listeners: one task on the serving runtime accepts for all of them.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use podcreds_types::{Vitals, restarted};
+use prometheus::{IntCounter, IntGauge};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use socket2::SockRef;
+use tokio::{
+    net::TcpStream,
+    runtime::Handle,
+    task::{JoinHandle, coop::consume_budget, yield_now},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    accept::{EXHAUSTED_PAUSE, Trouble, guarded},
+    held_ports::HeldPort,
+    listener::{BACKLOG, Listener},
+    metrics::{Counted, Metrics},
+    poll_set::{Batch, Key, Membership, PollSet},
+    reachability::Expected,
+};
+
+/// What the task does, where it is to be named.
+const ACCEPTING: &str = "accepting pods' connections";
+
+/// How often the end is put off for resources that ran out: a second in all.
+const LAST_PAUSES: u32 = 20;
+
+/// How many connections are accepted before those that are open have their turn.
+const TURN: usize = 32;
+
+/// Takes a connection, and the cookie of the network namespace of the listener that accepted it. Called on the serving
+/// runtime; must not block.
+pub(super) type OnStream = Box<dyn Fn(TcpStream, u64) + Send + Sync>;
+
+/// A connection, and where it comes from.
+type Taken = (std::net::TcpStream, Option<SocketAddr>);
+
+/// Takes one connection from a listener, without waiting.
+type Take = Box<dyn Fn(&TcpListener) -> io::Result<Taken> + Send + Sync>;
+
+/// A listener that is being served. Dropping it closes the listener.
+pub(super) struct Served {
+    open: Membership<Open>,
+    expected: Expected,
+}
+
+/// All in-pod listeners.
+pub(super) struct Listeners {
+    set: Arc<PollSet<Open>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    /// How many are open.
+    count: IntGauge,
+}
+
+/// An open listener.
+struct Open {
+    socket: TcpListener,
+    /// The cookie of its network namespace.
+    netns: u64,
+    /// What is not passed on.
+    expected: Expected,
+    _held: Option<HeldPort>,
+    _counted: Counted,
+}
+
+impl AsFd for Open {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Listeners {
+    /// Begins to accept on `serving`, with the cookie of the listener's network namespace for each
+    /// connection. There are no listeners yet.
+    pub(super) fn start(
+        accept: OnStream,
+        metrics: &Metrics,
+        serving: &Handle,
+        vitals: &Vitals,
+    ) -> io::Result<Self> {
+        Self::start_with(Box::new(take), accept, metrics, serving, vitals)
+    }
+
+    fn start_with(
+        take: Take,
+        accept: OnStream,
+        metrics: &Metrics,
+        serving: &Handle,
+        vitals: &Vitals,
+    ) -> io::Result<Self> {
+        let _context = serving.enter();
+        let set = Arc::new(PollSet::new()?);
+        let stop = CancellationToken::new();
+        let task = Task {
+            set: Arc::clone(&set),
+            resting: Mutex::default(),
+            stop: stop.clone(),
+            take,
+            accept,
+            errors: metrics.errors.clone(),
+        };
+        let vital = vitals.task(ACCEPTING);
+        Ok(Self {
+            set,
+            stop,
+            task: serving.spawn(async move { restarted(vital, ACCEPTING, || task.run()).await }),
+            count: metrics.listeners.clone(),
+        })
+    }
+
+    /// Accepts for this listener as well from now on.
+    pub(super) fn serve(&self, listener: Listener) -> io::Result<Served> {
+        let expected = Expected::default();
+        let open = self.set.add(Open {
+            socket: listener.socket,
+            netns: listener.netns,
+            expected: expected.clone(),
+            _held: listener.held,
+            _counted: Counted::in_gauge(&self.count),
+        })?;
+        Ok(Served { open, expected })
+    }
+
+    /// Accepts what waits in the backlogs, and then nothing more.
+    pub(super) async fn drain(&mut self) {
+        self.stop.cancel();
+        // An error means that the runtime is going down.
+        let _ended = (&mut self.task).await;
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Served {
+    /// Whether the listener is gone. Who has `CAP_NET_ADMIN` in its namespace can destroy it.
+    pub(super) fn is_dead(&self) -> bool {
+        !self.open.is_valid()
+    }
+
+    /// Through this the listener learns that a connection is the agent's own.
+    pub(super) fn expected(&self) -> &Expected {
+        &self.expected
+    }
+}
+
+/// The task that accepts.
+struct Task {
+    set: Arc<PollSet<Open>>,
+    /// Listeners from which nothing can be accepted for now, and until when. The first is due first.
+    resting: Mutex<VecDeque<(Instant, Key)>>,
+    stop: CancellationToken,
+    take: Take,
+    accept: OnStream,
+    errors: IntCounter,
+}
+
+impl Task {
+    async fn run(&self) {
+        let mut accepted = 0;
+        loop {
+            let rested = self.resting().front().map(|(until, _)| *until);
+            tokio::select! {
+                // In this order: there may always be more to accept.
+                biased;
+                () = self.stop.cancelled() => break,
+                () = wait_until(rested) => self.wake_up(),
+                batch = self.set.ready() => match batch {
+                    Ok(batch) => accepted += self.accept_from(&batch),
+                    Err(error) => {
+                        self.errors.inc();
+                        tracing::error!(%error, "cannot wait for connections; trying again");
+                        sleep(EXHAUSTED_PAUSE).await;
+                    }
+                },
+            }
+            if accepted >= TURN {
+                accepted = 0;
+                yield_now().await;
+            }
+        }
+        self.accept_the_rest().await;
+    }
+
+    /// Accepts one connection for each listener, so that no pod waits for another that floods. Returns
+    /// how many have been tried.
+    fn accept_from(&self, batch: &Batch) -> usize {
+        let mut tried = 0;
+        for key in batch.keys() {
+            tried += 1;
+            if self.accept(key) == Err(Trouble::Machine) {
+                self.rest(key);
+            }
+        }
+        tried
+    }
+
+    /// Leaves a listener alone for a while, and no other: what its connections lack, others may have.
+    fn rest(&self, key: Key) {
+        self.set.pause(key);
+        let until = Instant::now() + EXHAUSTED_PAUSE;
+        self.resting().push_back((until, key));
+    }
+
+    /// Tries the listeners again that have been left alone for long enough.
+    fn wake_up(&self) {
+        let now = Instant::now();
+        let mut resting = self.resting();
+        while let Some((_, key)) = resting.pop_front_if(|(until, _)| *until <= now) {
+            self.set.resume(key);
+        }
+    }
+
+    fn resting(&self) -> MutexGuard<'_, VecDeque<(Instant, Key)>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts what waits in the backlogs. What nothing can be accepted from is tried again after all others.
+    async fn accept_the_rest(&self) {
+        let mut keys = self.set.keys();
+        for _ in 0..=LAST_PAUSES {
+            let mut again = Vec::new();
+            for key in keys {
+                if !self.empty(key).await {
+                    again.push(key);
+                }
+            }
+            if again.is_empty() {
+                return;
+            }
+            keys = again;
+            sleep(EXHAUSTED_PAUSE).await;
+        }
+    }
+
+    /// Accepts what waits in a backlog, and says whether that was possible. More than it holds has come since, from
+    /// somebody who floods.
+    async fn empty(&self, key: Key) -> bool {
+        for _ in 0..=BACKLOG {
+            match self.accept(key) {
+                Ok(()) | Err(Trouble::Connection) => {}
+                Err(Trouble::Machine) => return false,
+                Err(Trouble::None | Trouble::Listener) => return true,
+            }
+            consume_budget().await;
+        }
+        true
+    }
+
+    /// Accepts one connection, and closes a listener that is dead.
+    fn accept(&self, key: Key) -> Result<(), Trouble> {
+        // It may have been closed a moment ago.
+        let listener = self.set.get(key).ok_or(Trouble::None)?;
+        let netns = listener.netns;
+        let taken = (self.take)(&listener.socket);
+        let taken = taken.map_err(|error| (trouble_with(&listener.socket, &error), error));
+        let is_own = |peer: SocketAddr| listener.expected.is_own(peer.port());
+        let taken = taken.map(|(stream, peer)| (stream, peer.is_some_and(is_own)));
+        drop(listener);
+        match taken {
+            Ok((_, true)) => Ok(()),
+            Ok((stream, false)) => {
+                self.pass_on(stream, netns);
+                Ok(())
+            }
+            Err((trouble, error)) => {
+                if matches!(trouble, Trouble::Machine | Trouble::Listener) {
+                    self.errors.inc();
+                }
+                if trouble == Trouble::Listener {
+                    tracing::warn!(%error, "a listener is dead: it will be opened anew");
+                    self.set.remove(key);
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    fn pass_on(&self, stream: std::net::TcpStream, netns: u64) {
+        guarded(&self.errors, || match TcpStream::from_std(stream) {
+            Ok(stream) => (self.accept)(stream, netns),
+            Err(error) => {
+                self.errors.inc();
+                tracing::debug!(%error, "a connection cannot be served");
+            }
+        });
+    }
+}
+
+/// Accepts a connection. That the caller's address is asked for makes the kernel run the program that
+/// identifies the caller.
+fn take(listener: &TcpListener) -> io::Result<Taken> {
+    let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
+    Ok((stream.into(), peer))
+}
+
+fn trouble_with(listener: &TcpListener, error: &io::Error) -> Trouble {
+    let trouble = Trouble::of(error);
+    // The machine's trouble is told first, and may hide that nobody listens any more.
+    let is_dead = || matches!(SockRef::from(listener).is_listener(), Ok(false));
+    if trouble == Trouble::Machine && is_dead() {
+        return Trouble::Listener;
+    }
+    trouble
+}
+
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

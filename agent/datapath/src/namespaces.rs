@@ -1,0 +1,335 @@
+//! The listeners in network namespaces, opened and closed as pods come and go.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io, mem,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use podcreds_common::Endpoint;
+use podcreds_types::{Vitals, restarted};
+use tokio::{runtime::Handle, sync::mpsc, time::sleep};
+
+use super::{
+    BACKLOG_PAUSE,
+    accept::Acceptor,
+    addresses::{self, Subscription},
+    listeners::Listeners,
+    metrics::Metrics,
+    namespace::{Fresh, Namespace, Open, Scope, Visit, open_v4, open_v6},
+    netns::{Netns, NetnsId},
+    poll_set::PollSet,
+    programs::Programs,
+    reachability,
+};
+
+/// What a task does, where it is to be named.
+const HEARING: &str = "hearing of the pods' addresses";
+
+/// How many ports of a place are given up. Who wants more of them than that wants all.
+const MAX_WANTED: usize = 16;
+
+/// Where listeners are: in a namespace, for all of its pods or for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) netns: NetnsId,
+    /// A pod's cgroup id, in a namespace whose pods must not wait in one queue.
+    pub(super) only: Option<u64>,
+}
+
+/// The places that have listeners of ours.
+pub(super) struct Namespaces {
+    /// Boxed, since half of a map's slots are empty.
+    open: HashMap<Place, Box<Namespace>>,
+    listeners: Listeners,
+    /// Tell of changes of links and addresses.
+    subscriptions: Arc<PollSet<Subscription>>,
+    news: mpsc::UnboundedSender<News>,
+    metrics: Metrics,
+}
+
+/// What is heard of a place.
+pub(super) enum News {
+    /// Links or addresses there have changed.
+    Changed(Place),
+    /// The agent has tried whether one of its listeners can be reached.
+    Tried(Outcome),
+}
+
+/// What came of trying.
+pub(super) struct Outcome {
+    pub(super) place: Place,
+    address: SocketAddr,
+    is_reached: bool,
+}
+
+impl Namespaces {
+    /// No places yet, and where to hear of them.
+    pub(super) fn new(
+        acceptor: Acceptor,
+        serving: &Handle,
+        vitals: &Vitals,
+        metrics: Metrics,
+    ) -> io::Result<(Self, mpsc::UnboundedReceiver<News>)> {
+        let (news, heard) = mpsc::unbounded_channel();
+        let changed = news.clone();
+        let subscriptions = Arc::new(PollSet::new()?);
+        let watched = Arc::clone(&subscriptions);
+        let vital = vitals.task(HEARING);
+        tokio::spawn(restarted(vital, HEARING, move || {
+            let changed = changed.clone();
+            addresses::watch(Arc::clone(&watched), move |place| {
+                changed.send(News::Changed(place)).is_ok()
+            })
+        }));
+        let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
+        let namespaces = Self {
+            open: HashMap::new(),
+            listeners: Listeners::start(accept, &metrics, serving, vitals)?,
+            subscriptions,
+            news,
+            metrics,
+        };
+        Ok((namespaces, heard))
+    }
+
+    /// Counts one more pod into a place in `netns`, and listens there if it is the first. Says where.
+    pub(super) fn join(
+        &mut self,
+        programs: &mut Programs,
+        place: Place,
+        netns: Netns,
+    ) -> io::Result<Endpoint> {
+        if !self.open.contains_key(&place) {
+            let namespace = self.listen(programs, place, netns)?;
+            if namespace.unreached() > 0 {
+                // The machine may have been too slow.
+                self.try_again(place);
+            }
+            self.open.insert(place, Box::new(namespace));
+            self.count();
+        }
+        let namespace = self.open.get_mut(&place).ok_or(io::ErrorKind::NotFound)?;
+        namespace.pods += 1;
+        namespace.told = namespace.endpoint();
+        Ok(namespace.told)
+    }
+
+    /// Counts one pod out of a place, and closes its listeners with the last.
+    pub(super) fn leave(&mut self, place: Place) {
+        let Some(namespace) = self.open.get_mut(&place) else {
+            return;
+        };
+        namespace.pods -= 1;
+        if namespace.pods > 0 {
+            return;
+        }
+        self.open.remove(&place);
+        self.count();
+    }
+
+    /// Sets the gauges: a namespace counts once, however many places it has.
+    fn count(&self) {
+        let unreachable = self.open.values().map(|namespace| namespace.unreached());
+        self.metrics
+            .unreachable
+            .set(i64::try_from(unreachable.sum::<usize>()).unwrap_or(i64::MAX));
+        let namespaces: HashSet<NetnsId> = self.open.keys().map(|place| place.netns).collect();
+        let count = i64::try_from(namespaces.len()).unwrap_or(i64::MAX);
+        self.metrics.namespaces.set(count);
+    }
+
+    /// The places that are open.
+    pub(super) fn places(&self) -> Vec<Place> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Brings the listeners of a place in line with what the namespace has and needs: one that has died is
+    /// opened anew, IPv6 may have come or gone, and those in `scope` are tried. Says where to send pods
+    /// from now on, if that is elsewhere.
+    ///
+    /// An IPv6 listener that is of no more use is open until [`Self::retire_v6`].
+    pub(super) fn refresh(
+        &mut self,
+        programs: &mut Programs,
+        place: Place,
+        scope: Scope,
+    ) -> io::Result<Option<Endpoint>> {
+        let Some(namespace) = self.open.get_mut(&place) else {
+            return Ok(None);
+        };
+        namespace.outdate(scope);
+        namespace.v6.take_if(|v6| v6.served.is_dead());
+        let visit = namespace.visit(scope)?;
+        self.apply(programs, place, visit)?;
+        self.count();
+        Ok(self.changed(place))
+    }
+
+    fn apply(&mut self, programs: &mut Programs, place: Place, visit: Visit) -> io::Result<()> {
+        let v4 = visit.v4.map(|v4| self.serve(programs, v4)).transpose()?;
+        let v6 = visit.v6.map(|v6| self.serve(programs, v6)).transpose()?;
+        let Some(namespace) = self.open.get_mut(&place) else {
+            return Ok(());
+        };
+        for (address, attempt) in visit.attempts {
+            let Some(open) = namespace.at(address) else {
+                continue;
+            };
+            match attempt {
+                Ok(attempt) => {
+                    open.is_tried = true;
+                    let news = self.news.clone();
+                    tokio::spawn(async move {
+                        let is_reached = attempt.succeeds().await;
+                        // An error means that the agent is ending.
+                        let _told = news.send(News::Tried(Outcome {
+                            place,
+                            address,
+                            is_reached,
+                        }));
+                    });
+                }
+                Err(error) if reachability::is_no_way(&error) => open.is_reached = false,
+                Err(error) => tracing::debug!(%error, "cannot try to reach a listener"),
+            }
+        }
+        let mut replaced = Vec::new();
+        if let Some(v4) = v4 {
+            replaced.push(mem::replace(&mut namespace.v4, v4));
+        }
+        if v6.is_some() {
+            replaced.extend(mem::replace(&mut namespace.v6, v6));
+        }
+        close_later(replaced);
+        namespace.has_ipv6 = visit.has_ipv6;
+        Ok(())
+    }
+
+    /// Takes in what came of trying. Says where to send pods from now on, if that is elsewhere.
+    pub(super) fn settle(&mut self, outcome: &Outcome) -> Option<Endpoint> {
+        let open = self.open.get_mut(&outcome.place)?.at(outcome.address)?;
+        open.is_tried = false;
+        open.is_reached = outcome.is_reached;
+        if mem::take(&mut open.is_outdated) {
+            self.try_again(outcome.place);
+        }
+        self.count();
+        self.changed(outcome.place)
+    }
+
+    /// Where to send pods from now on, if that is elsewhere.
+    fn changed(&mut self, place: Place) -> Option<Endpoint> {
+        let namespace = self.open.get_mut(&place)?;
+        let endpoint = namespace.endpoint();
+        (mem::replace(&mut namespace.told, endpoint) != endpoint).then_some(endpoint)
+    }
+
+    /// Gives up a port that an application wants, for others. Says where, and where to send pods.
+    pub(super) fn give_up_port(
+        &mut self,
+        programs: &mut Programs,
+        netns: u64,
+        port: u16,
+    ) -> io::Result<Option<(Place, Endpoint)>> {
+        let mut open = self.open.iter_mut();
+        let holder = open.find(|(_, open)| open.cookie == netns && open.has_port(port));
+        let Some((&place, namespace)) = holder else {
+            return Ok(None);
+        };
+        if namespace.wanted.len() >= MAX_WANTED {
+            return Ok(None);
+        }
+        namespace.wanted.push(port);
+        let visit = namespace.replace(port)?;
+        self.apply(programs, place, visit)?;
+        self.count();
+        Ok(self.changed(place).map(|endpoint| (place, endpoint)))
+    }
+
+    /// The addresses that connections from a place's namespace can have, if they are not changed.
+    pub(super) fn addresses(&self, place: Place) -> io::Result<Vec<IpAddr>> {
+        let Some(namespace) = self.open.get(&place) else {
+            return Ok(Vec::new());
+        };
+        namespace.netns.run(addresses::all)
+    }
+
+    /// Has a place tried once what goes on now is done.
+    fn try_again(&self, place: Place) {
+        // An error means that the agent is ending.
+        let _told = self.news.send(News::Changed(place));
+    }
+
+    /// Closes an IPv6 listener in a namespace that has no IPv6 any more.
+    pub(super) fn retire_v6(&mut self, place: Place) {
+        if let Some(namespace) = self.open.get_mut(&place)
+            && !namespace.has_ipv6
+        {
+            namespace.v6 = None;
+        }
+    }
+
+    /// Accepts what waits in the backlogs, then closes all listeners.
+    pub(super) async fn drain(&mut self) {
+        self.listeners.drain().await;
+        self.open.clear();
+        self.count();
+    }
+
+    fn listen(&self, programs: &mut Programs, place: Place, netns: Netns) -> io::Result<Namespace> {
+        let (addresses, v4, v6) = netns.run(|| {
+            // First the subscription, so that no change after the look at the addresses is missed.
+            let addresses = addresses::subscribe();
+            Ok((addresses, open_v4(&[])?, open_v6(&[])?))
+        })?;
+        let subscribed =
+            addresses.and_then(|netlink| self.subscriptions.add(Subscription { netlink, place }));
+        let addresses = match subscribed {
+            Ok(addresses) => Some(addresses),
+            Err(error) => {
+                tracing::warn!(%error, "changes of a pod's addresses will be noticed late");
+                None
+            }
+        };
+        Ok(Namespace {
+            netns,
+            cookie: v4.listener.netns,
+            has_ipv6: v6.is_some(),
+            v4: self.serve(programs, v4)?,
+            v6: v6.map(|v6| self.serve(programs, v6)).transpose()?,
+            _addresses: addresses,
+            pods: 0,
+            told: Endpoint::default(),
+            wanted: Vec::new(),
+        })
+    }
+
+    /// Marks a new listener as ours, and accepts from it.
+    fn serve(&self, programs: &mut Programs, fresh: Fresh) -> io::Result<Open> {
+        let Fresh {
+            mut listener,
+            is_reached,
+        } = fresh;
+        programs.tag_listener(&mut listener)?;
+        Ok(Open {
+            address: listener.socket.local_addr()?,
+            port: listener.port,
+            served: self.listeners.serve(listener)?,
+            is_reached,
+            is_tried: false,
+            is_outdated: false,
+        })
+    }
+}
+
+/// Closes listeners to which connects may be under way, when those have arrived.
+fn close_later(replaced: Vec<Open>) {
+    if !replaced.is_empty() {
+        tokio::spawn(async move {
+            sleep(BACKLOG_PAUSE).await;
+            drop(replaced);
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! What the programs tell the agent at once, and what follows from it.
+
+use std::{io, sync::Arc, time::Instant};
+
+use podcreds_common::{EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WANTED, Event};
+
+use super::{FIRST_LOOK, Pods};
+
+impl Pods {
+    /// Follows what the programs have told.
+    pub(crate) fn heard(&mut self, events: &[Event]) {
+        for event in events {
+            let result = match event.kind {
+                EVENT_FOREIGN_NETNS => self.serve_nested(event),
+                EVENT_BOUND_TO_DEVICE => self.leave_alone(event),
+                EVENT_PORT_WANTED => self.give_up_port(event),
+                _ => Ok(()),
+            };
+            if let Err(error) = result {
+                self.metrics.errors.inc();
+                tracing::debug!(%error, ?event, "what the kernel has told cannot be followed");
+            }
+        }
+    }
+
+    /// Listens for a pod in a namespace that is not its own.
+    fn serve_nested(&mut self, event: &Event) -> io::Result<()> {
+        let Some(pod) = self.known.get_mut(&event.pod) else {
+            return Ok(());
+        };
+        let Some(own) = pod.place else {
+            // It may be the pod's own, which is not known yet.
+            pod.delay = FIRST_LOOK;
+            pod.look_at = Instant::now();
+            return Ok(());
+        };
+        let path = Arc::clone(&pod.path);
+        let places = self.known.values().filter_map(|pod| pod.place);
+        let places: Vec<_> = places.map(|place| place.netns).collect();
+        // Who enters another pod's namespace is not to be served there.
+        let is_anybodys = |netns| netns == own.netns || places.contains(&netns);
+        let (programs, namespaces) = (&mut self.programs, &mut self.namespaces);
+        self.nested
+            .serve(programs, namespaces, event, &path, is_anybodys)
+    }
+
+    /// Says that a pod will come to the node path, since the loopback is not for the socket that it
+    /// has.
+    fn leave_alone(&self, event: &Event) -> io::Result<()> {
+        let Some((pod, place)) = self
+            .known
+            .get(&event.pod)
+            .and_then(|pod| Some((pod, pod.place?)))
+        else {
+            return Ok(());
+        };
+        let addresses = self.namespaces.addresses(place)?;
+        (self.tell.left_alone)(pod.uid, addresses);
+        Ok(())
+    }
+
+    fn give_up_port(&mut self, event: &Event) -> io::Result<()> {
+        let moved = self
+            .namespaces
+            .give_up_port(&mut self.programs, event.netns, event.port)?;
+        if let Some((place, endpoint)) = moved {
+            self.move_pods(place, endpoint);
+        }
+        Ok(())
+    }
+
+    /// Lets others know when a pod can no longer, or can again, come by its own listeners.
+    pub(super) fn tell_reachable(&mut self, id: u64) {
+        let Some(pod) = self.known.get_mut(&id) else {
+            return;
+        };
+        let is_reachable = pod.endpoint.port4 != 0;
+        if is_reachable == pod.is_reachable {
+            return;
+        }
+        pod.is_reachable = is_reachable;
+        (self.tell.reachable)(pod.uid, is_reachable);
+        if is_reachable {
+            tracing::debug!(pod_uid = %pod.uid, "a pod can reach its listener");
+        } else if !std::mem::replace(&mut pod.is_reported, true) {
+            // It can change its mind as often as it likes: once is enough.
+            tracing::warn!(pod_uid = %pod.uid, "a pod cannot reach its listener: its lo is down or has no \
+                address, or a packet filter stands between. It is left to the node path");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The datapath's thread: starts everything in order, follows the pods, and stops in order.
+
+use std::{
+    io,
+    sync::{Arc, mpsc::Sender},
+    time::{Duration, Instant},
+};
+
+use podcreds_common::Event;
+use podcreds_types::Vital;
+use prometheus::Registry as MetricsRegistry;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
+};
+
+use super::{
+    BACKLOG_PAUSE, Config, DatapathError, Hooks, Metrics,
+    accept::{Acceptor, NestedRegistry, Registry},
+    arrivals::Arrivals,
+    discovery::Discovery,
+    events::Events,
+    metrics::KernelCollector,
+    namespace::Scope,
+    namespaces::{Namespaces, News},
+    nested::Nested,
+    netns::{self, Netns},
+    pods::{Pods, Tell},
+    preflight,
+    programs::{Links, Loaded, Programs},
+};
+
+/// How often the whole tree is compared with what is known.
+const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often the thread shows that it works while nothing happens.
+const TURN: Duration = Duration::from_secs(1);
+
+/// How long to wait after the programs' events could not be waited for.
+const EVENTS_PAUSE: Duration = Duration::from_secs(1);
+
+type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
+
+/// What the thread owns while it runs.
+struct Worker {
+    /// First, so that it is dropped first: who is redirected no more is expected elsewhere.
+    detaching: Detaching,
+    /// Next: no connect is sent to a listener that is closed.
+    links: Links,
+    discovery: Discovery,
+    pods: Pods,
+    known: Arc<Registry>,
+    arrivals: Arrivals,
+    news: mpsc::UnboundedReceiver<News>,
+    events: Events,
+    metrics: Metrics,
+}
+
+/// Tells once that the programs are about to be detached, also when the thread panics.
+struct Detaching(Option<Box<dyn FnOnce() + Send>>);
+
+impl Detaching {
+    fn tell(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}
+
+impl Drop for Detaching {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+/// The thread's main function.
+pub(super) fn run(
+    config: Config,
+    hooks: Hooks,
+    serving: Handle,
+    metrics: Metrics,
+    registry: &MetricsRegistry,
+    started: Sender<Result<Arc<Registry>, DatapathError>>,
+    stop: StopRequests,
+) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = DatapathError::io("starting the datapath's runtime")(error);
+            // Nobody waits for the result only if the agent is ending already.
+            let _told = started.send(Err(error));
+            return;
+        }
+    };
+    // It does not count before the first beat: an agent that cannot have eBPF may do without.
+    let vital = hooks.vitals.thread("the datapath's thread");
+    runtime.block_on(async {
+        match Worker::start(config, hooks, serving, metrics, registry) {
+            Ok(worker) => {
+                let _told = started.send(Ok(Arc::clone(&worker.known)));
+                worker.follow(stop, vital).await;
+            }
+            Err(error) => {
+                let _told = started.send(Err(error));
+            }
+        }
+    });
+}
+
+impl Worker {
+    /// The order matters. The listeners are there before the programs, so that no connect is sent to
+    /// where nobody listens; and the links are made last, so that when the process is killed the kernel
+    /// takes them first.
+    fn start(
+        config: Config,
+        hooks: Hooks,
+        serving: Handle,
+        metrics: Metrics,
+        metrics_registry: &MetricsRegistry,
+    ) -> Result<Self, DatapathError> {
+        let hierarchy = preflight::check(config.cgroup_root)?;
+        let Loaded {
+            programs,
+            callers,
+            counters,
+            events,
+        } = Programs::load()?;
+        register(metrics_registry, KernelCollector::new(counters.clone()))?;
+        let arrivals = Arrivals::new(counters, metrics.missing.clone());
+        let events =
+            Events::new(events).map_err(DatapathError::io("waiting for the programs' events"))?;
+
+        let known = Arc::new(Registry::new());
+        let nested = Arc::new(NestedRegistry::new());
+        let acceptor = Acceptor {
+            callers,
+            registry: Arc::clone(&known),
+            nested: Arc::clone(&nested),
+            host_netns: netns::current_cookie().map_err(DatapathError::io(
+                "asking for the cookie of the host's network namespace",
+            ))?,
+            arrived: arrivals.arrived(),
+            on_accept: hooks.on_accept,
+        };
+        let (namespaces, news) =
+            Namespaces::new(acceptor, &serving, &hooks.vitals, metrics.clone())
+                .map_err(DatapathError::io("waiting for sockets"))?;
+        let host = Netns::of_agent().map_err(DatapathError::io("opening /proc/self/ns/net"))?;
+        let mut pods = Pods::new(
+            programs,
+            namespaces,
+            host,
+            Arc::clone(&known),
+            Nested::new(nested),
+            Tell {
+                started: hooks.on_pod_started,
+                gone: hooks.on_pod_gone,
+                reachable: hooks.on_pod_reachable,
+                left_alone: hooks.on_left_alone,
+            },
+            metrics.clone(),
+        )
+        .map_err(DatapathError::io(
+            "listening in the host's network namespace",
+        ))?;
+
+        let mut discovery = Discovery::new(hierarchy.root, &hierarchy.mount);
+        pods.apply(discovery.scan(), || {});
+        pods.look(|| {});
+        let links = pods.programs().attach(&hierarchy.mount)?;
+        metrics.ebpf.set(1);
+        (hooks.on_attached)();
+        Ok(Self {
+            detaching: Detaching(Some(hooks.on_detached)),
+            links,
+            discovery,
+            pods,
+            known,
+            arrivals,
+            news,
+            events,
+            metrics,
+        })
+    }
+
+    /// Follows the pods until told to stop, and shows by `vital` that it does.
+    async fn follow(mut self, mut stop: StopRequests, vital: Vital) {
+        let mut scan = interval(SCAN_INTERVAL);
+        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let request = loop {
+            let look_at = self.pods.next_look();
+            tokio::select! {
+                request = stop.recv() => break request,
+                changes = self.discovery.next() => self.pods.apply(changes, || vital.beat()),
+                Some(news) = self.news.recv() => self.pods.hear(news),
+                events = self.events.next() => self.heard(events).await,
+                _ = scan.tick() => {
+                    let changes = self.discovery.scan();
+                    self.pods.apply(changes, || vital.beat());
+                    // Pods are not bothered unless something has gone missing.
+                    let scope = if self.arrivals.has_more_missing() {
+                        Scope::All
+                    } else {
+                        Scope::Unreachable
+                    };
+                    self.pods.refresh_all(scope, || vital.beat());
+                }
+                () = wait_until(look_at) => self.pods.look(|| vital.beat()),
+                () = beat(&vital) => {}
+            }
+        };
+        if let Some(mut done) = request {
+            tokio::select! {
+                () = self.wind_down() => {}
+                () = beat(&vital) => {}
+                // Whoever asked has run out of patience, and the serving runtime may stand still.
+                () = done.closed() => return,
+            }
+            // An error means that patience ran out just now.
+            let _told = done.send(());
+        }
+    }
+
+    async fn heard(&mut self, events: io::Result<Vec<Event>>) {
+        match events {
+            Ok(events) => self.pods.heard(&events),
+            Err(error) => {
+                self.metrics.errors.inc();
+                tracing::error!(%error, "cannot wait for what the programs tell; trying again");
+                sleep(EVENTS_PAUSE).await;
+            }
+        }
+    }
+
+    /// Detaches first, closes last: no connect meets a closed listener.
+    async fn wind_down(&mut self) {
+        self.detaching.tell();
+        self.links.connect.clear();
+        self.links.bind.clear();
+        self.metrics.ebpf.set(0);
+        sleep(BACKLOG_PAUSE).await;
+        self.pods.drain().await;
+        self.links.peer.clear();
+    }
+}
+
+/// Shows at once, and every second while the thread waits for something to happen, that it works.
+async fn beat(vital: &Vital) {
+    let mut turns = interval(TURN);
+    loop {
+        turns.tick().await;
+        vital.beat();
+    }
+}
+
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn register(
+    registry: &MetricsRegistry,
+    collector: prometheus::Result<KernelCollector>,
+) -> Result<(), DatapathError> {
+    collector
+        .and_then(|collector| registry.register(Box::new(collector)))
+        .map_err(|error| DatapathError::Io {
+            what: "registering the kernel's counters",
+            source: std::io::Error::other(error),
+        })
+}

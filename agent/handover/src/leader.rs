@@ -1,0 +1,266 @@
+//! The leader's side: it tells the heir what it has.
+
+use std::{io, os::unix::net::UnixListener as StdListener, time::Duration};
+
+use podcreds_credentials::{Change, Store};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    frame::{self, Frame},
+    metrics::Metrics,
+    peer,
+};
+
+/// How long the heir may take to greet, or to read a frame.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Heirs at once. There is one, and perhaps another that has not noticed yet that its connection broke.
+const HEIRS: usize = 4;
+/// After a failed accept, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An agent that tells what it has.
+#[derive(Clone)]
+pub(super) struct Leader {
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    /// Turns true when an heir says that it serves.
+    pub(super) heir_serves: watch::Sender<bool>,
+    pub(super) leaving: watch::Receiver<bool>,
+}
+
+impl Leader {
+    /// Tells every heir that comes, until it is leaving and each has heard everything.
+    pub(super) async fn lead(self, listener: StdListener) -> io::Result<()> {
+        let listener = UnixListener::from_std(listener)?;
+        let mut leaving = self.leaving.clone();
+        let mut heirs = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = heirs.join_next() => continue,
+                _ = leaving.wait_for(|leaving| *leaving) => break,
+            };
+            match accepted {
+                Ok((stream, _)) if heirs.len() < HEIRS => {
+                    let leader = self.clone();
+                    heirs.spawn(Conversation { leader, stream }.hold());
+                }
+                Ok(_) => tracing::warn!("too many agents want to be told what this one has"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot hear of the agent that comes next");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        while heirs.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+/// What is said to one heir.
+struct Conversation {
+    leader: Leader,
+    stream: UnixStream,
+}
+
+impl Conversation {
+    /// Serves the heir, and notes how that ended.
+    async fn hold(mut self) {
+        match self.welcome().await {
+            Ok(frame::VERSION) => {}
+            Ok(theirs) => {
+                return tracing::warn!(
+                    ours = frame::VERSION,
+                    theirs,
+                    "another agent hands over in another version: it gets no credentials from this one"
+                );
+            }
+            Err(error) => {
+                return tracing::warn!(
+                    %error,
+                    "somebody who is no agent of this node's asks for its credentials, and gets none"
+                );
+            }
+        }
+        if let Err(error) = self.tell().await {
+            tracing::info!(%error, "the agent that comes next no longer listens");
+            self.leader.heir_serves.send_replace(false);
+        }
+    }
+
+    /// Greets the heir, and hears which version it speaks.
+    async fn welcome(&mut self) -> io::Result<u16> {
+        peer::check(&self.stream)?;
+        in_time(async {
+            frame::greet(&mut self.stream).await?;
+            frame::hear(&mut self.stream).await
+        })
+        .await
+    }
+
+    /// Tells all there is, then what changes, and at the end that this is the end.
+    async fn tell(&mut self) -> io::Result<()> {
+        let changes = self.leader.store.changes();
+        let mut is_complete = false;
+        let mut has_complained = false;
+        loop {
+            // In this order: what has changed before the end is told before the end.
+            let is_last = *self.leader.leaving.borrow_and_update();
+            // No more than what waits by now: what changes all the time must not keep the rest from
+            // being said.
+            for _ in 0..changes.waiting() {
+                let Some(change) = changes.take() else {
+                    break;
+                };
+                let told = match bytes_of(&change) {
+                    Some(bytes) => Some(bytes),
+                    None => {
+                        self.leader.metrics.sent_skipped.inc();
+                        // Said once a connection, and counted each time.
+                        if !has_complained {
+                            tracing::warn!(
+                                "credentials that are too long to be handed over are passed over: \
+                                 the next agent will fetch them"
+                            );
+                            has_complained = true;
+                        }
+                        // What it was told of them before is no longer true.
+                        bytes_of(&Change::gone(change.subject()))
+                    }
+                };
+                if let Some(bytes) = told {
+                    self.send(Frame::Change(bytes)).await?;
+                    self.leader.metrics.sent.inc();
+                }
+            }
+            if !is_complete {
+                self.send(Frame::Complete).await?;
+                is_complete = true;
+                tracing::info!("another agent has come that will take over");
+            }
+            if is_last {
+                return self.send(Frame::Leaving).await;
+            }
+            tokio::select! {
+                () = changes.wait() => {}
+                _ = self.leader.leaving.changed() => {}
+                serves = frame::hear_serving(&mut self.stream) => {
+                    serves?;
+                    self.leader.heir_serves.send_replace(true);
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, frame: Frame) -> io::Result<()> {
+        in_time(frame::send(&mut self.stream, &frame)).await
+    }
+}
+
+/// A change in bytes, unless there are too many of them.
+fn bytes_of(change: &Change) -> Option<Zeroizing<Vec<u8>>> {
+    let bytes = change.encode()?;
+    (bytes.len() <= frame::LONGEST as usize).then_some(bytes)
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use futures_util::future::{BoxFuture, pending};
+    use podcreds_credentials as credentials;
+    use podcreds_types::{Credentials, Token};
+    use podcreds_upstream::{AssumeRole, UpstreamError};
+    use prometheus::Registry;
+    use serde_json::{Value, json};
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    /// Nothing here asks for credentials.
+    struct Silent;
+
+    impl AssumeRole for Silent {
+        fn assume_role(&self, _: Token) -> BoxFuture<'static, Result<Credentials, UpstreamError>> {
+            Box::pin(pending())
+        }
+    }
+
+    /// The credentials of a pod, with a body of so many bytes.
+    fn change(pod: u8, length: usize) -> Change {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let time = |hours: u64| {
+            let seconds = now.as_secs() + hours * 3600;
+            json!({ "secs_since_epoch": seconds, "nanos_since_epoch": 0 })
+        };
+        let change = json!({
+            "subject": { "pod": pod },
+            "kept": {
+                "body": "x".repeat(length),
+                "fetched": time(0),
+                "refresh_at": time(3),
+                "stale_at": time(5),
+                "expiration": time(6),
+                "latest": null,
+                "older": [],
+                "renewing": null,
+                "asked": true,
+                "failures": 0,
+            },
+        });
+        Change::decode(change.to_string().as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_too_long_are_passed_over() {
+        let store = Store::new(
+            credentials::Config::default(),
+            Arc::new(Silent),
+            Handle::current(),
+            credentials::Clock::default(),
+            credentials::Metrics::register(&Registry::new()).unwrap(),
+        );
+        for (pod, length) in [(1, 100), (2, frame::LONGEST as usize), (3, 100)] {
+            assert!(store.inherit(change(pod, length)));
+        }
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let leader = Leader {
+            store,
+            metrics: Metrics::register(&Registry::new()).unwrap(),
+            heir_serves: watch::Sender::new(false),
+            leaving: watch::Sender::new(true).subscribe(),
+        };
+        let skipped = leader.metrics.sent_skipped.clone();
+        let mut conversation = Conversation {
+            leader,
+            stream: ours,
+        };
+        let telling = tokio::spawn(async move { conversation.tell().await });
+        let mut heard = Vec::new();
+        while let Frame::Change(bytes) = frame::receive(&mut theirs).await.unwrap() {
+            let change: Value = serde_json::from_slice(&bytes).unwrap();
+            heard.push(change["kept"].is_object());
+        }
+        // The second one is told as gone, so that no older copy of it is used.
+        assert_eq!(heard, [true, false, true]);
+        assert!(matches!(
+            frame::receive(&mut theirs).await,
+            Ok(Frame::Leaving)
+        ));
+        telling.await.unwrap().unwrap();
+        assert_eq!(skipped.get(), 1);
+    }
+}

@@ -1,0 +1,258 @@
+//! Agents of one node that follow each other, as in an update.
+//!
+//! They queue at two locks. Whoever holds the first *leads*: it has the credentials, refreshes them, and tells the
+//! *heir*, who holds the second one, everything that it has and that changes. The heir serves pods beside the leader, and
+//! leads once that is gone, however it went: a lock ends with its holder. Whoever comes third *waits*.
+//!
+//! So there are never more than two that serve, and whatever they believe of themselves, the order of the queue is
+//! the only one there is. Credentials go from memory to memory through a socket that only root can reach.
+
+mod error;
+mod folder;
+mod frame;
+mod heir;
+mod leader;
+mod lender;
+mod meeting;
+mod metrics;
+mod peer;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::{
+    error::HandoverError,
+    lender::{Door, Lend},
+    metrics::Metrics,
+};
+use podcreds_credentials::Store;
+use podcreds_types::Vitals;
+
+use self::{
+    folder::{Folder, HEIR, Lock},
+    meeting::Meeting,
+    metrics::Role,
+};
+
+/// How often an agent looks whether it is its turn.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a leader that is told to end waits for an heir that does not serve yet.
+const HEIR_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last words of an agent may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where agents of one node meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// A folder of root's, made if need be.
+    pub dir: PathBuf,
+    /// Whether somebody has named it. If not, and it cannot be had, the agent does without.
+    pub is_named: bool,
+}
+
+/// Told why the agent goes on without handing over what it has.
+pub type OnDegraded = Box<dyn Fn(&HandoverError) + Send + Sync>;
+
+/// The place where agents meet, found to be safe; or none, and then each keeps to itself.
+pub struct Handover(Option<Place>);
+
+struct Place {
+    folder: Arc<Folder>,
+    metrics: Metrics,
+    optional: Optional,
+    /// The heir's lock, if nobody held it: whoever leads knows from here on that somebody is coming.
+    heir: Option<Lock>,
+}
+
+/// An agent's place in the queue. Dropped, it is given up at once.
+pub struct Seat {
+    leaving: watch::Sender<bool>,
+    serving: watch::Sender<bool>,
+    role: watch::Receiver<Role>,
+    heir_serves: watch::Receiver<bool>,
+    /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to itself.
+    meeting: Option<(Arc<Folder>, AbortOnDropHandle<()>)>,
+}
+
+/// Whether the agent goes on when the place cannot be used.
+struct Optional {
+    is_named: bool,
+    on_degraded: OnDegraded,
+}
+
+impl Optional {
+    /// What there is, or `None` where the agent goes on without.
+    fn unless_named<T>(
+        &self,
+        result: Result<T, HandoverError>,
+    ) -> Result<Option<T>, HandoverError> {
+        match result {
+            Ok(there) => Ok(Some(there)),
+            Err(error) if self.is_named => Err(error),
+            Err(error) => {
+                self.go_on_without(&error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says that the agent goes on, and that credentials end with it.
+    fn go_on_without(&self, error: &HandoverError) {
+        // Somebody may be after the credentials of the node's pods.
+        if error.is_unsafe() {
+            tracing::error!(%error, "not safe to be used: credentials will not outlive this agent");
+        } else {
+            tracing::warn!(%error, "credentials will not outlive this agent");
+        }
+        (self.on_degraded)(error);
+    }
+}
+
+impl Handover {
+    /// Looks at the place. One that cannot be used is no error if nobody has named it: the agent
+    /// then keeps to itself.
+    ///
+    /// # Errors
+    ///
+    /// When it was named and cannot be had, or somebody else could have prepared it.
+    pub fn open(
+        config: Option<&Config>,
+        metrics: Metrics,
+        on_degraded: OnDegraded,
+    ) -> Result<Self, HandoverError> {
+        let Some(config) = config else {
+            return Ok(Self(None));
+        };
+        let optional = Optional {
+            is_named: config.is_named,
+            on_degraded,
+        };
+        let opened = Folder::open(&config.dir).and_then(|folder| {
+            let heir = folder.try_lock(HEIR)?;
+            Ok((folder, heir))
+        });
+        Ok(Self(optional.unless_named(opened)?.map(
+            |(folder, heir)| Place {
+                folder: Arc::new(folder),
+                metrics,
+                optional,
+                heir,
+            },
+        )))
+    }
+
+    /// The way to the agent that was here before.
+    pub fn door(&self) -> Door {
+        Door(self.0.as_ref().map(|place| Arc::clone(&place.folder)))
+    }
+
+    /// Waits until at most one other agent is there, and takes over what that has. An agent that is alone does not
+    /// wait. What goes on afterwards does so on `runtime`, and is vital: the next agent is told what is in
+    /// `store`, and lent what `lend` lends.
+    ///
+    /// # Errors
+    ///
+    /// When the folder was named and cannot be used, or something in it could be another user's.
+    pub async fn join(
+        self,
+        store: Store,
+        lend: Lend,
+        vitals: &Vitals,
+        runtime: &Handle,
+    ) -> Result<Seat, HandoverError> {
+        let (leaving, left) = watch::channel(false);
+        let (serving, serves) = watch::channel(false);
+        let (heir_speaks, heir_serves) = watch::channel(false);
+        // Nobody is before one that keeps to itself.
+        let (role, roles) = watch::channel(Role::Leader);
+        let meeting = match self.0 {
+            Some(place) => {
+                let folder = Arc::clone(&place.folder);
+                let meeting = Meeting {
+                    folder: place.folder,
+                    metrics: place.metrics,
+                    store,
+                    lend,
+                    vitals: vitals.clone(),
+                    role,
+                    left,
+                    serves,
+                    heir_serves: heir_speaks,
+                    optional: place.optional,
+                };
+                let task = meeting.join(place.heir, runtime).await?;
+                task.map(|task| (folder, task))
+            }
+            None => None,
+        };
+        Ok(Seat {
+            leaving,
+            serving,
+            role: roles,
+            heir_serves,
+            meeting,
+        })
+    }
+}
+
+impl Seat {
+    /// Lets the leader know that this agent serves.
+    pub fn serve(&self) {
+        self.serving.send_replace(true);
+    }
+
+    /// Whether an agent is there that has come before this one.
+    pub fn is_heir(&self) -> bool {
+        *self.role.borrow() == Role::Heir
+    }
+
+    /// Waits until an agent that has come to take over serves: whoever has told this one to end may not have waited
+    /// for that. Not for ever, and not at all if there is none.
+    pub async fn wait_for_heir(&self) {
+        if self.is_heir() || !self.heir_is_late() {
+            return;
+        }
+        tracing::info!("the agent that comes next does not serve yet: waiting for it");
+        let serves = timeout(HEIR_PATIENCE, async {
+            while self.heir_is_late() {
+                sleep(LOOK).await;
+            }
+        });
+        if serves.await.is_err() {
+            tracing::warn!(
+                "the agent that comes next still does not serve: not waiting any longer"
+            );
+        }
+    }
+
+    /// Whether another agent serves the pods of this node, or is about to.
+    pub fn has_company(&self) -> bool {
+        self.is_heir() || self.has_heir()
+    }
+
+    /// Whether there is an heir that does not serve yet.
+    fn heir_is_late(&self) -> bool {
+        !*self.heir_serves.borrow() && self.has_heir()
+    }
+
+    fn has_heir(&self) -> bool {
+        let folder = self.meeting.as_ref().map(|(folder, _)| folder);
+        folder.is_some_and(|folder| matches!(folder.try_lock(HEIR), Ok(None)))
+    }
+
+    /// Tells the heir the last of what there is to tell, and leaves the lead to it.
+    pub async fn leave(self) {
+        self.leaving.send_replace(true);
+        if let Some((_, task)) = self.meeting
+            && timeout(LAST_WORDS, task).await.is_err()
+        {
+            tracing::warn!("the agent that comes next does not listen to this one's last words");
+        }
+    }
+}

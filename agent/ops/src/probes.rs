@@ -1,0 +1,243 @@
+//! What the kubelet asks: is the agent alive, and is it of use yet?
+
+use std::{
+    convert::Infallible,
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use super::{
+    http::{Listen, not_found, serve, text},
+    watchdog::Health,
+};
+
+/// Whether the agent is of use: once everything that it waits for is there, until it ends.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    awaited: Vec<&'static str>,
+    /// What whoever asks should know, though it is no reason not to be ready.
+    remarks: Vec<Arc<str>>,
+    draining: bool,
+}
+
+/// One thing that the agent waits for. Dropped without [`Gate::open`], it is never ready.
+#[must_use = "the agent is not ready before the gate is opened"]
+pub struct Gate {
+    readiness: Readiness,
+    what: &'static str,
+}
+
+/// A line in the answer to `/readyz` until this is dropped.
+#[must_use = "it is said for as long as this is kept"]
+pub struct Remark {
+    readiness: Readiness,
+    text: Arc<str>,
+}
+
+impl Drop for Remark {
+    fn drop(&mut self) {
+        let mut state = self.readiness.lock();
+        state.remarks.retain(|text| !Arc::ptr_eq(text, &self.text));
+    }
+}
+
+impl Readiness {
+    /// Ready, until the first gate is put up.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Not ready before this gate is opened. `what` completes the sentence "waiting for ...".
+    pub fn gate(&self, what: &'static str) -> Gate {
+        self.lock().awaited.push(what);
+        Gate {
+            readiness: self.clone(),
+            what,
+        }
+    }
+
+    /// Has something said to whoever asks, as long as the agent is ready.
+    pub fn remark(&self, remark: impl Into<String>) {
+        self.lock().remarks.push(remark.into().into());
+    }
+
+    /// Has something said until the result is dropped.
+    pub fn remark_while(&self, remark: impl Into<String>) -> Remark {
+        let text: Arc<str> = remark.into().into();
+        self.lock().remarks.push(Arc::clone(&text));
+        Remark {
+            readiness: self.clone(),
+            text,
+        }
+    }
+
+    /// Not ready any more: the agent is about to end.
+    pub fn drain(&self) {
+        self.lock().draining = true;
+    }
+
+    /// Whether the agent is ready, and what is to be said about it.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not.
+    pub fn check(&self) -> Result<Vec<String>, String> {
+        let state = self.lock();
+        if state.draining {
+            return Err("draining".to_owned());
+        }
+        if !state.awaited.is_empty() {
+            return Err(format!("waiting for {}", state.awaited.join(", ")));
+        }
+        Ok(state.remarks.iter().map(|text| text.to_string()).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    /// It is there.
+    pub fn open(self) {
+        let mut state = self.readiness.lock();
+        if let Some(at) = state.awaited.iter().position(|&what| what == self.what) {
+            state.awaited.remove(at);
+        }
+    }
+}
+
+/// Serves `/healthz` and `/readyz` for as long as it is polled.
+///
+/// It must run on another runtime than the one that answers pods: kubelet is to hear of it when
+/// that one has stalled.
+pub async fn serve_probes(
+    listener: impl Listen,
+    readiness: Readiness,
+    health: Health,
+) -> Infallible {
+    serve(listener, move |path| {
+        let (readiness, health) = (readiness.clone(), health.clone());
+        async move {
+            match path.as_str() {
+                "/healthz" => verdict(health.check().map(|()| Vec::new())),
+                "/readyz" => verdict(readiness.check()),
+                _ => not_found("/healthz and /readyz"),
+            }
+        }
+    })
+    .await
+}
+
+fn verdict(check: Result<Vec<String>, impl Display>) -> Response<Full<Bytes>> {
+    match check {
+        Ok(remarks) => {
+            let lines = ["ok".to_owned()].into_iter().chain(remarks);
+            text(
+                StatusCode::OK,
+                lines.map(|line| line + "\n").collect::<String>(),
+            )
+        }
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use podcreds_types::Vitals;
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+    use crate::{ask::ask, http::tests::fetch};
+
+    async fn probes(readiness: Readiness, health: Health) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_probes(listener, readiness, health));
+        address
+    }
+
+    #[tokio::test]
+    async fn ready_when_every_gate_is_open_and_until_the_drain() {
+        let readiness = Readiness::new();
+        let datapath = readiness.gate("the datapath");
+        let upstream = readiness.gate("credentials of the node");
+        let address = probes(readiness.clone(), Health::default()).await;
+
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+        let why = "waiting for the datapath, credentials of the node\n";
+        assert!(answer.ends_with(why), "{answer}");
+        datapath.open();
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(
+            answer.ends_with("\r\n\r\nwaiting for credentials of the node\n"),
+            "{answer}"
+        );
+        upstream.open();
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        readiness.remark("but slow");
+        drop(readiness.remark_while("and for a moment without something"));
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.ends_with("\r\n\r\nok\nbut slow\n"), "{answer}");
+        readiness.drain();
+        let answer = fetch(address, "GET", "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+        assert!(answer.ends_with("draining\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_gate_that_is_lost_stays_shut() {
+        let readiness = Readiness::new();
+        drop(readiness.gate("something that failed"));
+        assert!(readiness.check().is_err());
+    }
+
+    #[tokio::test]
+    async fn health_is_that_of_the_vital_parts() {
+        let vitals = Vitals::default();
+        let part = vitals.task("a part");
+        let address = probes(Readiness::new(), Health::of(vitals)).await;
+        let answer = fetch(address, "GET", "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+        drop(part);
+        let answer = fetch(address, "GET", "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+        assert!(answer.contains("\r\n\r\na part has ended"), "{answer}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_asks_through_the_socket_gets_a_yes_or_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let refused = ask(&socket, "/readyz").unwrap_err();
+        assert!(refused.contains("agent.sock"), "{refused}");
+
+        let readiness = Readiness::new();
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(serve_probes(listener, readiness.clone(), Health::default()));
+        let ask = |path: &'static str| {
+            let socket = socket.clone();
+            tokio::task::spawn_blocking(move || ask(&socket, path))
+        };
+        readiness.remark("half of it");
+        assert_eq!(ask("/readyz").await.unwrap().unwrap(), "ok\nhalf of it\n");
+        let gate = readiness.gate("the datapath");
+        let waiting = "waiting for the datapath".to_owned();
+        assert_eq!(ask("/readyz").await.unwrap(), Err(waiting));
+        assert_eq!(ask("/healthz").await.unwrap().unwrap(), "ok\n");
+        gate.open();
+        assert!(ask("/readyz").await.unwrap().is_ok());
+    }
+}

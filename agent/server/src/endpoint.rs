@@ -1,0 +1,234 @@
+//! One request: is it one, whose is it, and what is the answer?
+
+use std::{cell::RefCell, convert::Infallible, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
+use http::{HeaderValue, Method, Request, Response, Version, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::Service};
+use podcreds_credentials::{Claimant, Store};
+use podcreds_types::{Claims, Token, TokenDigest};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Identify, Metrics, Refusal, Route, Times,
+    answer::{self, Denial, Format},
+    fixed, host,
+    metrics::Since,
+    stream::Progress,
+    target,
+};
+
+/// What the connections share.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    /// Cancelled when no further request is wanted.
+    pub(super) draining: CancellationToken,
+}
+
+/// The service behind one connection.
+pub(super) struct Endpoint<I> {
+    shared: Arc<Shared>,
+    caller: I,
+    times: Times,
+    progress: Arc<Progress>,
+    last_token: LastToken,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future =
+        Either<Ready<Result<Answer, Infallible>>, BoxFuture<'static, Result<Answer, Infallible>>>;
+
+    /// Answers at once what is at hand; only a wait for EKS Auth is worth a boxed future.
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let since = self.since();
+        if is_last(&request) {
+            self.progress.end();
+        }
+        match self.find(&request) {
+            Ok(Found::Here(body)) => {
+                let answer = self.shared.finish(since, answer::credentials(body));
+                Either::Left(ready(Ok(answer)))
+            }
+            Err(denial) => {
+                let answer = self.shared.deny(&denial, Format::wanted_by(&request));
+                let answer = self.shared.finish(since, answer);
+                Either::Left(ready(Ok(answer)))
+            }
+            Ok(Found::Upstream(claimant, token)) => {
+                let shared = Arc::clone(&self.shared);
+                let format = Format::wanted_by(&request);
+                let fetch = async move {
+                    let answer = match shared.store.fetch(claimant, token).await {
+                        Ok(body) => answer::credentials(body),
+                        Err(error) => shared.deny(&error.into(), format),
+                    };
+                    Ok(shared.finish(since, answer))
+                };
+                Either::Right(fetch.boxed())
+            }
+        }
+    }
+}
+
+/// Where a request's credentials are.
+enum Found {
+    Here(Bytes),
+    Upstream(Claimant, Token),
+}
+
+impl<I: Identify> Endpoint<I> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        caller: I,
+        times: Times,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Self {
+            shared,
+            caller,
+            times,
+            progress,
+            last_token: LastToken::default(),
+        }
+    }
+
+    /// The first request of a connection has waited since the connection was made; the others come
+    /// whenever it pleases the client.
+    fn since(&self) -> Since {
+        if self.progress.head_arrived() {
+            Since {
+                begun: self.times.accepted,
+                connected: self.times.connected,
+            }
+        } else {
+            Since {
+                begun: Instant::now(),
+                connected: None,
+            }
+        }
+    }
+
+    /// Decides by the least: most of what is refused is refused before its token is looked at.
+    fn find<B>(&self, request: &Request<B>) -> Result<Found, Denial> {
+        if !host::is_address(request) {
+            return Err(fixed::HOST.into());
+        }
+        if !target::is_credentials(request) {
+            return Err(fixed::PATH.into());
+        }
+        // Like AWS's agent, answers whatever else is used in place of GET.
+        if request.method() == Method::CONNECT {
+            return Err(fixed::METHOD.into());
+        }
+        let (token, digest) = self.last_token.read(authorization(request)?)?;
+        let store = &self.shared.store;
+        let known = self.caller.pod().map(Claimant::Pod);
+        if let Some(at_hand) = known.and_then(|claimant| store.at_hand(&claimant, &digest)) {
+            return Ok(Found::Here(at_hand?));
+        }
+        let claimant = self.caller.identify(&token, Route::of(request))?;
+        if known != Some(claimant)
+            && let Some(at_hand) = store.at_hand(&claimant, &digest)
+        {
+            return Ok(Found::Here(at_hand?));
+        }
+        Ok(Found::Upstream(claimant, token))
+    }
+}
+
+/// Whether the client wants no more than this one answer on its connection.
+fn is_last<B>(request: &Request<B>) -> bool {
+    let says = |what: &str| {
+        let said = request.headers().get(header::CONNECTION);
+        said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(what.as_bytes()))
+    };
+    says("close") || (request.version() == Version::HTTP_10 && !says("keep-alive"))
+}
+
+/// The first one, as AWS's agent takes it.
+fn authorization<B>(request: &Request<B>) -> Result<&[u8], Denial> {
+    let value = request.headers().get(header::AUTHORIZATION);
+    match value.map(HeaderValue::as_bytes) {
+        None | Some([]) => Err(fixed::NO_TOKEN.into()),
+        Some(token) => Ok(token),
+    }
+}
+
+impl Shared {
+    /// Counts a denial, and puts it into words.
+    fn deny(&self, denial: &Denial, format: Format) -> Answer {
+        if let Some(reason) = denial.reason() {
+            self.metrics.refused(reason);
+        }
+        denial.response(format)
+    }
+
+    /// Counts an answer, and says on it whether the connection ends.
+    fn finish(&self, since: Since, mut answer: Answer) -> Answer {
+        if self.draining.is_cancelled() {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+        }
+        self.metrics.answered(since, answer.status());
+        answer
+    }
+}
+
+/// The token that a connection sent last. On a kept connection the next one is the same, and need
+/// not be copied, hashed and decoded again, whether it is taken or refused.
+#[derive(Default)]
+struct LastToken(RefCell<Option<(Token, TokenDigest)>>);
+
+impl LastToken {
+    /// What is no token is not remembered: it is known by a glance.
+    fn read(&self, raw: &[u8]) -> Result<(Token, TokenDigest), Refusal> {
+        let mut last = self.0.borrow_mut();
+        match &*last {
+            Some((token, digest)) if token.expose().as_bytes() == raw => {
+                Ok((token.clone(), *digest))
+            }
+            _ => {
+                let raw = Claims::could_be_in(raw).map_err(Refusal::Malformed)?;
+                let token = Token::new(raw);
+                let digest = token.digest();
+                *last = Some((token.clone(), digest));
+                Ok((token, digest))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_token_is_not_taken_for_the_last() {
+        let last = LastToken::default();
+        let (_, first) = last.read(b"fi.r.st").unwrap();
+        assert_eq!(last.read(b"fi.r.st").unwrap().1, first);
+        let (token, second) = last.read(b"se.co.nd").unwrap();
+        assert_eq!(token.expose(), "se.co.nd");
+        assert_eq!(second, Token::new("se.co.nd").digest());
+        assert_eq!(last.read(b"fi.r.st").unwrap().1, first);
+    }
+
+    #[test]
+    fn what_cannot_be_a_token_takes_no_room() {
+        let last = LastToken::default();
+        let (_, first) = last.read(b"fi.r.st").unwrap();
+        let long = format!("{}.x.y", "x".repeat(8 * 1024));
+        for raw in ["first", "a.b", "a.b.c.d", "caf\u{e9}.x.y", &long] {
+            assert!(last.read(raw.as_bytes()).is_err(), "{raw}");
+        }
+        let kept = last.0.borrow().as_ref().map(|(_, digest)| *digest);
+        assert_eq!(kept, Some(first));
+    }
+}

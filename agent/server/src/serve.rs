@@ -1,0 +1,195 @@
+//! Connections: admitted, served, and seen off.
+
+use std::{
+    error::Error,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use podcreds_credentials::Store;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use super::{
+    Config, Identify, Metrics,
+    endpoint::{Endpoint, Shared},
+    limits::{Limits, Slot},
+    metrics::Reason,
+    progress::Progress,
+    rationed::Rationed,
+    stream::{Stream, Transport},
+    turns::Turns,
+};
+
+/// How long a client that has connected, and asked for nothing yet, is heard during a drain. Its
+/// request is on the way, and no other agent can answer it.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Less than a connection may take.
+const TICK: Duration = Duration::from_secs(1);
+/// hyper's own floor, below which it would panic.
+const MIN_HEAD: usize = 8 * 1024;
+
+/// The credentials endpoint, for connections that others accept.
+pub struct Server {
+    shared: Arc<Shared>,
+    http: http1::Builder,
+    write_timeout: Duration,
+    limits: Limits,
+    turns: Turns,
+    connections: TaskTracker,
+}
+
+/// When a connection came about.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// When the pod called `connect()`, where the kernel has told.
+    pub connected: Option<Instant>,
+}
+
+type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, Rationed<Endpoint<I>>>;
+
+impl Server {
+    /// An endpoint that hands out what is in `store`.
+    pub fn new(config: &Config, store: Store, metrics: Metrics) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(config.head_timeout)
+            .max_buf_size(config.max_head.max(MIN_HEAD))
+            // A client may say that it has nothing more to ask and still wait for its answer.
+            .half_close(true);
+        let limits = Limits::new(config, metrics.clone());
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                metrics,
+                draining: CancellationToken::new(),
+            }),
+            http,
+            write_timeout: config.write_timeout,
+            limits,
+            turns: Turns::default(),
+            connections: TaskTracker::new(),
+        }
+    }
+
+    /// Serves a connection in a task of its own on the current runtime. One too many is closed.
+    pub fn serve<S, I>(self: &Arc<Self>, stream: S, caller: I, times: Times)
+    where
+        S: Transport,
+        I: Identify,
+    {
+        let progress = Arc::new(Progress::default());
+        let Some(slot) = self.limits.admit(caller.origin(), &progress) else {
+            self.shared.metrics.refused(Reason::TooManyConnections);
+            return;
+        };
+        let (server, its_own) = (Arc::clone(self), Arc::clone(&progress));
+        let task = self.connections.spawn(async move {
+            server.run(stream, caller, times, &its_own, &slot).await;
+        });
+        progress.runs_in(task.abort_handle());
+    }
+
+    /// Keeps time on the current runtime, for ever. A timer that is due sooner than all others, as each new connection's would
+    /// be otherwise, makes the runtime wake itself up to hear of it: one more system call.
+    pub async fn tick() {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+        }
+    }
+
+    /// Closes idle connections, and every other one after its next answer, and waits for them.
+    pub async fn drain(&self) {
+        self.shared.draining.cancel();
+        self.connections.close();
+        self.connections.wait().await;
+    }
+
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    async fn run<S, I>(
+        &self,
+        stream: S,
+        caller: I,
+        times: Times,
+        progress: &Arc<Progress>,
+        slot: &Slot,
+    ) where
+        S: Transport,
+        I: Identify,
+    {
+        let stream = Stream::new(stream, Arc::clone(progress), self.write_timeout);
+        let shared = Arc::clone(&self.shared);
+        let endpoint = Endpoint::new(shared, caller, times, Arc::clone(progress));
+        let service = Rationed::new(endpoint, Arc::clone(progress));
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let share = slot.share();
+        let ended = tokio::select! {
+            biased;
+            ended = self.turns.run(connection.as_mut(), share, progress) => ended,
+            () = self.shared.draining.cancelled() => {
+                self.see_off(connection, progress, slot).await
+            }
+        };
+        let metrics = &self.shared.metrics;
+        if progress.is_refused_too_often() {
+            metrics.refused(Reason::TooManyRefusals);
+        }
+        if let Err(error) = ended {
+            debug!(%error, "a connection failed");
+            if let Some(reason) = fault(&error, progress) {
+                metrics.refused(reason);
+            }
+        }
+    }
+
+    /// Brings a connection to its end. Whatever it is answered from here on says so.
+    async fn see_off<S, I>(
+        &self,
+        mut connection: Pin<&mut Connection<S, I>>,
+        progress: &Arc<Progress>,
+        slot: &Slot,
+    ) -> hyper::Result<()>
+    where
+        S: Transport,
+        I: Identify,
+    {
+        let share = slot.share();
+        if progress.is_new() {
+            let first = self.turns.run(connection.as_mut(), share, progress);
+            if let Ok(ended) = timeout(FIRST_REQUEST, first).await {
+                return ended;
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+        self.turns.run(connection, share, progress).await
+    }
+}
+
+/// What the client did wrong, if it was the client and not the network.
+fn fault(error: &hyper::Error, progress: &Progress) -> Option<Reason> {
+    if error.is_parse_too_large() {
+        Some(Reason::HeadTooLarge)
+    } else if error.is_parse() {
+        Some(Reason::MalformedRequest)
+    } else if error.is_timeout() {
+        // The time is also up for clients that kept their connection and had no more to ask.
+        progress.is_behind().then_some(Reason::HeadTimeout)
+    } else {
+        let cause = error.source()?.downcast_ref::<io::Error>()?;
+        (cause.kind() == io::ErrorKind::TimedOut).then_some(Reason::WriteTimeout)
+    }
+}

@@ -1,0 +1,88 @@
+//! The last stage: a token becomes the credentials of a role, at EKS Auth.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use podcreds_types::{Credentials, Token};
+
+mod answer;
+mod eks_auth;
+mod failure;
+mod http;
+mod key_server;
+mod metrics;
+mod rotating;
+mod words;
+
+pub use eks_auth::{Config, EksAuth, SetupError};
+pub use http::Outbound;
+pub use key_server::{KeyFetcher, KeyServer};
+pub use metrics::Metrics;
+
+/// Exchanges a pod's token for the credentials of its role.
+///
+/// EKS Auth through the AWS SDK in production, a fake in the unit tests of the stage before.
+pub trait AssumeRole: Send + Sync + 'static {
+    /// One exchange, on the implementation's own deadline. Dropping the future gives it up.
+    fn assume_role(&self, token: Token) -> BoxFuture<'static, Result<Credentials, UpstreamError>>;
+}
+
+/// Why there are no credentials, sorted by what a caller can do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Final for this pod and token: asking again gives the same answer until somebody changes
+    /// something.
+    #[error("{code}: {message}")]
+    Refused {
+        /// What there is to be changed.
+        kind: RefusalKind,
+        /// EKS Auth's error code, such as `ResourceNotFoundException`.
+        code: String,
+        /// EKS Auth's own words, fit to be shown to the pod.
+        message: String,
+    },
+    /// EKS Auth takes exception to this one request, which may be the token's fault. It says
+    /// nothing about other tokens, and may not be final.
+    #[error("EKS Auth rejects the request for this token: {code}: {message}")]
+    Rejected {
+        /// EKS Auth's error code, such as `InvalidParameterException`, or the HTTP status.
+        code: String,
+        /// EKS Auth's own words, without secrets.
+        message: String,
+    },
+    /// Too many requests: slow down.
+    #[error("EKS Auth is throttling")]
+    Throttled {
+        /// How long EKS Auth asked to be left alone, if it did.
+        retry_after: Option<Duration>,
+    },
+    /// No usable answer (unreachable, too slow, 5xx, nonsense): worth another try.
+    #[error("EKS Auth gave no usable answer: {reason}")]
+    Unavailable {
+        /// What went wrong, without secrets.
+        reason: String,
+        /// How long EKS Auth asked to be left alone, if it did.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl UpstreamError {
+    /// [`UpstreamError::Unavailable`] where nobody said when to come back.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable {
+            reason: reason.into(),
+            retry_after: None,
+        }
+    }
+}
+
+/// What a refused pod's owner has to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalKind {
+    /// The token is expired, or is not one of this cluster's.
+    BadToken,
+    /// No association names the pod's service account, or the cluster is unknown.
+    NotFound,
+    /// The association's role may not be assumed.
+    Denied,
+}
