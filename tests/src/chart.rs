@@ -86,18 +86,18 @@ pub fn render(requests: &[Request]) -> Result<Vec<Rendering>> {
     serde_json::from_slice(&output.stdout).context("renderings")
 }
 
-/// Reads a file of values.
+/// Reads a YAML file.
 ///
 /// # Errors
 ///
 /// When there is none, or it is no YAML.
-pub fn values(path: &str) -> Result<Value> {
+pub fn yaml(path: &str) -> Result<Value> {
     let output = Command::new(tools().join("bin/python"))
         .current_dir(checkout::file(""))
         .args(["-c", TO_JSON, path])
         .output()
         .context("cannot start Python")?;
-    serde_json::from_slice(&output.stdout).with_context(|| format!("no values in {path}"))
+    serde_json::from_slice(&output.stdout).with_context(|| format!("no YAML in {path}"))
 }
 
 const TO_JSON: &str =

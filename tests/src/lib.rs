@@ -17,6 +17,7 @@
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`sdk`]: unmodified AWS SDKs.
 //! - [`chart`]: the Helm chart, as it is rendered.
+//! - [`prometheus`]: Prometheus and promtool.
 //! - [`guide`]: the commands that a guide in `docs` shows.
 //! - [`http`]: the small HTTP server and client below all of these.
 //! - [`wire`]: requests written by hand, sent from inside a pod.
@@ -51,6 +52,7 @@ pub mod network;
 pub mod node;
 pub mod pod;
 pub mod privileged;
+pub mod prometheus;
 pub mod run;
 pub mod scenario;
 pub mod sdk;

@@ -244,7 +244,7 @@ fn the_manifests_are_what_the_chart_renders_to() {
     }
     for name in ["podcreds", "podcreds-hybrid"] {
         let path = format!("deploy/manifests/{name}");
-        let values = chart::values(&format!("{path}.values.yaml")).unwrap();
+        let values = chart::yaml(&format!("{path}.values.yaml")).unwrap();
         let rendering = render(values).unwrap();
         let manifest = fs::read_to_string(checkout::file(format!("{path}.yaml"))).unwrap();
         let body = manifest.lines().skip_while(|line| line.starts_with('#'));

@@ -11,6 +11,7 @@ mod helm;
 mod js;
 mod kubernetes;
 mod nginx;
+mod prometheus;
 mod python;
 mod rust;
 
@@ -91,6 +92,7 @@ pub(crate) fn for_test() -> Result<()> {
         python::CLIENTS.install(),
         python::CRT.install(),
         python::CHART.install(),
+        prometheus::install(),
         js::install(),
     ] {
         if let Err(error) = installed {

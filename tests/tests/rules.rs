@@ -1,0 +1,121 @@
+//! The rules and alerts of `deploy/prometheus`, as Prometheus understands them.
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
+
+use std::{collections::BTreeSet, fs, process::Output};
+
+use podcreds_tests::{
+    chart, checkout,
+    privileged::can_run,
+    prometheus::{self, promtool},
+};
+use serde_json::Value;
+
+const FOLDER: &str = "deploy/prometheus";
+
+/// The YAML files of a folder.
+fn files(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(checkout::file(folder)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut files: Vec<_> = names.filter(|name| name.ends_with(".yaml")).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{folder} is empty");
+    files
+}
+
+fn said(output: &Output) -> String {
+    let parts = [&output.stdout, &output.stderr];
+    parts
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .concat()
+}
+
+/// All rules that raise an alert; `None` where YAML cannot be read.
+fn alerts() -> Option<Vec<Value>> {
+    if !can_run(chart::check()) {
+        return None;
+    }
+    let mut alerts = Vec::new();
+    for file in files(FOLDER) {
+        let rules = chart::yaml(&format!("{FOLDER}/{file}")).unwrap();
+        for group in rules["groups"].as_array().unwrap() {
+            let rules = group["rules"].as_array().unwrap().iter();
+            alerts.extend(rules.filter(|rule| rule["alert"].is_string()).cloned());
+        }
+    }
+    assert!(alerts.len() > 20, "{}", alerts.len());
+    Some(alerts)
+}
+
+fn name(alert: &Value) -> &str {
+    alert["alert"].as_str().unwrap()
+}
+
+#[test]
+fn prometheus_understands_every_rule() {
+    if !can_run(prometheus::check()) {
+        return;
+    }
+    let files = files(FOLDER);
+    let files = files.iter().map(String::as_str);
+    let arguments: Vec<_> = ["check", "rules", "--lint-fatal"]
+        .into_iter()
+        .chain(files)
+        .collect();
+    let output = promtool(&arguments).unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Each fires in its fault and clears after it, no other fires beside it, and a quiet fleet raises none.
+#[test]
+fn alerts_fire_in_their_fault_and_clear_after_it() {
+    if !can_run(prometheus::check()) {
+        return;
+    }
+    for file in files(&format!("{FOLDER}/tests")) {
+        let output = promtool(&["test", "rules", &format!("tests/{file}")]).unwrap();
+        assert!(output.status.success(), "{file}: {}", said(&output));
+    }
+}
+
+#[test]
+fn every_alert_is_seen_to_fire_by_a_test() {
+    let Some(alerts) = alerts() else {
+        return;
+    };
+    let folder = format!("{FOLDER}/tests");
+    let read = |file: &String| fs::read_to_string(checkout::file(format!("{folder}/{file}")));
+    let tests: String = files(&folder)
+        .iter()
+        .map(|file| read(file).unwrap())
+        .collect();
+    for alert in &alerts {
+        let (name, severity) = (name(alert), alert["labels"]["severity"].as_str().unwrap());
+        let fired = format!("alertname=\"{name}\", severity=\"{severity}\"");
+        assert!(tests.contains(&fired), "{name} ({severity})");
+    }
+}
+
+#[test]
+fn every_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on() {
+    let Some(alerts) = alerts() else {
+        return;
+    };
+    let mut severities = BTreeSet::new();
+    for alert in &alerts {
+        let name = name(alert);
+        assert!(name.starts_with("Podcreds"), "{name}");
+        severities.insert(alert["labels"]["severity"].as_str().unwrap());
+        let note = |key: &str| alert["annotations"][key].as_str().unwrap_or_default();
+        for key in ["summary", "description"] {
+            assert!(
+                note(key).len() > 20 && note(key).ends_with('.'),
+                "{name}: {key}"
+            );
+        }
+        // Alerts are grouped by their summary, so it says nothing about one node.
+        assert!(!note("summary").contains("{{"), "{name}");
+        let section = format!("docs/runbook.md#{}", name.to_lowercase());
+        assert_eq!(note("runbook_url"), section, "{name}");
+    }
+    assert!(severities.into_iter().eq(["critical", "warning"]));
+}
