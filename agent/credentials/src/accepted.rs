@@ -1,10 +1,8 @@
 //! The tokens of one pod that its credentials may be given to.
 
-use std::mem;
+use std::{mem, time::UNIX_EPOCH};
 
-use jsonwebtoken::dangerous::insecure_decode_claims;
 use podcreds_types::{Token, TokenDigest};
-use serde::Deserialize;
 
 /// Older tokens that are good beside the latest one: processes read a rotated token at their leisure.
 const OLDER: usize = 3;
@@ -34,11 +32,6 @@ pub(super) struct Parts<'a> {
     pub(super) latest: Option<TokenDigest>,
     pub(super) older: &'a [TokenDigest],
     pub(super) renewing: Option<&'a Token>,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    exp: u64,
 }
 
 impl Accepted {
@@ -125,8 +118,9 @@ impl Accepted {
 
 /// When an accepted token says that it expires, in seconds since 1970.
 pub(super) fn expiry(token: &Token) -> Option<u64> {
-    let claims = insecure_decode_claims::<Claims>(token.expose());
-    claims.ok().map(|claims| claims.exp)
+    let expires_at = token.claims().ok()?.expires_at;
+    let since_1970 = expires_at.duration_since(UNIX_EPOCH).ok()?;
+    Some(since_1970.as_secs())
 }
 
 #[cfg(test)]
@@ -138,7 +132,8 @@ mod tests {
 
     fn token(exp: u64) -> Token {
         let key = EncodingKey::from_secret(b"nobody verifies this here");
-        Token::new(encode(&Header::default(), &json!({ "exp": exp }), &key).unwrap())
+        let claims = json!({ "exp": exp, "kubernetes.io": {} });
+        Token::new(encode(&Header::default(), &claims, &key).unwrap())
     }
 
     fn add(accepted: &mut Accepted, exp: u64) {

@@ -3,15 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use podcreds_keys::Verdict;
-use podcreds_types::{Token, TokenDigest};
+use podcreds_types::{EksRefusal, RefusalKind, Token, TokenDigest};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    CredentialError, RefusalKind, Subject, cache::Lookup, refusals::Source, store::Shared,
-};
+use super::{CredentialError, Subject, cache::Lookup, refusals::Source, store::Shared};
 
 /// Tokens of one pod that are looked at at once.
 const AT_ONCE: usize = 4;
@@ -93,11 +91,11 @@ impl Shared {
             }
             Verdict::OtherAudience => "this token is for another audience",
         };
-        Some(CredentialError::Refused {
+        Some(CredentialError::Refused(EksRefusal {
             kind: RefusalKind::BadToken,
             code: "InvalidTokenException".to_owned(),
             message: message.to_owned(),
-        })
+        }))
     }
 
     /// Remembers for seconds what the agent itself refuses, so that the same token is not looked at

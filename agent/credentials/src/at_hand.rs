@@ -1,10 +1,10 @@
 //! What a request can be told at once, without a queue.
 
 use bytes::Bytes;
-use podcreds_types::TokenDigest;
+use podcreds_types::{Claimant, TokenDigest};
 use tokio::time::Instant;
 
-use super::{Claimant, CredentialError, Store, Subject, cache::Lookup};
+use super::{CredentialError, Store, Subject, cache::Lookup};
 
 impl Store {
     /// What is at hand for this claimant and this token: the response's body, or what it was told

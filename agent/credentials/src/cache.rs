@@ -12,11 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry as Slot};
-use podcreds_types::{Token, TokenDigest};
+use podcreds_types::{RefusalKind, Token, TokenDigest};
 
 use self::denials::Denials;
 use super::{
-    Config, Metrics, RefusalKind, Subject,
+    Config, Metrics, Subject,
     accepted::{Accepted, expiry},
     clock::Reading,
     freshness::{Freshness, MIN_LEFT},

@@ -20,20 +20,6 @@ use super::{CredentialError, Subject, seats::Seat, store::Shared};
 /// So long a look in vain is remembered and keeps its seat.
 const AFTER_IN_VAIN: Duration = Duration::from_millis(100);
 
-/// Who asks for credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claimant {
-    /// A pod that the kernel has identified, and that its token names as well.
-    Pod(PodUid),
-    /// Whoever holds the token: nothing else says who is asking.
-    Bearer {
-        /// The pod that the token says it was issued to. Nobody has verified that.
-        claims: Option<PodUid>,
-        /// Where the request comes from.
-        origin: Origin,
-    },
-}
-
 /// A look at a token of which nothing is known, for all who show it meanwhile.
 pub(super) type Look = SharedFuture<BoxFuture<'static, Verdict>>;
 

@@ -2,21 +2,14 @@
 
 use std::time::Duration;
 
-pub use podcreds_upstream::RefusalKind;
+use podcreds_types::EksRefusal;
 
 /// Why there are no credentials for a request.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CredentialError {
     /// EKS Auth's last word about this token: tell the pod, which gains nothing by retrying.
-    #[error("{code}: {message}")]
-    Refused {
-        /// What the pod's owner has to look at.
-        kind: RefusalKind,
-        /// EKS Auth's error code, such as `ResourceNotFoundException`.
-        code: String,
-        /// EKS Auth's own words.
-        message: String,
-    },
+    #[error(transparent)]
+    Refused(EksRefusal),
     /// Not yet: the agent goes on trying, and the pod should ask again.
     #[error("credentials are not ready yet: {reason}")]
     NotReady {

@@ -4,7 +4,7 @@ use std::{sync::Arc, thread, time::SystemTime};
 
 use bytes::Bytes;
 use dashmap::{Entry as Slot, mapref::one::RefMut};
-use podcreds_types::{Credentials, Token, TokenDigest};
+use podcreds_types::{Credentials, RefusalKind, Token, TokenDigest};
 use podcreds_upstream::UpstreamError;
 use tokio::{
     sync::Notify,
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    CredentialError, RefusalKind, Subject,
+    CredentialError, Subject,
     body::body,
     cache::Fetched,
     line::{Line, Next, Purpose},
@@ -81,7 +81,7 @@ impl Shared {
     /// `started`.
     pub(super) fn report(&self, answer: &Answer, started: Instant) {
         match answer {
-            Ok(_) | Err(UpstreamError::Refused { .. }) => {
+            Ok(_) | Err(UpstreamError::Refused(_)) => {
                 self.health.answered();
             }
             // Whatever is wrong with one request says nothing about EKS Auth, good or bad.
@@ -129,18 +129,10 @@ impl Shared {
                 };
                 self.accepted(&mut line, subject, fetched)
             }
-            Err(UpstreamError::Refused {
-                kind,
-                code,
-                message,
-            }) => {
-                let error = CredentialError::Refused {
-                    kind,
-                    code,
-                    message,
-                };
+            Err(UpstreamError::Refused(refusal)) => {
                 let now = self.clock.read();
-                self.cache.refuse(&subject, &digest, kind, now);
+                self.cache.refuse(&subject, &digest, refusal.kind, now);
+                let error = CredentialError::Refused(refusal);
                 ("refused", self.refused(&mut line, subject, digest, error))
             }
             Err(error @ UpstreamError::Rejected { .. }) => (
@@ -237,7 +229,7 @@ impl Shared {
         };
         let is_good = match answer {
             Ok(_) => true,
-            Err(UpstreamError::Refused { kind, .. }) if *kind == RefusalKind::BadToken => false,
+            Err(UpstreamError::Refused(refusal)) if refusal.kind == RefusalKind::BadToken => false,
             Err(UpstreamError::Rejected { .. }) => false,
             Err(_) => return,
         };

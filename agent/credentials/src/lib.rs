@@ -37,10 +37,9 @@ mod tests;
 mod upkeep;
 mod waiting;
 
-pub use claimant::Claimant;
 pub use clock::Clock;
 pub use config::Config;
-pub use error::{CredentialError, RefusalKind};
+pub use error::CredentialError;
 pub use metrics::Metrics;
 pub use store::Store;
 pub use succession::{Change, Changes};

@@ -30,7 +30,7 @@ impl CacheErrors {
     /// Notes a refresh that failed.
     pub(super) fn failed(&self, error: &UpstreamError) {
         let labels = match error {
-            UpstreamError::Refused { code, .. } => ["NonRecoverable", code],
+            UpstreamError::Refused(refusal) => ["NonRecoverable", &refusal.code],
             UpstreamError::Rejected { code, .. } => ["Recoverable", code],
             UpstreamError::Throttled { .. } => ["Recoverable", "ThrottlingException"],
             UpstreamError::Unavailable { .. } => ["Recoverable", "ServiceUnavailableException"],

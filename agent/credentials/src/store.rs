@@ -11,13 +11,13 @@ use std::{
 use bytes::Bytes;
 use dashmap::{DashMap, Entry as Slot};
 use podcreds_keys::VerifyToken;
-use podcreds_types::{Origin, PodUid, Token, TokenDigest};
+use podcreds_types::{Claimant, Origin, PodUid, Token, TokenDigest};
 use podcreds_upstream::AssumeRole;
 use prometheus::IntCounter;
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{
-    Claimant, Clock, Config, CredentialError, Metrics, Subject,
+    Clock, Config, CredentialError, Metrics, Subject,
     cache::{Cache, Lookup},
     claimant::{Look, too_many},
     health::Health,
@@ -201,7 +201,7 @@ impl Metrics {
     /// The counter of requests that are told this at once.
     pub(super) fn of_error(&self, error: &CredentialError) -> &IntCounter {
         match error {
-            CredentialError::Refused { .. } => &self.refused,
+            CredentialError::Refused(_) => &self.refused,
             CredentialError::NotReady { .. } => &self.overloaded,
         }
     }

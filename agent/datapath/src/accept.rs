@@ -16,8 +16,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use podcreds_common::{ASKED_LISTENER, Caller, NestedKey};
-use podcreds_identity::Evidence;
-use podcreds_types::PodUid;
+use podcreds_types::{Evidence, PodUid};
 use prometheus::IntCounter;
 use tokio::net::TcpStream;
 

@@ -7,8 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podcreds_identity::Evidence;
-use podcreds_types::{Vitals, restarted};
+use podcreds_types::{Evidence, Vitals, restarted};
 use tokio::{
     net::TcpStream,
     runtime::Handle,

@@ -16,8 +16,7 @@ use std::{
 
 use dashmap::DashMap;
 use podcreds_keys::{ClusterKeys, Issued};
-use podcreds_server::Undecided;
-use podcreds_types::{PodUid, ServiceAccount};
+use podcreds_types::{PodUid, ServiceAccount, Undecided};
 use tokio::{runtime::Handle, time::timeout};
 
 /// How long after a look that found nothing in a pod's volumes the next one may be.

@@ -24,51 +24,17 @@ use tokio::runtime::Handle;
 
 pub use metrics::Metrics;
 
-use podcreds_credentials::Claimant;
 use podcreds_keys::ClusterKeys;
-use podcreds_server::{Identify, Refusal, Route};
-use podcreds_types::{Claims, Origin, PodUid, ServiceAccount, Token};
+use podcreds_server::Identify;
+use podcreds_types::{
+    Claimant, Claims, Evidence, Origin, PodUid, Refusal, Route, ServiceAccount, Token,
+};
 
 use delegates::{Delegates, Standing};
 use expected::Expected;
 
 /// How far the node's clock may be ahead of the API server's before a token counts as expired here.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-
-/// What the kernel says of the process at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// A process of a pod on this node, over a listener of that pod's network namespace.
-    Pod {
-        /// The pod.
-        uid: PodUid,
-        /// The pod's cgroup id.
-        cgroup: u64,
-    },
-    /// A process of no known pod, or one that came over another pod's listener.
-    Stranger {
-        /// Its process id, as the host sees it.
-        process: u32,
-    },
-    /// The client was gone before the kernel could tell who it was.
-    Unrecorded,
-    /// The connection came over the node path, where nobody asks the kernel.
-    NodePath {
-        /// The address that it came from.
-        peer: IpAddr,
-    },
-}
-
-impl Evidence {
-    /// Who is one caller where limits are concerned.
-    fn origin(self) -> Origin {
-        match self {
-            Self::Pod { cgroup, .. } => Origin::Pod(cgroup),
-            Self::NodePath { peer } => Origin::at(peer),
-            Self::Stranger { .. } | Self::Unrecorded => Origin::Unknown,
-        }
-    }
-}
 
 /// What is done when the witnesses disagree (`--identity`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -236,7 +202,7 @@ impl Identity {
             return Ok(bearer());
         }
         match refusal {
-            Refusal::Proxied => self.metrics.proxied.inc(),
+            Refusal::ThroughProxy => self.metrics.proxied.inc(),
             _ => self.metrics.refused.inc(),
         }
         Err(refusal)
@@ -300,15 +266,15 @@ impl Identity {
 fn through(route: Route, refusal: Refusal) -> Refusal {
     match route {
         Route::Direct => refusal,
-        Route::Proxy => Refusal::Proxied,
+        Route::Proxy => Refusal::ThroughProxy,
     }
 }
 
 impl Identify for Caller {
     fn identify(&self, token: &Token, route: Route) -> Result<Claimant, Refusal> {
-        let claims = token.claims().map_err(Refusal::Malformed)?;
+        let claims = token.claims().map_err(Refusal::MalformedToken)?;
         if claims.expires_at <= SystemTime::now() - CLOCK_SKEW {
-            return Err(Refusal::Expired);
+            return Err(Refusal::ExpiredToken);
         }
         self.identity.decide(self.evidence, claims, route)
     }

@@ -150,7 +150,7 @@ fn a_proxy_is_told_from_a_thief_and_gets_nothing_either() {
         let _connection = identity.caller(pod(OTHER));
         let caller = identity.caller(evidence);
         let judge = |route| caller.identify(&token, route);
-        assert_eq!(judge(Route::Proxy), Err(Refusal::Proxied));
+        assert_eq!(judge(Route::Proxy), Err(Refusal::ThroughProxy));
         assert_eq!(identity.metrics.refused.get(), 0);
         assert_eq!(identity.metrics.proxied.get(), 1);
         let thief = match evidence {
@@ -229,15 +229,18 @@ fn what_is_no_token_is_told_so() {
     let caller = identity(Mode::Enforce).caller(pod(POD));
     for text in ["", "x", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."] {
         let result = caller.identify(&Token::new(text), Route::Direct);
-        assert!(matches!(result, Err(Refusal::Malformed(_))), "{text:?}");
+        assert!(
+            matches!(result, Err(Refusal::MalformedToken(_))),
+            "{text:?}"
+        );
     }
     let bearer = format!("Bearer {}", pod_token(POD, "sa").expose());
     let verdict = caller.identify(&Token::new(bearer), Route::Direct);
-    assert!(matches!(verdict, Err(Refusal::Malformed(_))));
+    assert!(matches!(verdict, Err(Refusal::MalformedToken(_))));
     let bad_uid = pod_token("not-a-uid", "sa");
     assert!(matches!(
         caller.identify(&bad_uid, Route::Direct),
-        Err(Refusal::Malformed(_))
+        Err(Refusal::MalformedToken(_))
     ));
 }
 
@@ -247,7 +250,7 @@ fn an_expired_token_is_told_so() {
     let caller = identity(Mode::Enforce).caller(pod(POD));
     assert_eq!(
         caller.identify(&token, Route::Direct),
-        Err(Refusal::Expired)
+        Err(Refusal::ExpiredToken)
     );
 }
 

@@ -3,14 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use podcreds_credentials::{CredentialError, RefusalKind};
+use podcreds_credentials::CredentialError;
+use podcreds_types::Refusal;
 use serde::Serialize;
 
-use super::{
-    Refusal,
-    fixed::{self, Fixed},
-    metrics::Reason,
-};
+/// A response to a pod.
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// The media ranges that JSON is in.
 const JSON_RANGES: [&str; 3] = ["application/json", "application/*", "*/*"];
@@ -24,91 +22,104 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GET: HeaderValue = HeaderValue::from_static("GET");
 
 /// Why a request gets no credentials.
-pub(super) enum Denial {
-    /// It is none for credentials, or has no token that is taken.
-    Fixed(&'static Fixed),
-    /// EKS Auth says no, or has not yet said anything.
-    Credentials(CredentialError),
+pub(super) enum NoCredentials {
+    /// The agent refuses it.
+    Refused(Refusal),
+    /// EKS Auth refuses its token, or has not yet said anything.
+    NotFetched(CredentialError),
 }
 
-impl From<&'static Fixed> for Denial {
-    fn from(fixed: &'static Fixed) -> Self {
-        Self::Fixed(fixed)
-    }
-}
-
-impl From<Refusal> for Denial {
+impl From<Refusal> for NoCredentials {
     fn from(refusal: Refusal) -> Self {
-        Self::Fixed(fixed::token(refusal))
+        Self::Refused(refusal)
     }
 }
 
-impl From<CredentialError> for Denial {
+impl From<CredentialError> for NoCredentials {
     fn from(error: CredentialError) -> Self {
-        Self::Credentials(error)
+        Self::NotFetched(error)
     }
 }
 
-impl Denial {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Fixed(fixed) => fixed.status,
-            // The statuses that EKS Auth gives these errors itself.
-            Self::Credentials(CredentialError::Refused { kind, .. }) => match kind {
-                RefusalKind::NotFound => StatusCode::NOT_FOUND,
-                RefusalKind::BadToken | RefusalKind::Denied => StatusCode::BAD_REQUEST,
-            },
-            // The one status on which every SDK asks again.
-            Self::Credentials(CredentialError::NotReady { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
+impl NoCredentials {
     /// How to count it; what is only late is not counted among refusals.
-    pub(super) fn reason(&self) -> Option<Reason> {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Fixed(fixed) => Some(fixed.reason),
-            Self::Credentials(CredentialError::Refused { .. }) => Some(Reason::EksAuth),
-            Self::Credentials(CredentialError::NotReady { .. }) => None,
+            Self::Refused(refusal) => Some(*refusal),
+            Self::NotFetched(CredentialError::Refused(_)) => Some(Refusal::EksAuth),
+            Self::NotFetched(CredentialError::NotReady { .. }) => None,
         }
     }
 
     /// The response that says so.
-    pub(super) fn response(&self, format: Format) -> Response<Full<Bytes>> {
-        let (body, content_type) = match (self, format) {
-            (Self::Fixed(fixed), Format::Json) => (Bytes::from_static(fixed.json.as_bytes()), JSON),
-            (Self::Fixed(fixed), Format::Text) => (Bytes::from_static(fixed.text.as_bytes()), TEXT),
-            (Self::Credentials(error), Format::Json) => (json(error), JSON),
-            (Self::Credentials(error), Format::Text) => (text(error), TEXT),
-        };
-        let mut response = Response::new(Full::new(body));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, content_type);
+    pub(super) fn response(&self, format: Format) -> Answer {
         match self {
-            Self::Fixed(fixed) if fixed.reason == Reason::Method => {
-                headers.insert(header::ALLOW, GET);
-            }
-            Self::Fixed(fixed) if fixed.is_worth_a_retry => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
-                if fixed.reason == Reason::Detour {
-                    // The next attempt may be redirected, but only if it connects anew.
-                    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-            }
-            Self::Credentials(CredentialError::NotReady { retry_after, .. }) => {
-                let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            Self::Fixed(_) | Self::Credentials(CredentialError::Refused { .. }) => {}
+            Self::Refused(refusal) => refused(*refusal, format),
+            Self::NotFetched(error) => not_fetched(error, format),
         }
-        response
     }
+}
+
+fn refused(refusal: Refusal, format: Format) -> Answer {
+    let Some(words) = refusal.words() else {
+        // The connection is closed without a word where it is refused for such a reason.
+        return answer(StatusCode::FORBIDDEN, Bytes::new(), TEXT);
+    };
+    let (text, content_type) = match format {
+        Format::Json => (words.json, JSON),
+        Format::Text => (words.text, TEXT),
+    };
+    let mut answer = answer(
+        words.status,
+        Bytes::from_static(text.as_bytes()),
+        content_type,
+    );
+    let headers = answer.headers_mut();
+    if words.is_worth_a_retry() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
+    }
+    match refusal {
+        Refusal::Method => drop(headers.insert(header::ALLOW, GET)),
+        // The next attempt may be redirected, but only if it connects anew.
+        Refusal::Detour => {
+            let close = HeaderValue::from_static("close");
+            headers.insert(header::CONNECTION, close);
+        }
+        _ => {}
+    }
+    answer
+}
+
+fn not_fetched(error: &CredentialError, format: Format) -> Answer {
+    let status = match error {
+        CredentialError::Refused(refusal) => refusal.status(),
+        // The one status on which every SDK asks again.
+        CredentialError::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut answer = match format {
+        Format::Json => answer(status, json(error), JSON),
+        Format::Text => answer(status, text(error), TEXT),
+    };
+    if let CredentialError::NotReady { retry_after, .. } = error {
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;
+        let seconds = HeaderValue::from(seconds);
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    answer
+}
+
+fn answer(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Answer {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// One line, with the code where it is EKS Auth's.
 fn text(error: &CredentialError) -> Bytes {
     let line = match error {
-        CredentialError::Refused { code, message, .. } => format!("({code}): {message}\n"),
+        CredentialError::Refused(refusal) => format!("({}): {}\n", refusal.code, refusal.message),
         CredentialError::NotReady { .. } => format!("{error}\n"),
     };
     line.into()
@@ -118,7 +129,7 @@ fn json(error: &CredentialError) -> Bytes {
     let words;
     let (code, message) = match error {
         // The code has a field of its own.
-        CredentialError::Refused { code, message, .. } => (code.as_str(), message),
+        CredentialError::Refused(refusal) => (refusal.code.as_str(), &refusal.message),
         CredentialError::NotReady { .. } => {
             words = error.to_string();
             ("CredentialsNotReady", &words)
@@ -183,8 +194,6 @@ struct Body<'a> {
 }
 
 /// Credentials, in a body that is ready to be sent.
-pub(super) fn credentials(body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    response
+pub(super) fn credentials(body: Bytes) -> Answer {
+    answer(StatusCode::OK, body, JSON)
 }

@@ -4,17 +4,16 @@ use std::{cell::RefCell, convert::Infallible, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
-use http::{HeaderValue, Method, Request, Response, Version, header};
-use http_body_util::Full;
+use http::{HeaderValue, Method, Request, Version, header};
 use hyper::{body::Incoming, service::Service};
-use podcreds_credentials::{Claimant, Store};
-use podcreds_types::{Claims, Token, TokenDigest};
+use podcreds_credentials::Store;
+use podcreds_types::{Claimant, Claims, Refusal, Token, TokenDigest};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Identify, Metrics, Refusal, Route, Times,
-    answer::{self, Denial, Format},
-    fixed, host,
+    Identify, Metrics, Times,
+    answer::{self, Answer, Format, NoCredentials},
+    host,
     metrics::Since,
     stream::Progress,
     target,
@@ -37,8 +36,6 @@ pub(super) struct Endpoint<I> {
     last_token: LastToken,
 }
 
-type Answer = Response<Full<Bytes>>;
-
 impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
     type Response = Answer;
     type Error = Infallible;
@@ -56,8 +53,8 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
                 let answer = self.shared.finish(since, answer::credentials(body));
                 Either::Left(ready(Ok(answer)))
             }
-            Err(denial) => {
-                let answer = self.shared.deny(&denial, Format::wanted_by(&request));
+            Err(why) => {
+                let answer = self.shared.deny(&why, Format::wanted_by(&request));
                 let answer = self.shared.finish(since, answer);
                 Either::Left(ready(Ok(answer)))
             }
@@ -116,16 +113,16 @@ impl<I: Identify> Endpoint<I> {
     }
 
     /// Decides by the least: most of what is refused is refused before its token is looked at.
-    fn find<B>(&self, request: &Request<B>) -> Result<Found, Denial> {
+    fn find<B>(&self, request: &Request<B>) -> Result<Found, NoCredentials> {
         if !host::is_address(request) {
-            return Err(fixed::HOST.into());
+            return Err(Refusal::BadHost.into());
         }
         if !target::is_credentials(request) {
-            return Err(fixed::PATH.into());
+            return Err(Refusal::NotFound.into());
         }
         // Like AWS's agent, answers whatever else is used in place of GET.
         if request.method() == Method::CONNECT {
-            return Err(fixed::METHOD.into());
+            return Err(Refusal::Method.into());
         }
         let (token, digest) = self.last_token.read(authorization(request)?)?;
         let store = &self.shared.store;
@@ -133,7 +130,7 @@ impl<I: Identify> Endpoint<I> {
         if let Some(at_hand) = known.and_then(|claimant| store.at_hand(&claimant, &digest)) {
             return Ok(Found::Here(at_hand?));
         }
-        let claimant = self.caller.identify(&token, Route::of(request))?;
+        let claimant = self.caller.identify(&token, target::route(request))?;
         if known != Some(claimant)
             && let Some(at_hand) = store.at_hand(&claimant, &digest)
         {
@@ -153,21 +150,21 @@ fn is_last<B>(request: &Request<B>) -> bool {
 }
 
 /// The first one, as AWS's agent takes it.
-fn authorization<B>(request: &Request<B>) -> Result<&[u8], Denial> {
+fn authorization<B>(request: &Request<B>) -> Result<&[u8], NoCredentials> {
     let value = request.headers().get(header::AUTHORIZATION);
     match value.map(HeaderValue::as_bytes) {
-        None | Some([]) => Err(fixed::NO_TOKEN.into()),
+        None | Some([]) => Err(Refusal::MissingToken.into()),
         Some(token) => Ok(token),
     }
 }
 
 impl Shared {
-    /// Counts a denial, and puts it into words.
-    fn deny(&self, denial: &Denial, format: Format) -> Answer {
-        if let Some(reason) = denial.reason() {
-            self.metrics.refused(reason);
+    /// Counts what is refused, and says why.
+    fn deny(&self, why: &NoCredentials, format: Format) -> Answer {
+        if let Some(refusal) = why.refusal() {
+            self.metrics.refused(refusal);
         }
-        denial.response(format)
+        why.response(format)
     }
 
     /// Counts an answer, and says on it whether the connection ends.
@@ -195,7 +192,7 @@ impl LastToken {
                 Ok((token.clone(), *digest))
             }
             _ => {
-                let raw = Claims::could_be_in(raw).map_err(Refusal::Malformed)?;
+                let raw = Claims::could_be_in(raw).map_err(Refusal::MalformedToken)?;
                 let token = Token::new(raw);
                 let digest = token.digest();
                 *last = Some((token.clone(), digest));

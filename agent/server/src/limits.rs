@@ -5,9 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use podcreds_types::Origin;
+use podcreds_types::{Origin, Refusal};
 
-use super::{Config, Metrics, metrics::Reason, progress::Progress, turns::Share};
+use super::{Config, Metrics, progress::Progress, turns::Share};
 
 /// Counts open connections. Clones count together.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ impl Limits {
         let is_full_of_strangers = !caller.is_pod() && open.strangers >= self.0.overall / 2;
         if is_full || is_full_of_strangers {
             let evicted = open.make_room(count, is_full_of_strangers)?;
-            self.0.metrics.refused(Reason::Evicted);
+            self.0.metrics.refused(Refusal::Evicted);
             evicted.close();
         }
         let share = open.add(caller, progress);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use http::StatusCode;
+use podcreds_types::Refusal;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
@@ -26,81 +27,6 @@ pub struct Metrics {
     response_served: IntCounter,
     /// Set by [`Limits`](super::limits::Limits).
     pub(super) connections: IntGauge,
-}
-
-/// Why a request or a connection was turned away: the label of `podcreds_refusals_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    BadHost,
-    Detour,
-    EksAuth,
-    Evicted,
-    ExpiredToken,
-    HeadTimeout,
-    HeadTooLarge,
-    MalformedRequest,
-    MalformedToken,
-    Method,
-    MissingToken,
-    NoRecord,
-    NotFound,
-    OtherPod,
-    Proxy,
-    TooManyConnections,
-    TooManyRefusals,
-    Undecided,
-    UnknownCaller,
-    WriteTimeout,
-}
-
-impl Reason {
-    const ALL: [Self; 20] = [
-        Self::BadHost,
-        Self::Detour,
-        Self::EksAuth,
-        Self::Evicted,
-        Self::ExpiredToken,
-        Self::HeadTimeout,
-        Self::HeadTooLarge,
-        Self::MalformedRequest,
-        Self::MalformedToken,
-        Self::Method,
-        Self::MissingToken,
-        Self::NoRecord,
-        Self::NotFound,
-        Self::OtherPod,
-        Self::Proxy,
-        Self::TooManyConnections,
-        Self::TooManyRefusals,
-        Self::Undecided,
-        Self::UnknownCaller,
-        Self::WriteTimeout,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::BadHost => "bad_host",
-            Self::Detour => "detour",
-            Self::EksAuth => "eks_auth",
-            Self::Evicted => "evicted",
-            Self::ExpiredToken => "expired_token",
-            Self::HeadTimeout => "head_timeout",
-            Self::HeadTooLarge => "head_too_large",
-            Self::MalformedRequest => "malformed_request",
-            Self::MalformedToken => "malformed_token",
-            Self::Method => "method",
-            Self::MissingToken => "missing_token",
-            Self::NoRecord => "no_record",
-            Self::NotFound => "not_found",
-            Self::OtherPod => "other_pod",
-            Self::Proxy => "proxy",
-            Self::TooManyConnections => "too_many_connections",
-            Self::TooManyRefusals => "too_many_refusals",
-            Self::Undecided => "undecided",
-            Self::UnknownCaller => "unknown_caller",
-            Self::WriteTimeout => "write_timeout",
-        }
-    }
 }
 
 impl Metrics {
@@ -134,8 +60,8 @@ impl Metrics {
             &["reason"],
         )?;
         // A series that appears with its first event hides that event from rate().
-        for reason in Reason::ALL {
-            refusals.with_label_values(&[reason.label()]);
+        for reason in Refusal::METRICS {
+            refusals.with_label_values(&[reason]);
         }
         let responses = IntCounterVec::new(
             Opts::new(
@@ -182,8 +108,8 @@ impl Metrics {
     }
 
     /// A request or a connection was turned away.
-    pub(super) fn refused(&self, reason: Reason) {
-        self.refusals.with_label_values(&[reason.label()]).inc();
+    pub(super) fn refused(&self, refusal: Refusal) {
+        self.refusals.with_label_values(&[refusal.metric()]).inc();
     }
 }
 

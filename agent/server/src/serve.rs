@@ -11,6 +11,7 @@ use std::{
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use podcreds_credentials::Store;
+use podcreds_types::Refusal;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -19,7 +20,6 @@ use super::{
     Config, Identify, Metrics,
     endpoint::{Endpoint, Shared},
     limits::{Limits, Slot},
-    metrics::Reason,
     progress::Progress,
     rationed::Rationed,
     stream::{Stream, Transport},
@@ -87,7 +87,7 @@ impl Server {
     {
         let progress = Arc::new(Progress::default());
         let Some(slot) = self.limits.admit(caller.origin(), &progress) else {
-            self.shared.metrics.refused(Reason::TooManyConnections);
+            self.shared.metrics.refused(Refusal::TooManyConnections);
             return;
         };
         let (server, its_own) = (Arc::clone(self), Arc::clone(&progress));
@@ -146,12 +146,12 @@ impl Server {
         };
         let metrics = &self.shared.metrics;
         if progress.is_refused_too_often() {
-            metrics.refused(Reason::TooManyRefusals);
+            metrics.refused(Refusal::TooManyRefusals);
         }
         if let Err(error) = ended {
             debug!(%error, "a connection failed");
-            if let Some(reason) = fault(&error, progress) {
-                metrics.refused(reason);
+            if let Some(refusal) = fault(&error, progress) {
+                metrics.refused(refusal);
             }
         }
     }
@@ -180,16 +180,16 @@ impl Server {
 }
 
 /// What the client did wrong, if it was the client and not the network.
-fn fault(error: &hyper::Error, progress: &Progress) -> Option<Reason> {
+fn fault(error: &hyper::Error, progress: &Progress) -> Option<Refusal> {
     if error.is_parse_too_large() {
-        Some(Reason::HeadTooLarge)
+        Some(Refusal::HeadTooLarge)
     } else if error.is_parse() {
-        Some(Reason::MalformedRequest)
+        Some(Refusal::MalformedRequest)
     } else if error.is_timeout() {
         // The time is also up for clients that kept their connection and had no more to ask.
-        progress.is_behind().then_some(Reason::HeadTimeout)
+        progress.is_behind().then_some(Refusal::HeadTimeout)
     } else {
         let cause = error.source()?.downcast_ref::<io::Error>()?;
-        (cause.kind() == io::ErrorKind::TimedOut).then_some(Reason::WriteTimeout)
+        (cause.kind() == io::ErrorKind::TimedOut).then_some(Refusal::WriteTimeout)
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderName, Request, header};
+use podcreds_types::Route;
 
 /// The only resource.
 pub(super) const PATH: &str = "/v1/credentials";
@@ -20,25 +21,13 @@ static OF_PROXIES: [HeaderName; 6] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// The way that a request says it has come. Nobody has verified that: it explains a refusal, and
-/// allows nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Route {
-    /// Nothing speaks of a proxy.
-    Direct,
-    /// It has the headers of an HTTP proxy, or is written as to one.
-    Proxy,
-}
-
-impl Route {
-    /// Reads it from a request's head.
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let is_absolute = request.uri().scheme().is_some();
-        if is_absolute || (OF_PROXIES.iter()).any(|name| request.headers().contains_key(name)) {
-            Self::Proxy
-        } else {
-            Self::Direct
-        }
+/// The way that a request says it has come, read from its head.
+pub(super) fn route<B>(request: &Request<B>) -> Route {
+    let is_absolute = request.uri().scheme().is_some();
+    if is_absolute || (OF_PROXIES.iter()).any(|name| request.headers().contains_key(name)) {
+        Route::Proxy
+    } else {
+        Route::Direct
     }
 }
 
@@ -144,8 +133,7 @@ mod tests {
     #[test]
     fn proxies_are_told_by_what_they_add() {
         let route = |target: &str, name: &str| {
-            let request = Request::get(target).header(name, "x").body(()).unwrap();
-            Route::of(&request)
+            super::route(&Request::get(target).header(name, "x").body(()).unwrap())
         };
         assert_eq!(route(PATH, "accept"), Route::Direct);
         for name in ["via", "Forwarded", "X-Forwarded-For", "x-real-ip"] {

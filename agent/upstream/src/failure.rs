@@ -15,8 +15,10 @@ use aws_sdk_eksauth::{
 };
 use aws_smithy_types::date_time::{DateTime, Format};
 
+use podcreds_types::{EksRefusal, RefusalKind};
+
 use super::{
-    RefusalKind, UpstreamError,
+    UpstreamError,
     words::{chain, code, without_tokens},
 };
 
@@ -107,11 +109,11 @@ fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
     let is_about_node =
         matches!(status, 401 | 403) || message.contains(OWN_ACTION) || ABOUT_NODE.contains(&&*code);
     match refusal(error) {
-        Some(kind) if !is_about_node => UpstreamError::Refused {
+        Some(kind) if !is_about_node => UpstreamError::Refused(EksRefusal {
             kind,
             code,
             message,
-        },
+        }),
         _ if is_about_node => UpstreamError::Unavailable {
             reason: format!("it refuses this node's own credentials: {code}: {message}"),
             retry_after,
@@ -198,11 +200,11 @@ mod tests {
             .message("no association")
             .build();
         let error = ServiceError::ResourceNotFoundException(error);
-        let UpstreamError::Refused {
+        let UpstreamError::Refused(EksRefusal {
             kind,
             code,
             message,
-        } = failed(error, 404, &[])
+        }) = failed(error, 404, &[])
         else {
             panic!("not refused");
         };
@@ -223,7 +225,7 @@ mod tests {
         ] {
             let error = failed(error, 400, &[]);
             assert!(
-                matches!(&error, UpstreamError::Refused { kind, .. } if *kind == expected),
+                matches!(&error, UpstreamError::Refused(refusal) if refusal.kind == expected),
                 "{error:?}"
             );
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use podcreds_types::{Credentials, Token};
+use podcreds_types::{Credentials, EksRefusal, Token};
 
 mod answer;
 mod eks_auth;
@@ -32,15 +32,8 @@ pub trait AssumeRole: Send + Sync + 'static {
 pub enum UpstreamError {
     /// Final for this pod and token: asking again gives the same answer until somebody changes
     /// something.
-    #[error("{code}: {message}")]
-    Refused {
-        /// What there is to be changed.
-        kind: RefusalKind,
-        /// EKS Auth's error code, such as `ResourceNotFoundException`.
-        code: String,
-        /// EKS Auth's own words, fit to be shown to the pod.
-        message: String,
-    },
+    #[error(transparent)]
+    Refused(EksRefusal),
     /// EKS Auth takes exception to this one request, which may be the token's fault. It says
     /// nothing about other tokens, and may not be final.
     #[error("EKS Auth rejects the request for this token: {code}: {message}")]
@@ -74,15 +67,4 @@ impl UpstreamError {
             retry_after: None,
         }
     }
-}
-
-/// What a refused pod's owner has to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefusalKind {
-    /// The token is expired, or is not one of this cluster's.
-    BadToken,
-    /// No association names the pod's service account, or the cluster is unknown.
-    NotFound,
-    /// The association's role may not be assumed.
-    Denied,
 }

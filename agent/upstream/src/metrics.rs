@@ -45,7 +45,7 @@ impl Metrics {
     pub(super) fn called(&self, took: Duration, outcome: &Result<Credentials, UpstreamError>) {
         let label = match outcome {
             Ok(_) => "ok",
-            Err(UpstreamError::Refused { .. }) => "refused",
+            Err(UpstreamError::Refused(_)) => "refused",
             Err(UpstreamError::Rejected { .. }) => "rejected",
             Err(UpstreamError::Throttled { .. }) => "throttled",
             Err(UpstreamError::Unavailable { .. }) => "unavailable",

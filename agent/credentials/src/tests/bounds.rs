@@ -1,6 +1,7 @@
 //! What the store can grow to, and what it costs EKS Auth.
 
 use futures_util::future::join_all;
+use podcreds_types::{EksRefusal, RefusalKind};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -218,11 +219,11 @@ async fn pods_in_crash_loops_keep_nobody_waiting() {
 async fn a_flood_from_one_address_keeps_no_other_waiting_without_keys() {
     let (fake, store, clock) = generous(SOON);
     fake.now(move |token| match token.starts_with("bad") {
-        true => Err(UpstreamError::Refused {
+        true => Err(UpstreamError::Refused(EksRefusal {
             kind: RefusalKind::BadToken,
             code: "InvalidTokenException".to_owned(),
             message: "no token of this cluster".to_owned(),
-        }),
+        })),
         false => Ok(credentials(token, clock.now() + 6 * HOUR)),
     });
     let flood = (0..1000).map(|n| store.fetch(bearer(1, None), Token::new(format!("bad{n}"))));

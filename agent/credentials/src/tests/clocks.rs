@@ -125,7 +125,10 @@ async fn a_token_that_has_expired_is_not_believed_by_a_clock_that_was_put_back()
     let key = EncodingKey::from_secret(b"nobody verifies this here");
     let exp = clock.now() + 30 * MINUTE;
     let exp = exp.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let token = |n: u8| encode(&Header::default(), &json!({ "exp": exp, "n": n }), &key).unwrap();
+    let token = |n: u8| {
+        let claims = json!({ "exp": exp, "n": n, "kubernetes.io": {} });
+        encode(&Header::default(), &claims, &key).unwrap()
+    };
     sleep(29 * MINUTE).await;
     clock.put_forward(BACK);
     ask(&store, pod(1), &token(1)).await.unwrap();

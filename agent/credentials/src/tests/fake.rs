@@ -9,13 +9,13 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use podcreds_types::{Credentials, Token};
+use podcreds_types::{Credentials, EksRefusal, RefusalKind, Token};
 use podcreds_upstream::{AssumeRole, UpstreamError};
 use prometheus::Registry;
 use tokio::{runtime::Handle, time::sleep};
 use zeroize::Zeroizing;
 
-use crate::{Clock, Config, Metrics, RefusalKind, Store};
+use crate::{Clock, Config, Metrics, Store};
 
 /// What EKS Auth says to a token.
 pub(super) type Answer = Result<Credentials, UpstreamError>;
@@ -112,9 +112,9 @@ pub(super) fn credentials(token: &str, expiration: SystemTime) -> Credentials {
 }
 
 pub(super) fn refused() -> UpstreamError {
-    UpstreamError::Refused {
+    UpstreamError::Refused(EksRefusal {
         kind: RefusalKind::NotFound,
         code: "ResourceNotFoundException".to_owned(),
         message: "no association".to_owned(),
-    }
+    })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use podcreds_keys::{Verdict, VerifyToken};
-use podcreds_types::{Origin, PodUid, Token};
+use podcreds_types::{Claimant, Origin, PodUid, Token};
 use podcreds_upstream::UpstreamError;
 use tokio::time::{Instant, sleep};
 
@@ -86,5 +86,5 @@ fn not_ready(outcome: &Outcome) -> bool {
 }
 
 fn was_refused(outcome: &Outcome) -> bool {
-    matches!(outcome, Err(CredentialError::Refused { .. }))
+    matches!(outcome, Err(CredentialError::Refused(_)))
 }

@@ -1,14 +1,15 @@
 //! EKS Auth's last words.
 
+use podcreds_types::{EksRefusal, RefusalKind};
+
 use super::*;
-use crate::RefusalKind;
 
 fn bad_token() -> UpstreamError {
-    UpstreamError::Refused {
+    UpstreamError::Refused(EksRefusal {
         kind: RefusalKind::BadToken,
         code: "ExpiredTokenException".to_owned(),
         message: "expired".to_owned(),
-    }
+    })
 }
 
 #[tokio::test(start_paused = true)]

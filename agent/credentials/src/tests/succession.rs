@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use podcreds_types::TokenDigest;
+use podcreds_types::{EksRefusal, RefusalKind, TokenDigest};
 use proptest::prelude::*;
 
 use super::{rotation::Keys, *};
@@ -204,11 +204,11 @@ async fn what_eks_auth_has_refused_the_heir_is_not_told_back_in() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_eks_auth_has_refused_the_heir_is_not_told_back_in() {
-    let no = UpstreamError::Refused {
+    let no = UpstreamError::Refused(EksRefusal {
         kind: RefusalKind::BadToken,
         code: "ExpiredTokenException".to_owned(),
         message: "too late".to_owned(),
-    };
+    });
     let (_fake, _store, _changes, _next, heir) = told_again_after(no).await;
     assert_eq!(heir.0.metrics.entries.get(), 2);
     assert!(!heir.0.cache.accepts(&subject(1), &digest("a")));

@@ -7,8 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use podcreds_server::Undecided;
-use podcreds_types::{PodUid, Token};
+use podcreds_types::{PodUid, Token, Undecided};
 use zeroize::Zeroizing;
 
 /// A token is some 1,200 bytes. The pod may have anything else in its volumes.

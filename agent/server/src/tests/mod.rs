@@ -10,9 +10,12 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt};
 use podcreds_credentials as credentials;
-use podcreds_credentials::{Claimant, Clock, Store};
-use podcreds_types::{Credentials, Origin, PodUid, Token, Unreadable};
-use podcreds_upstream::{AssumeRole, RefusalKind, UpstreamError};
+use podcreds_credentials::{Clock, Store};
+use podcreds_types::{
+    Claimant, Credentials, EksRefusal, Origin, PodUid, Refusal, RefusalKind, Route, Token,
+    Unreadable,
+};
+use podcreds_upstream::{AssumeRole, UpstreamError};
 use prometheus::{Registry, proto::Metric};
 use serde_json::Value;
 use tokio::{
@@ -22,7 +25,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Config, Identify, Metrics, Refusal, Route, Server, Times};
+use super::{Config, Identify, Metrics, Server, Times};
 
 mod answers;
 mod drain;
@@ -43,11 +46,11 @@ impl AssumeRole for Upstream {
     fn assume_role(&self, token: Token) -> BoxFuture<'static, Result<Credentials, UpstreamError>> {
         async move {
             let refused = |kind, code: &str| {
-                Err(UpstreamError::Refused {
+                Err(UpstreamError::Refused(EksRefusal {
                     kind,
                     code: code.to_owned(),
                     message: "because".to_owned(),
-                })
+                }))
             };
             match kind(&token) {
                 "unassociated" => refused(RefusalKind::NotFound, "ResourceNotFoundException"),
@@ -93,10 +96,10 @@ impl Identify for Caller {
         self.1.fetch_add(1, Relaxed);
         match kind(token) {
             text if text == "malformed" || text.contains(' ') => {
-                Err(Refusal::Malformed(Unreadable::NoToken))
+                Err(Refusal::MalformedToken(Unreadable::NoToken))
             }
-            "expired" => Err(Refusal::Expired),
-            "stolen" if route == Route::Proxy => Err(Refusal::Proxied),
+            "expired" => Err(Refusal::ExpiredToken),
+            "stolen" if route == Route::Proxy => Err(Refusal::ThroughProxy),
             "stolen" => Err(Refusal::OtherPod),
             "unknown" => Err(Refusal::UnknownCaller),
             "detour" => Err(Refusal::Detour),
