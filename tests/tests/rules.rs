@@ -119,3 +119,20 @@ fn every_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on() {
     }
     assert!(severities.into_iter().eq(["critical", "warning"]));
 }
+
+#[test]
+fn the_runbook_has_a_section_for_each_alert_and_no_other() {
+    let Some(alerts) = alerts() else {
+        return;
+    };
+    let runbook = fs::read_to_string(checkout::file("docs/runbook.md")).unwrap();
+    let sections = runbook.split("\n## ").skip(1).map(|section| {
+        let (title, text) = section.split_once('\n').unwrap();
+        for part in ["**Pods**:", "**See**:", "**Do**:", "**Over**:"] {
+            assert!(text.contains(part), "{title} has no {part}");
+        }
+        title
+    });
+    let names: BTreeSet<_> = alerts.iter().map(name).collect();
+    assert_eq!(sections.collect::<BTreeSet<_>>(), names);
+}
