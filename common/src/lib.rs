@@ -130,8 +130,6 @@ impl Event {
 pub struct Caller {
     /// The cgroup id of the outermost known pod above the calling process; 0 for none.
     pub pod: u64,
-    /// The id of the cgroup that the process was in.
-    pub leaf: u64,
     /// The cookie of the network namespace of the socket, which need not be the process's.
     pub netns: u64,
     /// When it was called, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -218,7 +216,7 @@ mod user {
     unsafe impl aya::Pod for NestedKey {}
 
     const _: () = assert!(size_of::<Endpoint>() == 8 + 2 * 2 + 4);
-    const _: () = assert!(size_of::<Caller>() == 4 * 8 + 4 + 2 + 2);
+    const _: () = assert!(size_of::<Caller>() == 3 * 8 + 4 + 2 + 2);
     const _: () = assert!(size_of::<ListenerTag>() == 8);
     const _: () = assert!(size_of::<NestedKey>() == 2 * 8);
 }

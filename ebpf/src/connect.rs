@@ -2,9 +2,7 @@
 
 use aya_ebpf::{
     bindings::bpf_sock_addr,
-    helpers::generated::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_setsockopt,
-    },
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_setsockopt},
     programs::SockAddrContext,
 };
 use podcreds_common::{
@@ -185,7 +183,6 @@ fn record(ctx: &SockAddrContext, call: &Call, port: u16) -> bool {
     // SAFETY: not null, and the storage lives as long as the socket, which this call holds locked.
     unsafe {
         (*caller).pod = call.pod;
-        (*caller).leaf = bpf_get_current_cgroup_id();
         (*caller).netns = call.netns;
         (*caller).connected_at = bpf_ktime_get_ns();
         (*caller).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
