@@ -1,15 +1,16 @@
 //! What the datapath sees, in the kernel and in user space.
 
-use std::sync::{Mutex, PoisonError};
-
 use podcreds_common::Counter;
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
+    IntCounter, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc, Describer},
+    proto::{self, LabelPair, Metric, MetricFamily, MetricType},
 };
 
 use super::programs::Counters;
+
+/// The label of what the kernel did.
+const OUTCOME: &str = "outcome";
 
 /// Counts what user space does.
 #[derive(Clone, Debug)]
@@ -96,10 +97,8 @@ impl Drop for Counted {
 /// Reads the programs' counters whenever the metrics are asked for.
 pub(super) struct KernelCollector {
     counters: Counters,
-    connects: IntCounterVec,
-    accepts: IntCounterVec,
-    /// Keeps two scrapes from filling in the values at once.
-    scrape: Mutex<()>,
+    connects: Desc,
+    accepts: Desc,
 }
 
 impl KernelCollector {
@@ -117,44 +116,63 @@ impl KernelCollector {
         );
         Ok(Self {
             counters,
-            connects: IntCounterVec::new(connects, &["outcome"])?,
-            accepts: IntCounterVec::new(accepts, &["outcome"])?,
-            scrape: Mutex::default(),
+            connects: connects.variable_label(OUTCOME).describe()?,
+            accepts: accepts.variable_label(OUTCOME).describe()?,
         })
     }
 
-    fn family(&self, counter: Counter) -> (&IntCounterVec, &'static str) {
-        match counter {
-            Counter::RedirectedV4 => (&self.connects, "redirected_ipv4"),
-            Counter::RedirectedV6 => (&self.connects, "redirected_ipv6"),
-            Counter::Direct => (&self.connects, "direct"),
-            Counter::UnknownPod => (&self.connects, "unknown_pod"),
-            Counter::ForeignNetns => (&self.connects, "foreign_netns"),
-            Counter::BoundToDevice => (&self.connects, "bound_to_device"),
-            Counter::Failed => (&self.connects, "failed"),
-            Counter::Identified => (&self.accepts, "identified"),
-            Counter::Unidentified => (&self.accepts, "unidentified"),
-        }
+    fn family(&self, description: &Desc, is_of_it: fn(Counter) -> bool) -> MetricFamily {
+        let metrics = Counter::ALL
+            .into_iter()
+            .filter(|counter| is_of_it(*counter));
+        let mut family = MetricFamily::default();
+        family.set_name(description.fq_name.clone());
+        family.set_help(description.help.clone());
+        family.set_field_type(MetricType::COUNTER);
+        family.set_metric(metrics.map(|counter| self.metric(counter)).collect());
+        family
     }
+
+    fn metric(&self, counter: Counter) -> Metric {
+        let mut label = LabelPair::default();
+        label.set_name(OUTCOME.to_owned());
+        label.set_value(outcome(counter).to_owned());
+        let mut value = proto::Counter::default();
+        // Exact up to 2^53.
+        value.set_value(self.counters.total(counter) as f64);
+        let mut metric = Metric::from_label(vec![label]);
+        metric.set_counter(value);
+        metric
+    }
+}
+
+fn outcome(counter: Counter) -> &'static str {
+    match counter {
+        Counter::RedirectedV4 => "redirected_ipv4",
+        Counter::RedirectedV6 => "redirected_ipv6",
+        Counter::Direct => "direct",
+        Counter::UnknownPod => "unknown_pod",
+        Counter::ForeignNetns => "foreign_netns",
+        Counter::BoundToDevice => "bound_to_device",
+        Counter::Failed => "failed",
+        Counter::Identified => "identified",
+        Counter::Unidentified => "unidentified",
+    }
+}
+
+fn is_accept(counter: Counter) -> bool {
+    matches!(counter, Counter::Identified | Counter::Unidentified)
 }
 
 impl Collector for KernelCollector {
     fn desc(&self) -> Vec<&Desc> {
-        let mut descriptions = self.connects.desc();
-        descriptions.extend(self.accepts.desc());
-        descriptions
+        vec![&self.connects, &self.accepts]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let _scrape = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
-        for counter in Counter::ALL {
-            let (family, outcome) = self.family(counter);
-            let metric = family.with_label_values(&[outcome]);
-            metric.reset();
-            metric.inc_by(self.counters.total(counter));
-        }
-        let mut families = self.connects.collect();
-        families.extend(self.accepts.collect());
-        families
+        vec![
+            self.family(&self.connects, |counter| !is_accept(counter)),
+            self.family(&self.accepts, is_accept),
+        ]
     }
 }
