@@ -11,13 +11,13 @@ use std::{
 };
 
 use dashmap::{DashMap, DashSet};
-use nix::{
-    errno::Errno,
-    time::{ClockId, clock_gettime},
-};
 use podcreds_common::{ASKED_LISTENER, Caller, NestedKey};
 use podcreds_types::{Evidence, PodUid};
 use prometheus::IntCounter;
+use rustix::{
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
 use tokio::net::TcpStream;
 
 use super::programs::Callers;
@@ -128,26 +128,26 @@ pub(super) enum Trouble {
 
 impl Trouble {
     pub(super) fn of(error: &io::Error) -> Self {
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EAGAIN) => Self::None,
+        match Errno::from_io_error(error) {
+            Some(Errno::AGAIN) => Self::None,
             // A security module that says EPERM leaves the connection where it is.
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EPERM) => {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::PERM) => {
                 Self::Machine
             }
             // Those that accept(2) names as a new connection's own.
             Some(
-                Errno::ECONNABORTED
-                | Errno::EINTR
-                | Errno::EPROTO
-                | Errno::ENETDOWN
-                | Errno::ENOPROTOOPT
-                | Errno::EHOSTDOWN
-                | Errno::ENONET
-                | Errno::EHOSTUNREACH
-                | Errno::EOPNOTSUPP
-                | Errno::ENETUNREACH
+                Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
                 // Not of accept(2), but of waiting for news of what was accepted.
-                | Errno::ENOSPC,
+                | Errno::NOSPC,
             ) => Self::Connection,
             _ => Self::Listener,
         }
@@ -164,7 +164,7 @@ pub(super) fn guarded(errors: &IntCounter, pass_on: impl FnOnce()) {
 
 /// Turns the kernel's time of `connect()` into an [`Instant`]. Both are `CLOCK_MONOTONIC`.
 fn instant_of(connected_at: u64, accepted: Instant) -> Option<Instant> {
-    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?);
+    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).ok()?;
     let age = now.checked_sub(Duration::from_nanos(connected_at))?;
     accepted.checked_sub(age)
 }
@@ -176,13 +176,13 @@ mod tests {
     #[test]
     fn only_a_listener_that_is_dead_is_taken_for_dead() {
         for (errno, trouble) in [
-            (Errno::EAGAIN, Trouble::None),
-            (Errno::ECONNABORTED, Trouble::Connection),
-            (Errno::ENOSPC, Trouble::Connection),
-            (Errno::EMFILE, Trouble::Machine),
-            (Errno::EPERM, Trouble::Machine),
-            (Errno::EINVAL, Trouble::Listener),
-            (Errno::EBADF, Trouble::Listener),
+            (Errno::AGAIN, Trouble::None),
+            (Errno::CONNABORTED, Trouble::Connection),
+            (Errno::NOSPC, Trouble::Connection),
+            (Errno::MFILE, Trouble::Machine),
+            (Errno::PERM, Trouble::Machine),
+            (Errno::INVAL, Trouble::Listener),
+            (Errno::BADF, Trouble::Listener),
         ] {
             assert_eq!(Trouble::of(&errno.into()), trouble, "{errno}");
         }

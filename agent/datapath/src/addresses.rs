@@ -7,17 +7,20 @@ use std::{
     collections::HashSet,
     io,
     net::IpAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
 use nix::{
-    errno::Errno,
     ifaddrs::getifaddrs,
-    sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrLike,
-        SockaddrStorage, bind, recv, socket,
+    sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage},
+};
+use rustix::{
+    io::Errno,
+    net::{
+        self, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
+        socket_with,
     },
 };
 use tokio::time::sleep;
@@ -33,13 +36,14 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
 /// Subscribes to the changes in the calling thread's namespace.
 pub(super) fn subscribe() -> io::Result<OwnedFd> {
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        SockProtocol::NetlinkRoute,
+    let netlink = socket_with(
+        net::AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        // The default is NETLINK_ROUTE.
+        None,
     )?;
-    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+    bind(&netlink, &SocketAddrNetlink::new(0, GROUPS))?;
     Ok(netlink)
 }
 
@@ -126,12 +130,12 @@ fn read(subscriptions: &PollSet<Subscription>, key: Key) -> Option<Place> {
 
 /// Throws the messages away: that there were any is all that matters, so lost ones do no harm. Those
 /// beyond [`MOST`] are left for the next time, since a pod can make more of them than can be read.
-fn drain(netlink: &OwnedFd) -> nix::Result<()> {
-    let mut buffer = [0; 4096];
+fn drain(netlink: &OwnedFd) -> rustix::io::Result<()> {
+    let mut buffer = [0_u8; 4096];
     for _ in 0..MOST {
-        match recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(_) | Err(Errno::ENOBUFS) => {}
-            Err(Errno::EAGAIN) => return Ok(()),
+        match recv(netlink, &mut buffer, RecvFlags::empty()) {
+            Ok(_) | Err(Errno::NOBUFS) => {}
+            Err(Errno::AGAIN) => return Ok(()),
             Err(errno) => return Err(errno),
         }
     }

@@ -9,9 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use nix::unistd::geteuid;
 use podcreds_common::MAX_POD_LEVEL;
 use podcreds_types::PodUid;
+use rustix::{io::Errno, process::geteuid};
 
 use super::{
     kubepods::{Level, classify},
@@ -248,7 +248,7 @@ fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(there) => Ok(Some(there)),
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(libc::ENODEV) =>
+                || Errno::from_io_error(&error) == Some(Errno::NODEV) =>
         {
             Ok(None)
         }

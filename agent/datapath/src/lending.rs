@@ -6,21 +6,28 @@
 use std::{
     collections::HashMap,
     io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
     net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use nix::{
+use rustix::{
     cmsg_space,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    },
 };
 
 /// The most listeners that are lent, one for each address.
 const MOST: usize = 32;
+
+/// How many bytes their descriptors take in a message.
+const SPACE: usize = cmsg_space!(ScmRights(MOST));
 
 /// A way to the agent that is here already. May block for a moment.
 pub(super) type Ask = Box<dyn Fn() -> io::Result<UnixStream> + Send + Sync>;
@@ -47,17 +54,16 @@ impl Lending {
     /// When the other end does not take it at once.
     pub fn lend(&self, stream: &UnixStream) -> io::Result<()> {
         let lent = self.lent();
-        let descriptors: Vec<RawFd> = lent.values().take(MOST).map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        let rights = if descriptors.is_empty() {
-            &[][..]
-        } else {
-            &rights
-        };
-        // A message of rights alone is none.
+        let descriptors: Vec<BorrowedFd<'_>> = lent.values().take(MOST).map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); SPACE];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !rights.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        // A message without a byte of payload is none.
         let payload = [IoSlice::new(&[0])];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<()>(stream.as_raw_fd(), &payload, rights, flags, None)?;
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        sendmsg(stream, &payload, &mut rights, flags)?;
         Ok(())
     }
 
@@ -86,14 +92,12 @@ impl Lending {
 fn receive(stream: &UnixStream) -> io::Result<Vec<TcpListener>> {
     let mut byte = [0];
     let mut payload = [IoSliceMut::new(&mut byte)];
-    let mut space = cmsg_space!([RawFd; MOST]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut payload, Some(&mut space), flags)?;
-    let rights = message.cmsgs()?.filter_map(|part| match part {
-        ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
+    let mut space = [MaybeUninit::uninit(); SPACE];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(stream, &mut payload, &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+    let descriptors = rights.drain().filter_map(|part| match part {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    // SAFETY: the kernel has just opened these for this process, and nobody else knows of them.
-    let own = |descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) };
-    Ok(rights.flatten().map(own).map(TcpListener::from).collect())
+    Ok(descriptors.flatten().map(TcpListener::from).collect())
 }

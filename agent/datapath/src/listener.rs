@@ -6,6 +6,7 @@ use std::{
 };
 
 use podcreds_common::{BINDING_PRIORITY, FALLBACK_V4, LISTENER_V4};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{held_ports::HeldPort, ports, sockopt};
@@ -67,7 +68,7 @@ pub(crate) fn has_ipv6() -> bool {
 
 fn lacks_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+        || Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
 }
 
 fn open_on_first_free_port(address: IpAddr, avoid: &[u16]) -> io::Result<Listener> {

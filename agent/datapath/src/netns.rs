@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::sockopt;
 
@@ -77,7 +77,8 @@ impl Netns {
                 .name("netns".to_owned())
                 .stack_size(128 * 1024)
                 .spawn_scoped(scope, || {
-                    setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)?;
+                    let network = Some(LinkNameSpaceType::Network);
+                    move_into_link_name_space(self.file.as_fd(), network)?;
                     work()
                 })?;
             worker

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +14,10 @@ use std::{
 };
 
 use dashmap::{DashMap, mapref::one::Ref};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use rustix::event::{
+    Timespec,
+    epoll::{self, CreateFlags, Event, EventData, EventFlags},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// What names a member, and no other one ever.
@@ -40,16 +43,16 @@ pub(super) struct Membership<T: AsFd> {
 
 /// Members that have news.
 pub(super) struct Batch {
-    events: [EpollEvent; BATCH],
+    keys: [Key; BATCH],
     count: usize,
 }
 
-struct Instance(Epoll);
+struct Instance(OwnedFd);
 
 impl<T: AsFd> PollSet<T> {
     /// An empty set, for the runtime in whose context it is made.
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = Instance(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        let epoll = Instance(epoll::create(CreateFlags::CLOEXEC)?);
         // SAFETY: an instance keeps its descriptor open, and the same one, until it is dropped.
         let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }?;
         Ok(Self {
@@ -61,11 +64,16 @@ impl<T: AsFd> PollSet<T> {
 
     /// Waits for this socket as well from now on.
     pub(super) fn add(self: &Arc<Self>, member: T) -> io::Result<Membership<T>> {
-        let epoll = &self.epoll.get_ref().0;
+        let instance = &self.epoll.get_ref().0;
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         // For nothing yet. Adding to an instance that is itself waited for takes a lock that all processes of the
         // machine share, so nothing of ours may be locked meanwhile.
-        epoll.add(&member, EpollEvent::new(EpollFlags::empty(), key))?;
+        epoll::add(
+            instance,
+            &member,
+            EventData::new_u64(key),
+            EventFlags::empty(),
+        )?;
         self.members.insert(key, member);
         let membership = Membership {
             set: Arc::clone(self),
@@ -73,7 +81,7 @@ impl<T: AsFd> PollSet<T> {
         };
         if let Some(member) = self.members.get(&key) {
             // It is told of again and again as long as there is something to read: nothing needs to be read to its end.
-            epoll.modify(&*member, &mut EpollEvent::new(EpollFlags::EPOLLIN, key))?;
+            epoll::modify(instance, &*member, EventData::new_u64(key), EventFlags::IN)?;
         }
         Ok(membership)
     }
@@ -90,19 +98,19 @@ impl<T: AsFd> PollSet<T> {
 
     /// Does not wait for a member any more, until [`Self::resume`].
     pub(super) fn pause(&self, key: Key) {
-        self.set_events(key, EpollFlags::empty());
+        self.set_events(key, EventFlags::empty());
     }
 
     /// Waits for a member again.
     pub(super) fn resume(&self, key: Key) {
-        self.set_events(key, EpollFlags::EPOLLIN);
+        self.set_events(key, EventFlags::IN);
     }
 
-    fn set_events(&self, key: Key, events: EpollFlags) {
+    fn set_events(&self, key: Key, events: EventFlags) {
         if let Some(member) = self.members.get(&key) {
-            let epoll = &self.epoll.get_ref().0;
+            let instance = &self.epoll.get_ref().0;
             // An error means that somebody is removing it.
-            let _set = epoll.modify(&*member, &mut EpollEvent::new(events, key));
+            let _set = epoll::modify(instance, &*member, EventData::new_u64(key), events);
         }
     }
 
@@ -110,7 +118,7 @@ impl<T: AsFd> PollSet<T> {
     pub(super) fn remove(&self, key: Key) {
         if let Some(member) = self.members.get(&key) {
             // First, so that nobody is told of who is no member. An error means that somebody else removes it.
-            let _removed = self.epoll.get_ref().0.delete(&*member);
+            let _removed = epoll::delete(&self.epoll.get_ref().0, &*member);
         }
         self.members.remove(&key);
     }
@@ -137,22 +145,27 @@ impl<T: AsFd> PollSet<T> {
 
 impl Instance {
     fn poll(&self) -> io::Result<Batch> {
-        let mut events = [EpollEvent::empty(); BATCH];
-        let count = self.0.wait(&mut events, EpollTimeout::ZERO)?;
-        Ok(Batch { events, count })
+        let none = Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let mut events = [none; BATCH];
+        let count = epoll::wait(&self.0, &mut events[..], Some(&Timespec::default()))?;
+        let keys = events.map(|event| event.data.u64());
+        Ok(Batch { keys, count })
     }
 }
 
 impl AsRawFd for Instance {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.0.as_raw_fd()
+        self.0.as_raw_fd()
     }
 }
 
 impl Batch {
     /// Who they are. Some may have been removed meanwhile.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
-        self.events.iter().take(self.count).map(EpollEvent::data)
+        self.keys.iter().take(self.count).copied()
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use aya::util::KernelVersion;
 use caps::{CapSet, Capability};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use rustix::fs::{FsWord, statfs};
 
 use super::{DatapathError, kubepods};
 
@@ -18,6 +18,9 @@ const OLDEST_KERNEL: (u8, u8) = (5, 15);
 
 /// The inode number of the root of the hierarchy; a namespaced view of it begins at another.
 const TRUE_ROOT: u64 = 1;
+
+/// The type of the cgroup2 file system: CGROUP2_SUPER_MAGIC in linux/magic.h.
+const CGROUP2_MAGIC: FsWord = 0x6367_7270;
 
 /// The capabilities that the datapath uses.
 const CAPABILITIES: [(Capability, &str); 4] = [
@@ -100,7 +103,7 @@ fn cgroup_root(asked: Option<PathBuf>, mount: &Path) -> Result<PathBuf, Datapath
     };
     match statfs(&path) {
         Err(error) => Err(wrong(&path, &error.to_string())),
-        Ok(filesystem) if filesystem.filesystem_type() == CGROUP2_SUPER_MAGIC => Ok(path),
+        Ok(filesystem) if filesystem.f_type == CGROUP2_MAGIC => Ok(path),
         Ok(_) => Err(wrong(
             &path,
             "not in a cgroup2 hierarchy; name a directory at or below its mount point",

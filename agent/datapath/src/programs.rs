@@ -10,6 +10,7 @@ use aya::{
     },
 };
 use podcreds_common::{Caller, Counter, Endpoint, ListenerTag, MAX_PODS, NestedKey};
+use rustix::io::Errno;
 
 use super::{DatapathError, held_ports::HeldPorts, listener::Listener};
 
@@ -119,9 +120,9 @@ impl Programs {
         self.pods
             .insert(cgroup, endpoint, 0)
             .map_err(|error| match map_error(error) {
-                full if full.raw_os_error() == Some(libc::E2BIG) => io::Error::other(format!(
-                    "there are {MAX_PODS} pods already, the most there can be"
-                )),
+                full if Errno::from_io_error(&full) == Some(Errno::TOOBIG) => io::Error::other(
+                    format!("there are {MAX_PODS} pods already, the most there can be"),
+                ),
                 error => error,
             })
     }
@@ -233,7 +234,7 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>()
-            && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+            && matches!(Errno::from_io_error(io), Some(Errno::PERM | Errno::ACCESS))
         {
             return true;
         }
@@ -250,8 +251,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_cannot_is_told_from_one_that_may_not() {
-        let error = |errno| {
-            let io_error = io::Error::from_raw_os_error(errno);
+        let error = |errno: Errno| {
+            let io_error = io::Error::from(errno);
             let call = "bpf_map_create";
             load_error(EbpfError::MapError(MapError::SyscallError(SyscallError {
                 call,
@@ -259,12 +260,12 @@ mod tests {
             })))
         };
         // No BPF in the kernel, and a map or a program that it does not know.
-        for errno in [libc::ENOSYS, libc::EINVAL] {
+        for errno in [Errno::NOSYS, Errno::INVAL] {
             let error = error(errno);
             assert!(matches!(error, DatapathError::Unsupported(_)), "{error}");
             assert!(error.to_string().contains("did not accept"), "{error}");
         }
-        for errno in [libc::EPERM, libc::EACCES] {
+        for errno in [Errno::PERM, Errno::ACCESS] {
             let error = error(errno);
             assert!(matches!(error, DatapathError::NotPermitted(_)), "{error}");
             assert!(error.to_string().contains("CAP_BPF"), "{error}");

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
@@ -81,7 +82,7 @@ pub(super) fn is_no_way(error: &io::Error) -> bool {
 pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<Attempt> {
     let (socket, accepted) = prepare(listener, expected)?;
     match socket.connect(&listener.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
         _ => Ok(Attempt { socket, accepted }),
     }
 }
@@ -216,19 +217,15 @@ mod tests {
     #[test]
     fn only_the_networks_trouble_counts() {
         for (errno, is_it) in [
-            (libc::EADDRNOTAVAIL, true),
-            (libc::ENETUNREACH, true),
-            (libc::EPERM, true),
-            (libc::ECONNREFUSED, true),
-            (libc::EADDRINUSE, false),
-            (libc::EMFILE, false),
-            (libc::ENOBUFS, false),
+            (Errno::ADDRNOTAVAIL, true),
+            (Errno::NETUNREACH, true),
+            (Errno::PERM, true),
+            (Errno::CONNREFUSED, true),
+            (Errno::ADDRINUSE, false),
+            (Errno::MFILE, false),
+            (Errno::NOBUFS, false),
         ] {
-            assert_eq!(
-                is_no_way(&io::Error::from_raw_os_error(errno)),
-                is_it,
-                "{errno}"
-            );
+            assert_eq!(is_no_way(&io::Error::from(errno)), is_it, "{errno}");
         }
     }
 }

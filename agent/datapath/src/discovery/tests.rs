@@ -166,7 +166,7 @@ async fn a_scan_that_fails_half_way_tells_what_it_has_seen() {
     let half = |discovery: &mut Discovery, path: &str| {
         let mut seen = Seen::default();
         let unread = root.path().join("kubepods/burstable");
-        let failed = Err::<(), _>(io::Error::from_raw_os_error(libc::EIO));
+        let failed = Err::<(), _>(io::Error::from(Errno::IO));
         assert_eq!(seen.read(&unread, failed), None);
         seen.pods.extend(
             fs::metadata(root.path().join(path))

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::errno::Errno;
 use prometheus::Registry;
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -176,7 +176,7 @@ async fn a_listener_that_is_dead_is_closed() {
 
 #[tokio::test]
 async fn a_listener_that_nothing_can_be_accepted_from_holds_up_no_other() {
-    for errno in [Errno::EPERM, Errno::EMFILE] {
+    for errno in [Errno::PERM, Errno::MFILE] {
         let (port, calls) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&calls);
         let fails = failing(errno, &port, move || {
@@ -204,7 +204,7 @@ async fn a_listener_that_nothing_can_be_accepted_from_holds_up_no_other() {
 #[tokio::test]
 async fn what_ran_out_and_is_back_is_used() {
     let (port, lacking) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicUsize::new(3)));
-    let fails = failing(Errno::ENFILE, &port, move || {
+    let fails = failing(Errno::NFILE, &port, move || {
         let before = lacking.load(Ordering::Relaxed);
         lacking.store(before.saturating_sub(1), Ordering::Relaxed);
         before > 0
@@ -223,7 +223,7 @@ async fn what_ran_out_and_is_back_is_used() {
 #[tokio::test]
 async fn a_dead_listener_is_noticed_though_descriptors_have_run_out() {
     let port = Arc::new(AtomicU16::new(0));
-    let fails = failing(Errno::EMFILE, &port, || true);
+    let fails = failing(Errno::MFILE, &port, || true);
     let (listeners, _, _) = start_with(fails, collect().0);
     let served = serve(&listeners, 1);
     port.store(served[0].1.local_addr().unwrap().port(), Ordering::Relaxed);
