@@ -38,7 +38,8 @@ fn main() -> Result<()> {
 fn build_object(workspace: &Path, out: &Path) -> Result<PathBuf> {
     let target_dir = out.join("ebpf");
     let flags = [
-        // aya-ebpf asks for the machine whose registers a tracing program would read; none of ours does.
+        // aya-ebpf asks for the machine whose registers a tracing program would read; none of ours
+        // does.
         "--cfg=bpf_target_arch=\"x86_64\"",
         "-Cdebuginfo=2",
         "-Clinker=bpf-linker",
@@ -67,7 +68,8 @@ fn build_object(workspace: &Path, out: &Path) -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("release").join(PACKAGE))
 }
 
-/// `cargo xtask setup` puts bpf-linker into the workspace; one that is installed elsewhere works too.
+/// `cargo xtask setup` puts bpf-linker into the workspace; one that is installed elsewhere works
+/// too.
 fn path_with_tools(workspace: &Path) -> Result<OsString> {
     let tools = workspace.join("target/tools/bin");
     let inherited = env::var_os("PATH").unwrap_or_default();

@@ -5,7 +5,10 @@
 #![no_std]
 #![cfg_attr(
     feature = "user",
-    expect(unsafe_code, reason = "aya::Pod vouches for plain-old-data layouts")
+    expect(
+        unsafe_code,
+        reason = "aya::Pod is implemented for plain-old-data layouts"
+    )
 )]
 
 /// Where the SDKs of pods ask for credentials over IPv4.
@@ -43,8 +46,8 @@ pub const MAX_NESTED: usize = 1024;
 /// How many listeners there can be. A pod has two, and for a moment twice as many when they move.
 pub const MAX_LISTENERS: usize = 4 * (MAX_PODS + MAX_NESTED);
 
-/// The priority (`SO_PRIORITY`) of a socket of the agent's while it is bound. It tells another
-/// agent's programs that no application wants that port.
+/// The priority (`SO_PRIORITY`) of a socket of the agent's while it is bound. It lets another
+/// agent's programs know that no application wants that port.
 pub const BINDING_PRIORITY: u32 = 6;
 
 /// How deep below the cgroup root a pod's cgroup can be. Kubelet's own are at level 2 or 3; a
@@ -61,8 +64,8 @@ pub struct Endpoint {
     pub port4: u16,
     /// The port on `::1`; 0 where the namespace has no IPv6.
     pub port6: u16,
-    /// When the programs last told the agent of this pod, in units of 2^20 ns. They write it.
-    pub told_at: u32,
+    /// When the programs last reported this pod, in units of 2^20 ns. They write it.
+    pub reported_at: u32,
 }
 
 /// A pod and a network namespace that is not its own, such as that of a container which the pod
@@ -82,7 +85,7 @@ pub const fn port_key(netns: u64, port: u16) -> u64 {
     netns << 16 | port as u64
 }
 
-/// What the programs tell the agent at once, through the ring buffer `EVENTS`.
+/// What the programs report to the agent, through the ring buffer `EVENTS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Event {
@@ -153,7 +156,8 @@ pub const ASKED_V4_MAPPED: u8 = 2;
 /// The caller asked for [`CREDENTIALS_V6`].
 pub const ASKED_V6: u8 = 3;
 
-/// Marks a listener of ours, and every socket that it accepts. The value of the `LISTENERS` storage.
+/// Marks a listener of ours, and every socket that it accepts. The value of the `LISTENERS`
+/// storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ListenerTag {
@@ -183,7 +187,7 @@ pub enum Counter {
     Failed,
     /// Accepted connections that got their caller's record.
     Identified,
-    /// Accepted connections whose caller could not be told: the client was gone already.
+    /// Accepted connections without a record of the caller: the client was gone already.
     Unidentified,
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::programs::SockAddrContext;
 use podcreds_common::{BINDING_PRIORITY, EVENT_PORT_WANTED, Event, port_key};
 
 use crate::{
-    maps::{PORTS, tell},
+    maps::{PORTS, report},
     net::{ip6, is_stream, leads_to_listener4, leads_to_listener6, port_number, socket},
     pods,
 };
@@ -48,14 +48,14 @@ fn wanted(ctx: &SockAddrContext, port: u16) {
     if unsafe { *flag } != 0 {
         return;
     }
-    let told = tell(Event {
+    let is_reported = report(Event {
         pod: 0,
         netns,
         thread: pods::current_thread(),
         port,
         kind: EVENT_PORT_WANTED,
     });
-    if told {
+    if is_reported {
         // SAFETY: as above.
         unsafe { *flag = 1 };
     }

@@ -72,7 +72,7 @@ fn redirect_v6(ctx: &SockAddrContext, asked: u8) {
         return;
     };
     // A socket that is IPv6 only reaches nothing but `::1`; where the namespace has no IPv6, the
-    // others still reach the IPv4 listener. Who asked for IPv4 gets IPv4.
+    // others still reach the IPv4 listener. A client that asked for IPv4 gets IPv4.
     let (ip, port) = if endpoint.port6 != 0 && asked == ASKED_V6 {
         (LOOPBACK6, endpoint.port6)
     } else {
@@ -110,12 +110,12 @@ fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(Endpoint, Call)> {
     };
     let netns = pods::netns(ctx);
     let Some(endpoint) = pod.endpoint_in(netns) else {
-        pod.tell(netns, EVENT_FOREIGN_NETNS);
+        pod.report(netns, EVENT_FOREIGN_NETNS);
         count(Counter::ForeignNetns);
         return None;
     };
     if !can_use_loopback(ctx) {
-        pod.tell(netns, EVENT_BOUND_TO_DEVICE);
+        pod.report(netns, EVENT_BOUND_TO_DEVICE);
         count(Counter::BoundToDevice);
         return None;
     }
@@ -127,7 +127,7 @@ fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(Endpoint, Call)> {
 ///
 /// One that is bound to `lo` itself is freed of that, since the look-up of the client's socket in
 /// [`peer`](crate::peer) finds none that is bound to a device. Kernels let only a process with
-/// `CAP_NET_RAW` do that, whoever asks.
+/// `CAP_NET_RAW` do that.
 #[inline(always)]
 fn can_use_loopback(ctx: &SockAddrContext) -> bool {
     // SAFETY: the hook's own socket, which outlives the program.
@@ -151,7 +151,7 @@ fn unbind_from_device(ctx: &SockAddrContext) -> bool {
     result == 0
 }
 
-/// Notes a caller that chose a listener's address itself, so that it is taken for nobody else.
+/// Notes a caller that chose a listener's address itself, so that it is not taken for another.
 #[inline(always)]
 fn straight_to_listener(ctx: &SockAddrContext, port: u16) {
     let netns = pods::netns(ctx);
@@ -171,8 +171,8 @@ fn straight_to_listener(ctx: &SockAddrContext, port: u16) {
     });
 }
 
-/// Writes the caller's record on the client's socket, over the one of an earlier connect. False when
-/// memory is short.
+/// Writes the caller's record on the client's socket, over the one of an earlier connect. False
+/// when memory is short.
 #[inline(always)]
 fn record(ctx: &SockAddrContext, call: &Call, port: u16) -> bool {
     // SAFETY: the hook's own socket.

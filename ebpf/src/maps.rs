@@ -65,7 +65,7 @@ pub(crate) fn count(counter: Counter) {
 
 /// Tells the agent of something. False when there is no room.
 #[inline(always)]
-pub(crate) fn tell(event: Event) -> bool {
+pub(crate) fn report(event: Event) -> bool {
     EVENTS.output(event, 0).is_ok()
 }
 

@@ -18,8 +18,8 @@ pub(crate) const CREDENTIALS6: Ip6 = words(CREDENTIALS_V6);
 const LISTENER4: u32 = u32::from_ne_bytes(LISTENER_V4);
 const FALLBACK4: u32 = u32::from_ne_bytes(FALLBACK_V4);
 pub(crate) const LOOPBACK6: Ip6 = words([0, 0, 0, 0, 0, 0, 0, 1]);
-/// Both unspecified addresses: a connect to them goes to the address that the socket is bound to, or to
-/// the loopback's own.
+/// Both unspecified addresses: a connect to them goes to the address that the socket is bound to,
+/// or to the loopback's own.
 const UNSPECIFIED4: u32 = 0;
 const UNSPECIFIED6: Ip6 = [0; 4];
 pub(crate) const PORT: u32 = port_word(CREDENTIALS_PORT);
@@ -64,7 +64,8 @@ pub(crate) fn listener4(port: u16) -> u32 {
 
 /// Whether a listener of ours may be bound to this IPv4 address and port.
 ///
-/// On 127.0.0.1, which everybody uses, our ports are at the upper end: the others cost no look-up.
+/// On 127.0.0.1, which all programs use, our ports are at the upper end: the others cost no
+/// look-up.
 #[inline(always)]
 pub(crate) fn may_be_listener4(ip: u32, port: u16) -> bool {
     ip == listener4(port)
@@ -88,7 +89,8 @@ pub(crate) fn leads_to_listener6(ip: Ip6, port: u16) -> bool {
 /// The address in the context: where `connect()` goes, or who the peer is.
 pub(crate) fn ip6(ctx: &SockAddrContext) -> Ip6 {
     let addr: *const bpf_sock_addr = ctx.sock_addr;
-    // SAFETY: the context outlives the program, and the verifier allows 4-byte loads of these words.
+    // SAFETY: the context outlives the program, and the verifier allows 4-byte loads of these
+    // words.
     unsafe {
         [
             (*addr).user_ip6[0],

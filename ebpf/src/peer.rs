@@ -129,7 +129,7 @@ fn identify(ctx: &SockAddrContext, sk: *mut bpf_sock, tuple: *mut bpf_sock_tuple
     }
     // SAFETY: the hook's own socket, checked for null by the caller.
     let state = unsafe { (*sk).state };
-    // In any other state the connection is over, and its peer's port may be somebody else's by now.
+    // In any other state the connection is over, and its peer's port may be another's by now.
     if state != ESTABLISHED && state != CLOSE_WAIT {
         return count(Counter::Unidentified);
     }

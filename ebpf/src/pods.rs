@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use podcreds_common::{Endpoint, Event, MAX_POD_LEVEL, NestedKey};
 
-use crate::maps::{HOST, NESTED, PODS, tell};
+use crate::maps::{HOST, NESTED, PODS, report};
 
 /// The least time between two events of one pod, in units of 2^20 ns.
 const PAUSE: u32 = 4;
@@ -26,8 +26,8 @@ pub(crate) struct Pod {
 
 /// Finds the current process's pod.
 ///
-/// The walk goes from the root downwards, so that a cgroup which a pod makes below its own, whatever
-/// its name, is never reached: the pod above it is found first.
+/// The walk goes from the root downwards, so that a cgroup which a pod makes below its own,
+/// whatever its name, is never reached: the pod above it is found first.
 #[inline(always)]
 pub(crate) fn of_current_process() -> Option<Pod> {
     let mut level = 1;
@@ -92,21 +92,21 @@ impl Pod {
         unsafe { NESTED.get(key) }.copied()
     }
 
-    /// Tells the agent of a call of this pod's, unless it has been told of another a moment ago: a
+    /// Reports a call of this pod's, unless another was reported a moment ago: a
     /// pod must not take the room of others.
     #[inline(always)]
-    pub(crate) fn tell(&self, netns: u64, kind: u16) {
+    pub(crate) fn report(&self, netns: u64, kind: u16) {
         // SAFETY: the helper takes nothing.
         let now = (unsafe { bpf_ktime_get_ns() } >> 20) as u32;
         // SAFETY: the entry was there a moment ago, and its memory is a map's for as long as this
         // runs.
         unsafe {
-            if now.wrapping_sub((*self.entry).told_at) < PAUSE {
+            if now.wrapping_sub((*self.entry).reported_at) < PAUSE {
                 return;
             }
-            (*self.entry).told_at = now;
+            (*self.entry).reported_at = now;
         }
-        tell(Event {
+        report(Event {
             pod: self.id,
             netns,
             thread: current_thread(),

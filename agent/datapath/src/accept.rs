@@ -41,7 +41,7 @@ pub struct Accepted {
 /// Takes accepted connections. Called on the serving runtime; must not block.
 pub type OnAccept = Arc<dyn Fn(Accepted) + Send + Sync>;
 
-/// A pod as who accepts connections needs to know it.
+/// What the acceptor needs to know of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KnownPod {
     pub(super) uid: PodUid,
@@ -69,7 +69,8 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Passes on a connection that an in-pod listener, in the namespace with this cookie, has accepted.
+    /// Passes on a connection that an in-pod listener, in the namespace with this cookie, has
+    /// accepted.
     pub(super) fn pass_on(&self, stream: TcpStream, netns: u64) {
         let accepted = Instant::now();
         let caller = self.callers.of(&stream);
@@ -95,7 +96,7 @@ impl Acceptor {
         let Some(pod) = self.registry.get(&caller.pod) else {
             return stranger;
         };
-        // The host's namespace may be used by every pod: who it is was told by the cgroup. A nested
+        // The host's namespace may be used by every pod: the cgroup said which one it is. A nested
         // one by the pod that the listener was opened for.
         let is_nested = || {
             let pod = caller.pod;
@@ -113,16 +114,16 @@ impl Acceptor {
     }
 }
 
-/// Whose trouble a failed accept is.
+/// What a failed accept concerns.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// Nobody's: there is no connection after all.
+    /// Nothing: there is no connection after all.
     None,
     /// One connection's, which is gone.
     Connection,
     /// The machine's, which is out of something for now.
     Machine,
-    /// The listener's. Who has CAP_NET_ADMIN in its namespace can destroy it.
+    /// The listener's. A process with CAP_NET_ADMIN in its namespace can destroy it.
     Listener,
 }
 

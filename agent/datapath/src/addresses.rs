@@ -1,7 +1,8 @@
-//! Hears when links and addresses change in a network namespace.
+//! Notices when links and addresses change in a network namespace.
 //!
-//! A listener is of use only as long as the namespace's `lo` is up and has the address: without it a redirected
-//! connect would hang. The kernel says so on a netlink socket that was made in the namespace.
+//! A listener is of use only as long as the namespace's `lo` is up and has the address: without it
+//! a redirected connect would hang. The kernel says so on a netlink socket that was made in the
+//! namespace.
 
 use std::{
     collections::HashSet,
@@ -26,7 +27,7 @@ use rustix::{
 use tokio::time::sleep;
 
 use super::{
-    namespaces::Place,
+    namespaces::Location,
     poll_set::{Key, PollSet},
 };
 
@@ -61,16 +62,17 @@ fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     }
 }
 
-/// The time between two looks at who has news. Who has CAP_NET_ADMIN in a pod can change addresses all day.
+/// The time between two reports. A process with CAP_NET_ADMIN in a pod can change addresses all
+/// day.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many messages of one namespace are read at a time.
 const MOST: usize = 64;
 
-/// A subscription, and whose it is.
+/// A subscription, and where it is.
 pub(super) struct Subscription {
     pub(super) netlink: OwnedFd,
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
 impl AsFd for Subscription {
@@ -79,10 +81,10 @@ impl AsFd for Subscription {
     }
 }
 
-/// Calls `changed` after changes, until it says that nobody listens any more.
+/// Calls `changed` after changes, until it returns false.
 pub(super) async fn watch(
     subscriptions: Arc<PollSet<Subscription>>,
-    changed: impl Fn(Place) -> bool,
+    changed: impl Fn(Location) -> bool,
 ) {
     loop {
         match report(&subscriptions, &changed).await {
@@ -96,40 +98,42 @@ pub(super) async fn watch(
     }
 }
 
-/// Waits for news, and tells of everybody who has some, once, however fast there is more. Says whether anybody listens.
+/// Waits for news, and reports each location that has some, once, however fast there is more.
+/// Returns what `changed` returns.
 async fn report(
     subscriptions: &PollSet<Subscription>,
-    changed: impl Fn(Place) -> bool,
+    changed: impl Fn(Location) -> bool,
 ) -> io::Result<bool> {
-    let mut told = HashSet::new();
+    let mut reported = HashSet::new();
     let mut batch = subscriptions.ready().await?;
     loop {
-        let news: Vec<Key> = batch.keys().filter(|key| told.insert(*key)).collect();
+        let news: Vec<Key> = batch.keys().filter(|key| reported.insert(*key)).collect();
         if news.is_empty() {
             return Ok(true);
         }
-        let mut places = news.into_iter().filter_map(|key| read(subscriptions, key));
-        if !places.all(&changed) {
+        let mut locations = news.into_iter().filter_map(|key| read(subscriptions, key));
+        if !locations.all(&changed) {
             return Ok(false);
         }
         batch = subscriptions.poll()?;
     }
 }
 
-/// Reads who has news, and says where it is.
-fn read(subscriptions: &PollSet<Subscription>, key: Key) -> Option<Place> {
+/// Reads the news of a subscription, and returns where it is.
+fn read(subscriptions: &PollSet<Subscription>, key: Key) -> Option<Location> {
     let subscription = subscriptions.get(key)?;
-    let (place, drained) = (subscription.place, drain(&subscription.netlink));
+    let (location, drained) = (subscription.location, drain(&subscription.netlink));
     drop(subscription);
     if let Err(error) = drained {
         tracing::warn!(%error, "a watch on a pod's addresses ended");
         subscriptions.remove(key);
     }
-    Some(place)
+    Some(location)
 }
 
-/// Throws the messages away: that there were any is all that matters, so lost ones do no harm. Those
-/// beyond [`MOST`] are left for the next time, since a pod can make more of them than can be read.
+/// Throws the messages away: that there were any is all that matters, so lost ones do no harm.
+/// Those beyond [`MOST`] are left for the next time, since a pod can make more of them than can be
+/// read.
 fn drain(netlink: &OwnedFd) -> rustix::io::Result<()> {
     let mut buffer = [0_u8; 4096];
     for _ in 0..MOST {

@@ -24,7 +24,7 @@ pub(super) enum Change {
     /// A pod that was not known.
     Appeared(PodCgroup),
     /// A cgroup was made in a known pod's: a container is starting.
-    Stirred(u64),
+    ContainerMade(u64),
     /// A known pod's cgroup is no more.
     Gone(u64),
 }
@@ -35,7 +35,7 @@ pub(super) struct PodCgroup {
     /// The cgroup's id, which is its inode number.
     pub(super) id: u64,
     pub(super) uid: PodUid,
-    /// Shared by all who remember it: it is long, and there are many.
+    /// Shared, since it is long and there are many.
     pub(super) path: Arc<Path>,
 }
 
@@ -67,7 +67,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// What was read, unless that failed, which is noted. What has ceased to exist in the meantime is nothing.
+    /// What was read, unless that failed, which is noted. What has ceased to exist in the meantime
+    /// is nothing.
     fn read<T>(&mut self, path: &Path, result: io::Result<T>) -> Option<T> {
         match if_there(result) {
             Ok(there) => there,
@@ -106,13 +107,14 @@ impl Discovery {
                 self.scan()
             }
             Event::Made { parent, name } => self.made(&parent, &name),
-            Event::Removed { path } => self.heard_removed(&path),
+            Event::Removed { path } => self.handle_removed(&path),
         }
     }
 
     /// Compares the whole tree with what is known.
     ///
-    /// Events can be lost, and the levels above kubelet's are not watched: this finds what they missed.
+    /// Events can be lost, and the levels above kubelet's are not watched: this finds what they
+    /// missed.
     pub(super) fn scan(&mut self) -> Vec<Change> {
         let mut seen = Seen::default();
         let root = self.root.clone();
@@ -173,7 +175,8 @@ impl Discovery {
         pods.into_iter().flat_map(|pod| self.admit(pod)).collect()
     }
 
-    /// Remembers a pod that is not known already. One that was there before it, under the same name, is gone.
+    /// Remembers a pod that is not known already. One that was there before it, under the same
+    /// name, is gone.
     fn admit(&mut self, pod: PodCgroup) -> Vec<Change> {
         if self.pods.get(&pod.path) == Some(&pod.id) {
             return Vec::new();
@@ -188,7 +191,7 @@ impl Discovery {
     fn made(&mut self, parent: &Path, name: &str) -> Vec<Change> {
         let path = parent.join(name);
         let level = match self.watches.get(parent) {
-            Some(Kind::Pod(id)) => return vec![Change::Stirred(*id)],
+            Some(Kind::Pod(id)) => return vec![Change::ContainerMade(*id)],
             Some(Kind::Above(level)) => classify(*level, name),
             None => return Vec::new(),
         };
@@ -206,8 +209,8 @@ impl Discovery {
         self.admit_all(seen.pods)
     }
 
-    /// Hears that a directory was removed. One of the same name may have been made and found since.
-    fn heard_removed(&mut self, path: &Path) -> Vec<Change> {
+    /// A directory was removed. One of the same name may have been made and found since.
+    fn handle_removed(&mut self, path: &Path) -> Vec<Change> {
         let known = self.pods.get(path);
         if known.is_some_and(|id| fs::metadata(path).is_ok_and(|found| found.ino() == *id)) {
             return Vec::new();
@@ -225,8 +228,8 @@ impl Discovery {
 
 /// The pod at a path; `None` when it is not kubelet's.
 ///
-/// Kubelet is root. Who has been given a part of the tree, such as a user's systemd, can name cgroups
-/// like a pod's there, but cannot make root their owner.
+/// Kubelet is root. A user to whom a part of the tree belongs, by systemd for one, can name cgroups
+/// there like a pod's, but cannot make root their owner.
 fn pod_at(path: &Path, uid: PodUid) -> io::Result<Option<PodCgroup>> {
     let metadata = fs::metadata(path)?;
     if !is_trusted(&metadata) {

@@ -1,4 +1,4 @@
-//! What the programs tell at once.
+//! Events that the programs report.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// How many events are taken at once.
 const BATCH: usize = 64;
 
-/// The programs' events, in their order. Some are lost while nobody takes them.
+/// The programs' events, in their order. Some are lost while they are not taken.
 pub(super) struct Events(AsyncFd<RingBuf<MapData>>);
 
 impl Events {

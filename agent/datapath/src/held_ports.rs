@@ -15,7 +15,7 @@ use super::programs::map_error;
 pub(super) struct HeldPorts(Arc<Mutex<Held>>);
 
 struct Held {
-    /// The value is 1 once somebody else wants the port.
+    /// The value is 1 once an application wants the port.
     map: BpfMap<MapData, u64, u32>,
     /// How many listeners each port has: one of each family.
     counts: HashMap<u64, usize>,
@@ -57,7 +57,7 @@ impl Drop for HeldPort {
         if count > 1 {
             held.counts.insert(self.key, count - 1);
         } else {
-            // An entry that stays costs some bytes, and has connects recorded that nobody asks for.
+            // An entry that stays costs some bytes, and has connects recorded that need not be.
             let _removed = held.map.remove(&self.key);
         }
     }

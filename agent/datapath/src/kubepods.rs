@@ -24,8 +24,9 @@ pub(crate) enum Level {
 /// cgroupfs: kubepods/burstable/pod<uid>
 /// ```
 ///
-/// Guaranteed pods are directly below `kubepods`. A kubelet with a `cgroupRoot` (as in kind) puts that
-/// name in front of systemd's (`kubelet-kubepods-...`), and a directory in front of cgroupfs's.
+/// Guaranteed pods are directly below `kubepods`. A kubelet with a `cgroupRoot` (as in kind) puts
+/// that name in front of systemd's (`kubelet-kubepods-...`), and a directory in front of
+/// cgroupfs's.
 pub(crate) fn classify(parent: Level, name: &str) -> Level {
     if let Some(slice) = name.strip_suffix(".slice") {
         return classify_slice(slice);

@@ -1,7 +1,9 @@
-//! Listeners of the host that agents share: the one that comes next takes them over from the one that is there.
+//! Listeners of the host that agents share: the one that comes next takes them over from the one
+//! that is there.
 //!
-//! Sharing an address with `SO_REUSEPORT` would do without any of this, but the kernel then lets every program of the
-//! same user listen there too, a pod in the host's network perhaps, and get other pods' tokens.
+//! Sharing an address with `SO_REUSEPORT` would do without any of this, but the kernel then lets
+//! every program of the same user listen there too, a pod in the host's network perhaps, and get
+//! other pods' tokens.
 
 use std::{
     collections::HashMap,

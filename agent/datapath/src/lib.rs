@@ -1,8 +1,13 @@
-//! The road from a pod's `connect()` to an accepted connection with a known caller.
+//! The in-pod path, from a pod's `connect()` to an accepted connection with evidence of its caller,
+//! and the node path beside it.
 //!
-//! A thread of its own follows the pods on the node (what it does there may block), keeps the
-//! programs' map in step, and opens listeners in the pods' network namespaces. Connections are accepted on
-//! the serving runtime.
+//! 1. `discovery` finds pods by their cgroups, `processes` the network namespace of each.
+//! 2. `namespaces` opens listeners there, `programs` publishes them to the eBPF programs.
+//! 3. The programs redirect connects, record the callers, and report to `events` what needs action.
+//! 4. `listeners` accepts on the serving runtime, and `accept` turns records into evidence.
+//! 5. `node` accepts on addresses of the host, from callers that no program redirects.
+//!
+//! The first two run on a thread of their own (`worker`), since what they do may block.
 
 #![expect(
     unsafe_code,
@@ -54,8 +59,9 @@ pub use pods::{OnLeftAlone, OnPod, OnReachable};
 
 use podcreds_types::{PodUid, Vitals};
 
-/// How long connects that were under way when the road was moved may take to reach a backlog: microseconds, unless
-/// the caller is put off the processor just then and others have it for a while.
+/// How long connects that were under way when the listeners were moved may take to reach a backlog:
+/// microseconds, unless the caller is put off the processor just then and others have it for a
+/// while.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(250);
 
 /// What the datapath needs to know from the command line.
@@ -73,13 +79,14 @@ pub struct Hooks {
     pub on_pod_started: OnPod,
     /// A pod's cgroup is gone.
     pub on_pod_gone: OnPod,
-    /// A pod can, or cannot, reach its own listeners. Those that have said nothing else can.
+    /// A pod can, or cannot, reach its own listeners. As long as this is not called for it, it can.
     pub on_pod_reachable: OnReachable,
     /// A pod's connect was left alone and will come to the node path, from one of these addresses.
     pub on_left_alone: OnLeftAlone,
     /// The programs are attached. Called on the thread that follows the pods from here on.
     pub on_attached: Box<dyn FnOnce() + Send>,
-    /// The programs are about to be detached, for whatever reason: from here on pods come by other ways.
+    /// The programs are about to be detached, for whatever reason: from here on pods come by other
+    /// ways.
     pub on_detached: Box<dyn FnOnce() + Send>,
     /// Where the parts of the datapath show that they work.
     pub vitals: Vitals,
@@ -126,8 +133,8 @@ impl Datapath {
         })
     }
 
-    /// Tells which pods are on the node, at any time.
-    pub fn census(&self) -> impl Fn(PodUid) -> bool + Send + Sync + 'static {
+    /// Says whether a pod is on the node, at any time.
+    pub fn knows_pod(&self) -> impl Fn(PodUid) -> bool + Send + Sync + 'static {
         let pods = Arc::clone(&self.pods);
         move |uid| pods.iter().any(|pod| pod.uid == uid)
     }

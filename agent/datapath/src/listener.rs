@@ -11,11 +11,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{held_ports::HeldPort, ports, sockopt};
 
-/// Connections that wait to be accepted. A pod that floods fills only the queue of its own listener.
+/// Connections that wait to be accepted. A pod that floods fills only the queue of its own
+/// listener.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// How many bytes the kernel keeps for a connection in each direction: the longest head, and several answers. It doubles the
-/// number. Left alone it would keep 128 KiB and more, on the agent's account, of what a pod sends and nobody has read yet.
+/// How many bytes the kernel keeps for a connection in each direction: the longest head, and
+/// several answers. It doubles the number. Left alone it would keep 128 KiB and more, on the
+/// agent's account, of what a pod sends and nobody has read yet.
 const BUFFER: usize = 16 * 1024;
 
 /// A listening socket and what is known of it.

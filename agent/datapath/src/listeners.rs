@@ -38,8 +38,8 @@ const LAST_PAUSES: u32 = 20;
 /// How many connections are accepted before those that are open have their turn.
 const TURN: usize = 32;
 
-/// Takes a connection, and the cookie of the network namespace of the listener that accepted it. Called on the serving
-/// runtime; must not block.
+/// Takes a connection, and the cookie of the network namespace of the listener that accepted it.
+/// Called on the serving runtime; must not block.
 pub(super) type OnStream = Box<dyn Fn(TcpStream, u64) + Send + Sync>;
 
 /// A connection, and where it comes from.
@@ -50,13 +50,13 @@ type Take = Box<dyn Fn(&TcpListener) -> io::Result<Taken> + Send + Sync>;
 
 /// A listener that is being served. Dropping it closes the listener.
 pub(super) struct Served {
-    open: Membership<Open>,
+    open: Membership<ServedListener>,
     expected: Expected,
 }
 
 /// All in-pod listeners.
 pub(super) struct Listeners {
-    set: Arc<PollSet<Open>>,
+    set: Arc<PollSet<ServedListener>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
     /// How many are open.
@@ -64,7 +64,7 @@ pub(super) struct Listeners {
 }
 
 /// An open listener.
-struct Open {
+struct ServedListener {
     socket: TcpListener,
     /// The cookie of its network namespace.
     netns: u64,
@@ -74,7 +74,7 @@ struct Open {
     _counted: Counted,
 }
 
-impl AsFd for Open {
+impl AsFd for ServedListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -102,7 +102,7 @@ impl Listeners {
         let _context = serving.enter();
         let set = Arc::new(PollSet::new()?);
         let stop = CancellationToken::new();
-        let task = Task {
+        let task = AcceptTask {
             set: Arc::clone(&set),
             resting: Mutex::default(),
             stop: stop.clone(),
@@ -122,7 +122,7 @@ impl Listeners {
     /// Accepts for this listener as well from now on.
     pub(super) fn serve(&self, listener: Listener) -> io::Result<Served> {
         let expected = Expected::default();
-        let open = self.set.add(Open {
+        let open = self.set.add(ServedListener {
             socket: listener.socket,
             netns: listener.netns,
             expected: expected.clone(),
@@ -147,7 +147,8 @@ impl Drop for Listeners {
 }
 
 impl Served {
-    /// Whether the listener is gone. Who has `CAP_NET_ADMIN` in its namespace can destroy it.
+    /// Whether the listener is gone. A process with `CAP_NET_ADMIN` in its namespace can destroy
+    /// it.
     pub(super) fn is_dead(&self) -> bool {
         !self.open.is_valid()
     }
@@ -159,9 +160,10 @@ impl Served {
 }
 
 /// The task that accepts.
-struct Task {
-    set: Arc<PollSet<Open>>,
-    /// Listeners from which nothing can be accepted for now, and until when. The first is due first.
+struct AcceptTask {
+    set: Arc<PollSet<ServedListener>>,
+    /// Listeners from which nothing can be accepted for now, and until when. The first is due
+    /// first.
     resting: Mutex<VecDeque<(Instant, Key)>>,
     stop: CancellationToken,
     take: Take,
@@ -169,7 +171,7 @@ struct Task {
     errors: IntCounter,
 }
 
-impl Task {
+impl AcceptTask {
     async fn run(&self) {
         let mut accepted = 0;
         loop {
@@ -196,8 +198,8 @@ impl Task {
         self.accept_the_rest().await;
     }
 
-    /// Accepts one connection for each listener, so that no pod waits for another that floods. Returns
-    /// how many have been tried.
+    /// Accepts one connection for each listener, so that no pod waits for another that floods.
+    /// Returns how many have been tried.
     fn accept_from(&self, batch: &Batch) -> usize {
         let mut tried = 0;
         for key in batch.keys() {
@@ -209,7 +211,8 @@ impl Task {
         tried
     }
 
-    /// Leaves a listener alone for a while, and no other: what its connections lack, others may have.
+    /// Leaves a listener alone for a while, and no other: what its connections lack, others may
+    /// have.
     fn rest(&self, key: Key) {
         self.set.pause(key);
         let until = Instant::now() + EXHAUSTED_PAUSE;
@@ -229,7 +232,8 @@ impl Task {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts what waits in the backlogs. What nothing can be accepted from is tried again after all others.
+    /// Accepts what waits in the backlogs. What nothing can be accepted from is tried again after
+    /// all others.
     async fn accept_the_rest(&self) {
         let mut keys = self.set.keys();
         for _ in 0..=LAST_PAUSES {
@@ -247,8 +251,8 @@ impl Task {
         }
     }
 
-    /// Accepts what waits in a backlog, and says whether that was possible. More than it holds has come since, from
-    /// somebody who floods.
+    /// Accepts what waits in a backlog, and says whether that was possible. More than it holds has
+    /// come since, in a flood.
     async fn empty(&self, key: Key) -> bool {
         for _ in 0..=BACKLOG {
             match self.accept(key) {
@@ -301,8 +305,8 @@ impl Task {
     }
 }
 
-/// Accepts a connection. That the caller's address is asked for makes the kernel run the program that
-/// identifies the caller.
+/// Accepts a connection. That the caller's address is asked for makes the kernel run the program
+/// that identifies the caller.
 fn take(listener: &TcpListener) -> io::Result<Taken> {
     let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
@@ -311,7 +315,7 @@ fn take(listener: &TcpListener) -> io::Result<Taken> {
 
 fn trouble_with(listener: &TcpListener, error: &io::Error) -> Trouble {
     let trouble = Trouble::of(error);
-    // The machine's trouble is told first, and may hide that nobody listens any more.
+    // The kernel reports the machine's trouble first, which may hide that the listener is dead.
     let is_dead = || matches!(SockRef::from(listener).is_listener(), Ok(false));
     if trouble == Trouble::Machine && is_dead() {
         return Trouble::Listener;

@@ -16,32 +16,32 @@ use super::{
 /// Which listeners are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Those that nobody is sent to, since they could not be reached.
+    /// Those that no pod is sent to, since they could not be reached.
     Unreachable,
     /// All of them: something suggests trouble.
     All,
 }
 
-/// One place with listeners of ours.
+/// One location with listeners of ours.
 pub(super) struct Namespace {
     pub(super) netns: Netns,
     /// Its cookie.
     pub(super) cookie: u64,
-    pub(super) v4: Open,
-    pub(super) v6: Option<Open>,
+    pub(super) v4: OpenListener,
+    pub(super) v6: Option<OpenListener>,
     pub(super) has_ipv6: bool,
-    /// `None` if the kernel would not tell of changes.
+    /// `None` if the kernel does not report changes.
     pub(super) _addresses: Option<Membership<Subscription>>,
     /// How many pods use it.
     pub(super) pods: usize,
     /// Where pods have been sent.
-    pub(super) told: Endpoint,
+    pub(super) published: Endpoint,
     /// Ports that applications have wanted since, and that are theirs now.
     pub(super) wanted: Vec<u16>,
 }
 
-/// A listener of a place.
-pub(super) struct Open {
+/// A listener of a location.
+pub(super) struct OpenListener {
     pub(super) served: Served,
     pub(super) address: SocketAddr,
     pub(super) port: u16,
@@ -78,7 +78,7 @@ impl Namespace {
                 Some(v6) if self.has_ipv6 => v6.port(),
                 _ => 0,
             },
-            told_at: 0,
+            reported_at: 0,
         }
     }
 
@@ -125,10 +125,10 @@ impl Namespace {
 
     /// Begins to connect to the listeners in `scope`, from the calling thread's namespace.
     fn attempts(&self, scope: Scope) -> Vec<(SocketAddr, io::Result<Attempt>)> {
-        let tried = |open: &&Open| {
+        let tried = |open: &&OpenListener| {
             !open.is_tried && !open.served.is_dead() && (scope == Scope::All || !open.is_reached)
         };
-        let begin = |open: &Open| {
+        let begin = |open: &OpenListener| {
             let attempt = reachability::begin(open.address, open.served.expected());
             (open.address, attempt)
         };
@@ -137,7 +137,7 @@ impl Namespace {
     }
 
     /// The listener at an address.
-    pub(super) fn at(&mut self, address: SocketAddr) -> Option<&mut Open> {
+    pub(super) fn at(&mut self, address: SocketAddr) -> Option<&mut OpenListener> {
         let mut open = std::iter::once(&mut self.v4).chain(&mut self.v6);
         open.find(|open| open.address == address)
     }
@@ -156,7 +156,7 @@ impl Namespace {
     }
 }
 
-impl Open {
+impl OpenListener {
     /// The port to send pods to; 0 for none.
     fn port(&self) -> u16 {
         if self.is_reached { self.port } else { 0 }
@@ -183,7 +183,7 @@ impl Fresh {
     }
 
     /// Can be reached if the one before it can: the port makes no difference.
-    fn in_place_of(self, before: &Open) -> Self {
+    fn in_place_of(self, before: &OpenListener) -> Self {
         Self {
             is_reached: self.is_reached || before.is_reached,
             ..self

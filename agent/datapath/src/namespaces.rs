@@ -17,7 +17,7 @@ use super::{
     addresses::{self, Subscription},
     listeners::Listeners,
     metrics::Metrics,
-    namespace::{Fresh, Namespace, Open, Scope, Visit, open_v4, open_v6},
+    namespace::{Fresh, Namespace, OpenListener, Scope, Visit, open_v4, open_v6},
     netns::{Netns, NetnsId},
     poll_set::PollSet,
     programs::Programs,
@@ -25,62 +25,62 @@ use super::{
 };
 
 /// What a task does, where it is to be named.
-const HEARING: &str = "hearing of the pods' addresses";
+const WATCHING: &str = "watching the pods' addresses";
 
-/// How many ports of a place are given up. Who wants more of them than that wants all.
+/// How many ports of a location are given up. An application that wants more than that wants all.
 const MAX_WANTED: usize = 16;
 
 /// Where listeners are: in a namespace, for all of its pods or for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub(super) netns: NetnsId,
     /// A pod's cgroup id, in a namespace whose pods must not wait in one queue.
     pub(super) only: Option<u64>,
 }
 
-/// The places that have listeners of ours.
+/// The locations that have listeners of ours.
 pub(super) struct Namespaces {
     /// Boxed, since half of a map's slots are empty.
-    open: HashMap<Place, Box<Namespace>>,
+    open: HashMap<Location, Box<Namespace>>,
     listeners: Listeners,
-    /// Tell of changes of links and addresses.
+    /// PodHooks of changes of links and addresses.
     subscriptions: Arc<PollSet<Subscription>>,
     news: mpsc::UnboundedSender<News>,
     metrics: Metrics,
 }
 
-/// What is heard of a place.
+/// News of a location.
 pub(super) enum News {
     /// Links or addresses there have changed.
-    Changed(Place),
+    Changed(Location),
     /// The agent has tried whether one of its listeners can be reached.
     Tried(Outcome),
 }
 
-/// What came of trying.
+/// The result of such a try.
 pub(super) struct Outcome {
-    pub(super) place: Place,
+    pub(super) location: Location,
     address: SocketAddr,
     is_reached: bool,
 }
 
 impl Namespaces {
-    /// No places yet, and where to hear of them.
+    /// No locations yet, and the receiver of their news.
     pub(super) fn new(
         acceptor: Acceptor,
         serving: &Handle,
         vitals: &Vitals,
         metrics: Metrics,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<News>)> {
-        let (news, heard) = mpsc::unbounded_channel();
+        let (news, receiver) = mpsc::unbounded_channel();
         let changed = news.clone();
         let subscriptions = Arc::new(PollSet::new()?);
         let watched = Arc::clone(&subscriptions);
-        let vital = vitals.task(HEARING);
-        tokio::spawn(restarted(vital, HEARING, move || {
+        let vital = vitals.task(WATCHING);
+        tokio::spawn(restarted(vital, WATCHING, move || {
             let changed = changed.clone();
-            addresses::watch(Arc::clone(&watched), move |place| {
-                changed.send(News::Changed(place)).is_ok()
+            addresses::watch(Arc::clone(&watched), move |location| {
+                changed.send(News::Changed(location)).is_ok()
             })
         }));
         let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
@@ -91,86 +91,96 @@ impl Namespaces {
             news,
             metrics,
         };
-        Ok((namespaces, heard))
+        Ok((namespaces, receiver))
     }
 
-    /// Counts one more pod into a place in `netns`, and listens there if it is the first. Says where.
+    /// Counts one more pod into a location in `netns`, and listens there if it is the first. Says
+    /// where.
     pub(super) fn join(
         &mut self,
         programs: &mut Programs,
-        place: Place,
+        location: Location,
         netns: Netns,
     ) -> io::Result<Endpoint> {
-        if !self.open.contains_key(&place) {
-            let namespace = self.listen(programs, place, netns)?;
+        if !self.open.contains_key(&location) {
+            let namespace = self.listen(programs, location, netns)?;
             if namespace.unreached() > 0 {
                 // The machine may have been too slow.
-                self.try_again(place);
+                self.try_again(location);
             }
-            self.open.insert(place, Box::new(namespace));
+            self.open.insert(location, Box::new(namespace));
             self.count();
         }
-        let namespace = self.open.get_mut(&place).ok_or(io::ErrorKind::NotFound)?;
+        let namespace = self
+            .open
+            .get_mut(&location)
+            .ok_or(io::ErrorKind::NotFound)?;
         namespace.pods += 1;
-        namespace.told = namespace.endpoint();
-        Ok(namespace.told)
+        namespace.published = namespace.endpoint();
+        Ok(namespace.published)
     }
 
-    /// Counts one pod out of a place, and closes its listeners with the last.
-    pub(super) fn leave(&mut self, place: Place) {
-        let Some(namespace) = self.open.get_mut(&place) else {
+    /// Counts one pod out of a location, and closes its listeners with the last.
+    pub(super) fn leave(&mut self, location: Location) {
+        let Some(namespace) = self.open.get_mut(&location) else {
             return;
         };
         namespace.pods -= 1;
         if namespace.pods > 0 {
             return;
         }
-        self.open.remove(&place);
+        self.open.remove(&location);
         self.count();
     }
 
-    /// Sets the gauges: a namespace counts once, however many places it has.
+    /// Sets the gauges: a namespace counts once, however many locations it has.
     fn count(&self) {
         let unreachable = self.open.values().map(|namespace| namespace.unreached());
         self.metrics
             .unreachable
             .set(i64::try_from(unreachable.sum::<usize>()).unwrap_or(i64::MAX));
-        let namespaces: HashSet<NetnsId> = self.open.keys().map(|place| place.netns).collect();
+        let namespaces: HashSet<NetnsId> =
+            self.open.keys().map(|location| location.netns).collect();
         let count = i64::try_from(namespaces.len()).unwrap_or(i64::MAX);
         self.metrics.namespaces.set(count);
     }
 
-    /// The places that are open.
-    pub(super) fn places(&self) -> Vec<Place> {
+    /// The locations that are open.
+    pub(super) fn locations(&self) -> Vec<Location> {
         self.open.keys().copied().collect()
     }
 
-    /// Brings the listeners of a place in line with what the namespace has and needs: one that has died is
-    /// opened anew, IPv6 may have come or gone, and those in `scope` are tried. Says where to send pods
-    /// from now on, if that is elsewhere.
+    /// Brings the listeners of a location in line with what the namespace has and needs: one that
+    /// has died is opened anew, IPv6 may have come or gone, and those in `scope` are tried. Says
+    /// where to send pods from now on, if that is elsewhere.
     ///
     /// An IPv6 listener that is of no more use is open until [`Self::retire_v6`].
     pub(super) fn refresh(
         &mut self,
         programs: &mut Programs,
-        place: Place,
+        location: Location,
         scope: Scope,
     ) -> io::Result<Option<Endpoint>> {
-        let Some(namespace) = self.open.get_mut(&place) else {
+        let Some(namespace) = self.open.get_mut(&location) else {
             return Ok(None);
         };
         namespace.outdate(scope);
         namespace.v6.take_if(|v6| v6.served.is_dead());
         let visit = namespace.visit(scope)?;
-        self.apply(programs, place, visit)?;
+        self.apply(programs, location, visit)?;
         self.count();
-        Ok(self.changed(place))
+        Ok(self.changed(location))
     }
 
-    fn apply(&mut self, programs: &mut Programs, place: Place, visit: Visit) -> io::Result<()> {
+    fn apply(
+        &mut self,
+        programs: &mut Programs,
+        location: Location,
+        visit: Visit,
+    ) -> io::Result<()> {
         let v4 = visit.v4.map(|v4| self.serve(programs, v4)).transpose()?;
         let v6 = visit.v6.map(|v6| self.serve(programs, v6)).transpose()?;
-        let Some(namespace) = self.open.get_mut(&place) else {
+        let Some(namespace) = self.open.get_mut(&location) else {
             return Ok(());
         };
         for (address, attempt) in visit.attempts {
@@ -184,8 +194,8 @@ impl Namespaces {
                     tokio::spawn(async move {
                         let is_reached = attempt.succeeds().await;
                         // An error means that the agent is ending.
-                        let _told = news.send(News::Tried(Outcome {
-                            place,
+                        let _sent = news.send(News::Tried(Outcome {
+                            location,
                             address,
                             is_reached,
                         }));
@@ -209,21 +219,21 @@ impl Namespaces {
 
     /// Takes in what came of trying. Says where to send pods from now on, if that is elsewhere.
     pub(super) fn settle(&mut self, outcome: &Outcome) -> Option<Endpoint> {
-        let open = self.open.get_mut(&outcome.place)?.at(outcome.address)?;
+        let open = self.open.get_mut(&outcome.location)?.at(outcome.address)?;
         open.is_tried = false;
         open.is_reached = outcome.is_reached;
         if mem::take(&mut open.is_outdated) {
-            self.try_again(outcome.place);
+            self.try_again(outcome.location);
         }
         self.count();
-        self.changed(outcome.place)
+        self.changed(outcome.location)
     }
 
     /// Where to send pods from now on, if that is elsewhere.
-    fn changed(&mut self, place: Place) -> Option<Endpoint> {
-        let namespace = self.open.get_mut(&place)?;
+    fn changed(&mut self, location: Location) -> Option<Endpoint> {
+        let namespace = self.open.get_mut(&location)?;
         let endpoint = namespace.endpoint();
-        (mem::replace(&mut namespace.told, endpoint) != endpoint).then_some(endpoint)
+        (mem::replace(&mut namespace.published, endpoint) != endpoint).then_some(endpoint)
     }
 
     /// Gives up a port that an application wants, for others. Says where, and where to send pods.
@@ -232,10 +242,10 @@ impl Namespaces {
         programs: &mut Programs,
         netns: u64,
         port: u16,
-    ) -> io::Result<Option<(Place, Endpoint)>> {
+    ) -> io::Result<Option<(Location, Endpoint)>> {
         let mut open = self.open.iter_mut();
         let holder = open.find(|(_, open)| open.cookie == netns && open.has_port(port));
-        let Some((&place, namespace)) = holder else {
+        let Some((&location, namespace)) = holder else {
             return Ok(None);
         };
         if namespace.wanted.len() >= MAX_WANTED {
@@ -243,28 +253,29 @@ impl Namespaces {
         }
         namespace.wanted.push(port);
         let visit = namespace.replace(port)?;
-        self.apply(programs, place, visit)?;
+        self.apply(programs, location, visit)?;
         self.count();
-        Ok(self.changed(place).map(|endpoint| (place, endpoint)))
+        Ok(self.changed(location).map(|endpoint| (location, endpoint)))
     }
 
-    /// The addresses that connections from a place's namespace can have, if they are not changed.
-    pub(super) fn addresses(&self, place: Place) -> io::Result<Vec<IpAddr>> {
-        let Some(namespace) = self.open.get(&place) else {
+    /// The addresses that connections from a location's namespace can have, if they are not
+    /// changed.
+    pub(super) fn addresses(&self, location: Location) -> io::Result<Vec<IpAddr>> {
+        let Some(namespace) = self.open.get(&location) else {
             return Ok(Vec::new());
         };
         namespace.netns.run(addresses::all)
     }
 
-    /// Has a place tried once what goes on now is done.
-    fn try_again(&self, place: Place) {
+    /// Has a location tried once what goes on now is done.
+    fn try_again(&self, location: Location) {
         // An error means that the agent is ending.
-        let _told = self.news.send(News::Changed(place));
+        let _sent = self.news.send(News::Changed(location));
     }
 
     /// Closes an IPv6 listener in a namespace that has no IPv6 any more.
-    pub(super) fn retire_v6(&mut self, place: Place) {
-        if let Some(namespace) = self.open.get_mut(&place)
+    pub(super) fn retire_v6(&mut self, location: Location) {
+        if let Some(namespace) = self.open.get_mut(&location)
             && !namespace.has_ipv6
         {
             namespace.v6 = None;
@@ -278,14 +289,19 @@ impl Namespaces {
         self.count();
     }
 
-    fn listen(&self, programs: &mut Programs, place: Place, netns: Netns) -> io::Result<Namespace> {
+    fn listen(
+        &self,
+        programs: &mut Programs,
+        location: Location,
+        netns: Netns,
+    ) -> io::Result<Namespace> {
         let (addresses, v4, v6) = netns.run(|| {
             // First the subscription, so that no change after the look at the addresses is missed.
             let addresses = addresses::subscribe();
             Ok((addresses, open_v4(&[])?, open_v6(&[])?))
         })?;
-        let subscribed =
-            addresses.and_then(|netlink| self.subscriptions.add(Subscription { netlink, place }));
+        let subscribed = addresses
+            .and_then(|netlink| self.subscriptions.add(Subscription { netlink, location }));
         let addresses = match subscribed {
             Ok(addresses) => Some(addresses),
             Err(error) => {
@@ -301,19 +317,19 @@ impl Namespaces {
             v6: v6.map(|v6| self.serve(programs, v6)).transpose()?,
             _addresses: addresses,
             pods: 0,
-            told: Endpoint::default(),
+            published: Endpoint::default(),
             wanted: Vec::new(),
         })
     }
 
     /// Marks a new listener as ours, and accepts from it.
-    fn serve(&self, programs: &mut Programs, fresh: Fresh) -> io::Result<Open> {
+    fn serve(&self, programs: &mut Programs, fresh: Fresh) -> io::Result<OpenListener> {
         let Fresh {
             mut listener,
             is_reached,
         } = fresh;
         programs.tag_listener(&mut listener)?;
-        Ok(Open {
+        Ok(OpenListener {
             address: listener.socket.local_addr()?,
             port: listener.port,
             served: self.listeners.serve(listener)?,
@@ -325,7 +341,7 @@ impl Namespaces {
 }
 
 /// Closes listeners to which connects may be under way, when those have arrived.
-fn close_later(replaced: Vec<Open>) {
+fn close_later(replaced: Vec<OpenListener>) {
     if !replaced.is_empty() {
         tokio::spawn(async move {
             sleep(BACKLOG_PAUSE).await;

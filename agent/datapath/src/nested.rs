@@ -1,9 +1,9 @@
 //! Pods' listeners in network namespaces that are not the pods' own.
 //!
 //! A container that a pod runs itself (Docker in Docker, a runner's job) is in the pod's cgroup,
-//! and in a network namespace that nobody but the pod knows of. When such a process asks for
+//! and in a network namespace that the pod has made. When such a process asks for
 //! credentials, the programs say so, and the agent listens for that pod in that namespace, so that
-//! the next try is redirected like any other. Who is calling is still told by the cgroup: a
+//! the next try is redirected like any other. The cgroup still says who is calling: a
 //! listener of one pod's is of no use to another.
 
 use std::{
@@ -18,7 +18,7 @@ use podcreds_common::{Endpoint, Event, MAX_NESTED, NestedKey};
 
 use super::{
     accept::NestedRegistry,
-    namespaces::{Namespaces, Place},
+    namespaces::{Location, Namespaces},
     netns::NetnsId,
     processes::{self, Witness},
     programs::Programs,
@@ -28,19 +28,20 @@ use super::{
 /// path.
 const MAX_PER_POD: usize = 16;
 
-/// How often it is seen whether somebody is left in a namespace, which is kept alive until then.
+/// How often the agent looks whether a process is left in a namespace, which it keeps alive until
+/// then.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// All such namespaces.
 pub(super) struct Nested {
-    open: HashMap<NestedKey, Guest>,
+    open: HashMap<NestedKey, NestedListeners>,
     registry: Arc<NestedRegistry>,
     look_at: Instant,
 }
 
 /// One namespace, with the listeners of one pod.
-struct Guest {
-    place: Place,
+struct NestedListeners {
+    location: Location,
     endpoint: Endpoint,
     /// The pod's cgroup.
     pod: Arc<Path>,
@@ -65,14 +66,14 @@ impl Nested {
     }
 
     /// Listens where a process of the pod whose cgroup is at `pod` has asked from, unless that is
-    /// full, it is gone, or is in a namespace that `is_anybodys`.
+    /// full, it is gone, or is in a namespace that `is_pods_own`.
     pub(super) fn serve(
         &mut self,
         programs: &mut Programs,
         namespaces: &mut Namespaces,
         event: &Event,
         pod: &Arc<Path>,
-        is_anybodys: impl Fn(NetnsId) -> bool,
+        is_pods_own: impl Fn(NetnsId) -> bool,
     ) -> io::Result<()> {
         let key = NestedKey {
             pod: event.pod,
@@ -84,17 +85,17 @@ impl Nested {
         let Some((netns, witness)) = processes::witness(pod, event.thread) else {
             return Ok(());
         };
-        if is_anybodys(netns.id()) {
+        if is_pods_own(netns.id()) {
             return Ok(());
         }
-        let place = Place {
+        let location = Location {
             netns: netns.id(),
             only: Some(event.pod),
         };
-        let endpoint = namespaces.join(programs, place, netns)?;
+        let endpoint = namespaces.join(programs, location, netns)?;
         // A socket need not be of the namespace that its process is in.
         if endpoint.netns != event.netns {
-            namespaces.leave(place);
+            namespaces.leave(location);
             return Ok(());
         }
         tracing::debug!(
@@ -103,15 +104,15 @@ impl Nested {
             port4 = endpoint.port4,
             "listening for a pod in a network namespace inside of it"
         );
-        let guest = Guest {
-            place,
+        let listeners = NestedListeners {
+            location,
             endpoint,
             pod: Arc::clone(pod),
             witness,
             published: false,
         };
-        self.open.insert(key, guest);
-        // First who accepts must know, then the kernel may send somebody there.
+        self.open.insert(key, listeners);
+        // The acceptor must know the namespace before the kernel redirects to it.
         self.registry.insert(key);
         self.publish(programs, key)
     }
@@ -122,35 +123,36 @@ impl Nested {
     }
 
     fn publish(&mut self, programs: &mut Programs, key: NestedKey) -> io::Result<()> {
-        if let Some(guest) = self.open.get_mut(&key)
-            && !guest.published
+        if let Some(listeners) = self.open.get_mut(&key)
+            && !listeners.published
         {
-            programs.publish_nested(key, guest.endpoint)?;
-            guest.published = true;
+            programs.publish_nested(key, listeners.endpoint)?;
+            listeners.published = true;
         }
         Ok(())
     }
 
-    /// Sends a pod elsewhere, whose listeners have moved. False if there are none of these at this
-    /// place.
+    /// Sends a pod to where its listeners have moved. False if there are none of these at this
+    /// location.
     pub(super) fn moved(
         &mut self,
         programs: &mut Programs,
-        place: Place,
+        location: Location,
         endpoint: Endpoint,
     ) -> io::Result<bool> {
         let mut open = self.open.iter_mut();
-        let Some((key, guest)) = open.find(|(_, guest)| guest.place == place) else {
+        let Some((key, listeners)) = open.find(|(_, listeners)| listeners.location == location)
+        else {
             return Ok(false);
         };
-        guest.endpoint = endpoint;
-        guest.published = false;
+        listeners.endpoint = endpoint;
+        listeners.published = false;
         let key = *key;
         self.publish(programs, key)?;
         Ok(true)
     }
 
-    /// Closes what nobody of the pod is in any more, and publishes what could not be published.
+    /// Closes what no process of the pod is in any more, and publishes what could not be published.
     pub(super) fn look(
         &mut self,
         programs: &mut Programs,
@@ -163,8 +165,11 @@ impl Nested {
         self.look_at = now + LOOK;
         let mut result = Ok(());
         for key in self.open.keys().copied().collect::<Vec<_>>() {
-            let is_inhabited = self.open.get_mut(&key).is_some_and(Guest::is_inhabited);
-            let looked = if is_inhabited {
+            let is_used = self
+                .open
+                .get_mut(&key)
+                .is_some_and(NestedListeners::is_used);
+            let looked = if is_used {
                 self.publish(programs, key)
             } else {
                 self.close(programs, namespaces, key)
@@ -197,21 +202,21 @@ impl Nested {
     ) -> io::Result<()> {
         let withdrawn = programs.withdraw_nested(key);
         self.registry.remove(&key);
-        if let Some(guest) = self.open.remove(&key) {
-            namespaces.leave(guest.place);
+        if let Some(listeners) = self.open.remove(&key) {
+            namespaces.leave(listeners.location);
         }
         withdrawn
     }
 }
 
-impl Guest {
+impl NestedListeners {
     /// Whether a process of the pod is in the namespace. There may be one that is not found, which
     /// is then served anew when it asks again.
-    fn is_inhabited(&mut self) -> bool {
+    fn is_used(&mut self) -> bool {
         if self.witness.stands(&self.pod) {
             return true;
         }
-        match processes::another_witness(&self.pod, self.place.netns) {
+        match processes::another_witness(&self.pod, self.location.netns) {
             Some(witness) => {
                 self.witness = witness;
                 true

@@ -34,7 +34,8 @@ const TURN: usize = 32;
 
 /// Listeners on addresses of the host. Only the token says who calls there.
 ///
-/// In an update two agents accept from one and the same listener, so that nothing is lost when one of them closes it.
+/// In an update two agents accept from one and the same listener, so that nothing is lost when one
+/// of them closes it.
 pub struct NodePath {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -50,8 +51,8 @@ pub enum Need {
 }
 
 impl NodePath {
-    /// Listens on `addresses`, and accepts on `serving`, in tasks that are parts of `vitals`. An address that is not
-    /// there yet, or is taken, is tried again until it can be had.
+    /// Listens on `addresses`, and accepts on `serving`, in tasks that are parts of `vitals`. An
+    /// address that is not there yet, or is taken, is tried again until it can be had.
     ///
     /// # Errors
     ///
@@ -71,8 +72,8 @@ impl NodePath {
             return Err(nowhere(tried));
         }
         let stop = watch::Sender::new(false);
-        let place = |(address, listener)| {
-            let mut place = Place {
+        let serve = |(address, listener)| {
+            let mut node_address = NodeAddress {
                 address,
                 on_accept: on_accept.clone(),
                 metrics: metrics.clone(),
@@ -81,13 +82,13 @@ impl NodePath {
                 first: Mutex::default(),
                 last_error: Mutex::default(),
             };
-            let first = place.note(listener);
-            place.first = Mutex::new(first);
+            let first = node_address.note(listener);
+            node_address.first = Mutex::new(first);
             let what = format!("accepting at {address}");
             let vital = vitals.task(what.clone());
-            serving.spawn(async move { restarted(vital, &what, || place.serve()).await })
+            serving.spawn(async move { restarted(vital, &what, || node_address.serve()).await })
         };
-        let tasks = tried.into_iter().map(place).collect();
+        let tasks = tried.into_iter().map(serve).collect();
         Ok(Self { stop, tasks })
     }
 
@@ -101,25 +102,26 @@ impl NodePath {
     }
 }
 
-/// One address, and what is done with those who connect to it.
-struct Place {
+/// One address of the node path.
+struct NodeAddress {
     address: SocketAddr,
     on_accept: OnAccept,
     metrics: Metrics,
     lending: Arc<Lending>,
     stop: watch::Receiver<bool>,
     /// The listener to begin with.
-    first: Mutex<Option<Open>>,
+    first: Mutex<Option<OpenListener>>,
     last_error: Mutex<Option<io::ErrorKind>>,
 }
 
 /// A listener at a place. As long as it is open it is counted, and lent to the next agent.
-struct Open {
+struct OpenListener {
     listener: TcpListener,
     loan: Loan,
 }
 
-/// Ends when the listener is closed, however that comes about: a lent one stays open, and nobody would accept from it.
+/// Ends when the listener is closed, however that comes about: a lent one stays open, without an
+/// agent that accepts from it.
 struct Loan {
     address: SocketAddr,
     lending: Arc<Lending>,
@@ -127,7 +129,7 @@ struct Loan {
     _on_node_path: Counted,
 }
 
-impl Place {
+impl NodeAddress {
     /// Listens until told to stop, as soon as that is possible and whenever it is possible again.
     async fn serve(&self) {
         let mut stop = self.stop.clone();
@@ -156,8 +158,9 @@ impl Place {
         }
     }
 
-    /// Says whether there is a listener. Each reason why there is none is told once, however often it is met.
-    fn note(&self, listener: io::Result<TcpListener>) -> Option<Open> {
+    /// Says whether there is a listener. Each reason why there is none is logged once, however
+    /// often it occurs.
+    fn note(&self, listener: io::Result<TcpListener>) -> Option<OpenListener> {
         let mut last_error = self
             .last_error
             .lock()
@@ -168,7 +171,7 @@ impl Place {
                 tracing::info!(%address, "node path listening");
                 *last_error = None;
                 let loan = self.lend(&listener);
-                Some(Open { listener, loan })
+                Some(OpenListener { listener, loan })
             }
             Err(error) => {
                 if *last_error != Some(error.kind()) {
@@ -192,7 +195,7 @@ impl Place {
     }
 
     /// Accepts until told to stop, or until the listener is dead.
-    async fn accept(&self, Open { listener, loan }: Open) {
+    async fn accept(&self, OpenListener { listener, loan }: OpenListener) {
         if let Err(error) = self.accept_until_dead(listener).await {
             self.metrics.errors.inc();
             tracing::warn!(address = %self.address, %error, "node path: a listener is dead: it will be opened anew");
@@ -231,7 +234,7 @@ impl Place {
         self.accept_the_rest(&listener.into_std()?).await
     }
 
-    /// Accepts what waits in the backlog. More than it holds has come since, from somebody who floods.
+    /// Accepts what waits in the backlog. More than it holds has come since, in a flood.
     async fn accept_the_rest(&self, listener: &TcpListener) -> io::Result<()> {
         let mut pauses = LAST_PAUSES;
         for _ in 0..=BACKLOG {

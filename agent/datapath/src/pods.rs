@@ -1,6 +1,6 @@
 //! The known pods: what each needs from the kernel, and where it stands.
 
-mod heard;
+mod events;
 
 use std::{
     collections::HashMap,
@@ -19,10 +19,10 @@ use super::{
     discovery::{Change, PodCgroup},
     metrics::Metrics,
     namespace::Scope,
-    namespaces::{Namespaces, News, Place},
+    namespaces::{Location, Namespaces, News},
     nested::Nested,
     netns::Netns,
-    processes::{self, Verdict, Witness},
+    processes::{self, NetnsSearch, Witness},
     programs::Programs,
 };
 
@@ -31,26 +31,26 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// How often they are looked at in the long run.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
-/// How long a pod's processes are all in the host's namespace before it counts as a hostNetwork pod. A
-/// container runtime's helper is there for milliseconds.
+/// How long a pod's processes are all in the host's namespace before it counts as a hostNetwork
+/// pod. A container runtime's helper is there for milliseconds.
 const HOST_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Why a pod's processes may tell nothing.
+/// Why a pod's network namespace may not be found.
 const INVISIBLE: &str = "its processes cannot be seen: the agent must run in the host's PID namespace \
     (hostPID: true)";
 
-/// Told of a pod. Called on the datapath's thread.
+/// Takes a pod. Called on the datapath's thread.
 pub type OnPod = Box<dyn Fn(PodUid) + Send>;
 
-/// Told whether a pod can reach its own listeners. Called on the datapath's thread.
+/// Takes whether a pod can reach its own listeners. Called on the datapath's thread.
 pub type OnReachable = Box<dyn Fn(PodUid, bool) + Send>;
 
-/// Told of a pod whose connect was left alone, and of the addresses of its network namespace.
+/// Takes a pod that had a connect left alone, and the addresses of its network namespace.
 /// Called on the datapath's thread.
 pub type OnLeftAlone = Box<dyn Fn(PodUid, Vec<IpAddr>) + Send>;
 
-/// What is told to the rest of the agent.
-pub(super) struct Tell {
+/// How the rest of the agent learns of pods.
+pub(super) struct PodHooks {
     pub(super) started: OnPod,
     pub(super) gone: OnPod,
     pub(super) reachable: OnReachable,
@@ -62,7 +62,7 @@ pub(super) struct Pods {
     programs: Programs,
     namespaces: Namespaces,
     /// Where every pod may go that calls from the host's namespace and has no listeners there yet.
-    host: Place,
+    host: Location,
     host_endpoint: Endpoint,
     host_published: bool,
     registry: Arc<Registry>,
@@ -70,7 +70,7 @@ pub(super) struct Pods {
     known: HashMap<u64, Box<Pod>>,
     /// Listeners in other namespaces than the pods' own.
     nested: Nested,
-    tell: Tell,
+    hooks: PodHooks,
     metrics: Metrics,
 }
 
@@ -79,14 +79,14 @@ struct Pod {
     uid: PodUid,
     path: Arc<Path>,
     /// Where it has listeners of its own. A pod whose first process is to come has none.
-    place: Option<Place>,
-    /// Who says so.
+    location: Option<Location>,
+    /// The process by which that is known.
     witness: Option<Witness>,
     /// Where its listeners are.
     endpoint: Endpoint,
     /// Whether the programs know that.
     published: bool,
-    /// Whether it can reach them, as far as others have been told.
+    /// Whether it can reach them, as last reported.
     is_reachable: bool,
     /// Whether the log says that it cannot.
     is_reported: bool,
@@ -104,25 +104,25 @@ impl Pods {
         host: Netns,
         registry: Arc<Registry>,
         nested: Nested,
-        tell: Tell,
+        hooks: PodHooks,
         metrics: Metrics,
     ) -> io::Result<Self> {
-        let place = Place {
+        let location = Location {
             netns: host.id(),
             only: None,
         };
-        let host_endpoint = namespaces.join(&mut programs, place, host)?;
+        let host_endpoint = namespaces.join(&mut programs, location, host)?;
         programs.publish_host(host_endpoint)?;
         Ok(Self {
             programs,
             namespaces,
-            host: place,
+            host: location,
             host_endpoint,
             host_published: true,
             registry,
             known: HashMap::new(),
             nested,
-            tell,
+            hooks,
             metrics,
         })
     }
@@ -138,15 +138,15 @@ impl Pods {
             beat();
             match change {
                 Change::Appeared(pod) => self.appeared(pod),
-                Change::Stirred(id) => {
+                Change::ContainerMade(id) => {
                     let Some(pod) = self.known.get_mut(&id) else {
                         continue;
                     };
                     pod.delay = FIRST_LOOK;
                     pod.look_at = Instant::now();
                     // The container before this one may have set packet filters up.
-                    if let Some(place) = pod.place {
-                        self.refresh(place, Scope::All);
+                    if let Some(location) = pod.location {
+                        self.refresh(location, Scope::All);
                     }
                 }
                 Change::Gone(id) => self.gone(id),
@@ -193,37 +193,37 @@ impl Pods {
         }
     }
 
-    /// Sees whether all listeners are alive, and whether IPv6 has come or gone where nobody said so.
+    /// Sees whether all listeners are alive, and whether IPv6 has come or gone unnoticed.
     /// Also, of those in `scope`, whether they can be reached.
     pub(super) fn refresh_all(&mut self, scope: Scope, beat: impl Fn()) {
-        for place in self.namespaces.places() {
+        for location in self.namespaces.locations() {
             beat();
-            self.refresh(place, scope);
+            self.refresh(location, scope);
         }
     }
 
-    /// Follows what is heard of a place.
-    pub(super) fn hear(&mut self, news: News) {
+    /// Follows the news of a location.
+    pub(super) fn handle_news(&mut self, news: News) {
         match news {
-            News::Changed(place) => self.refresh(place, Scope::All),
+            News::Changed(location) => self.refresh(location, Scope::All),
             News::Tried(outcome) => {
                 if let Some(endpoint) = self.namespaces.settle(&outcome) {
-                    self.move_pods(outcome.place, endpoint);
+                    self.move_pods(outcome.location, endpoint);
                 }
             }
         }
     }
 
-    fn refresh(&mut self, place: Place, scope: Scope) {
-        match self.namespaces.refresh(&mut self.programs, place, scope) {
-            Ok(Some(endpoint)) => self.move_pods(place, endpoint),
+    fn refresh(&mut self, location: Location, scope: Scope) {
+        match self.namespaces.refresh(&mut self.programs, location, scope) {
+            Ok(Some(endpoint)) => self.move_pods(location, endpoint),
             Ok(None) => {}
             Err(error) => {
                 self.metrics.errors.inc();
                 tracing::warn!(%error, "cannot listen anew in a network namespace; it will be tried again");
             }
         }
-        if place == self.host && !self.host_published {
+        if location == self.host && !self.host_published {
             let published = self.programs.publish_host(self.host_endpoint);
             self.host_published = self.succeeded(published);
         }
@@ -242,7 +242,7 @@ impl Pods {
         let pod = Pod {
             uid,
             path,
-            place: None,
+            location: None,
             witness: None,
             endpoint: Endpoint::default(),
             published: false,
@@ -253,7 +253,7 @@ impl Pods {
             failing: false,
         };
         self.known.insert(id, Box::new(pod));
-        // Were it to fail, the first look would try again, and tell.
+        // If it fails, the first look tries again, and logs why.
         let _published = self.publish(id);
     }
 
@@ -280,12 +280,12 @@ impl Pods {
         let (programs, namespaces) = (&mut self.programs, &mut self.namespaces);
         let forgotten = self.nested.forget(programs, namespaces, id);
         self.succeeded(forgotten);
-        if let Some(place) = pod.place {
-            self.namespaces.leave(place);
+        if let Some(location) = pod.location {
+            self.namespaces.leave(location);
         }
         tracing::debug!(pod_uid = %pod.uid, "a pod is gone");
         if !self.known.values().any(|other| other.uid == pod.uid) {
-            (self.tell.gone)(pod.uid);
+            (self.hooks.gone)(pod.uid);
         }
     }
 
@@ -296,39 +296,39 @@ impl Pods {
         };
         let host = self.host.netns;
         match processes::own_netns(&pod.path, host, pod.witness.as_ref()) {
-            Verdict::Found(netns, witness) => {
-                let place = Place {
+            NetnsSearch::Found(netns, witness) => {
+                let location = Location {
                     netns: netns.id(),
                     only: None,
                 };
-                self.settle(id, place, netns)?;
+                self.settle(id, location, netns)?;
                 if let Some(pod) = self.known.get_mut(&id) {
                     pod.witness = Some(witness);
                 }
                 Ok(())
             }
             // A queue of its own, so that it need not stand in one with the other hostNetwork pods.
-            Verdict::Host if pod.place.is_none() && pod.delay > HOST_PATIENCE => {
-                let place = Place {
+            NetnsSearch::Host if pod.location.is_none() && pod.delay > HOST_PATIENCE => {
+                let location = Location {
                     netns: host,
                     only: Some(id),
                 };
-                self.settle(id, place, Netns::of_agent()?)
+                self.settle(id, location, Netns::of_agent()?)
             }
-            Verdict::Same | Verdict::Host | Verdict::Nothing => Ok(()),
-            Verdict::Invisible => Err(io::Error::other(INVISIBLE)),
+            NetnsSearch::Same | NetnsSearch::Host | NetnsSearch::Nothing => Ok(()),
+            NetnsSearch::Invisible => Err(io::Error::other(INVISIBLE)),
         }
     }
 
-    /// Listens for a pod at a place, and gives up the one where it was.
-    fn settle(&mut self, id: u64, place: Place, netns: Netns) -> io::Result<()> {
+    /// Listens for a pod at a location, and gives up the one where it was.
+    fn settle(&mut self, id: u64, location: Location, netns: Netns) -> io::Result<()> {
         let Some(pod) = self.known.get_mut(&id) else {
             return Ok(());
         };
-        if pod.place == Some(place) {
+        if pod.location == Some(location) {
             return Ok(());
         }
-        pod.endpoint = self.namespaces.join(&mut self.programs, place, netns)?;
+        pod.endpoint = self.namespaces.join(&mut self.programs, location, netns)?;
         pod.published = false;
         tracing::debug!(pod_uid = %pod.uid, port4 = pod.endpoint.port4, port6 = pod.endpoint.port6,
             "listening in a pod's network namespace");
@@ -336,53 +336,53 @@ impl Pods {
             uid: pod.uid,
             netns: pod.endpoint.netns,
         };
-        (self.tell.started)(pod.uid);
-        let left = pod.place.replace(place);
-        // First who accepts must know the pod, then the kernel may send it to them.
+        (self.hooks.started)(pod.uid);
+        let left = pod.location.replace(location);
+        // The acceptor must know the pod before the kernel redirects it.
         self.registry.insert(id, known);
         let published = self.publish(id);
-        self.tell_reachable(id);
+        self.report_reachable(id);
         if let Some(left) = left {
             self.namespaces.leave(left);
         }
         published
     }
 
-    /// Sends the pods of a place elsewhere, then closes what they no longer use.
-    fn move_pods(&mut self, place: Place, endpoint: Endpoint) {
+    /// Sends the pods of a location elsewhere, then closes what they no longer use.
+    fn move_pods(&mut self, location: Location, endpoint: Endpoint) {
         tracing::debug!(
             port4 = endpoint.port4,
             port6 = endpoint.port6,
             "listeners have changed"
         );
-        if place == self.host {
+        if location == self.host {
             self.host_endpoint = endpoint;
             let published = self.programs.publish_host(endpoint);
             self.host_published = self.succeeded(published);
         }
         let mut moved = Vec::new();
         for (id, pod) in &mut self.known {
-            if pod.place == Some(place) {
+            if pod.location == Some(location) {
                 pod.endpoint = endpoint;
                 pod.published = false;
                 moved.push(*id);
             }
         }
-        let nested = self.nested.moved(&mut self.programs, place, endpoint);
+        let nested = self.nested.moved(&mut self.programs, location, endpoint);
         self.succeeded(nested.map(drop));
         for id in moved {
             // What fails is tried again when the pod is looked at.
             let published = self.publish(id);
             self.succeeded(published);
-            self.tell_reachable(id);
+            self.report_reachable(id);
         }
-        self.namespaces.retire_v6(place);
+        self.namespaces.retire_v6(location);
     }
 
     fn succeeded(&self, result: io::Result<()>) -> bool {
         if let Err(error) = &result {
             self.metrics.errors.inc();
-            tracing::warn!(%error, "cannot tell the kernel of a listener; it will be tried again");
+            tracing::warn!(%error, "cannot publish a listener to the kernel; it will be tried again");
         }
         result.is_ok()
     }

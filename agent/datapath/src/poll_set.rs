@@ -1,8 +1,8 @@
 //! Many sockets, waited for as one.
 //!
-//! A node has three sockets for each pod, and hardly any of them has news. With a task for each, tokio would keep
-//! more of a pod in memory than the pod's credentials are. Here the kernel keeps them, in an epoll instance of
-//! their own, and all that tokio knows of is that instance.
+//! A node has three sockets for each pod, and hardly any of them has news. With a task for each,
+//! tokio would keep more of a pod in memory than the pod's credentials are. Here the kernel keeps
+//! them, in an epoll instance of their own, and all that tokio knows of is that instance.
 
 use std::{
     io,
@@ -23,12 +23,12 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// What names a member, and no other one ever.
 pub(super) type Key = u64;
 
-/// How many members are told of at once. Those that are not told of come first the next time.
+/// How many members are reported at once. The others come first the next time.
 const BATCH: usize = 32;
 
 /// Sockets that are waited for together. Any thread may add and remove some meanwhile.
 ///
-/// Only one thread may ask for news: while the kernel tells one, it can tell another that there are none.
+/// Only one thread may ask for news: while the kernel reports it to one, another may see none.
 pub(super) struct PollSet<T> {
     epoll: AsyncFd<Instance>,
     members: DashMap<Key, T>,
@@ -66,8 +66,8 @@ impl<T: AsFd> PollSet<T> {
     pub(super) fn add(self: &Arc<Self>, member: T) -> io::Result<Membership<T>> {
         let instance = &self.epoll.get_ref().0;
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        // For nothing yet. Adding to an instance that is itself waited for takes a lock that all processes of the
-        // machine share, so nothing of ours may be locked meanwhile.
+        // For nothing yet. Adding to an instance that is itself waited for takes a lock that all
+        // processes of the machine share, so nothing of ours may be locked meanwhile.
         epoll::add(
             instance,
             &member,
@@ -80,13 +80,14 @@ impl<T: AsFd> PollSet<T> {
             key,
         };
         if let Some(member) = self.members.get(&key) {
-            // It is told of again and again as long as there is something to read: nothing needs to be read to its end.
+            // It is reported again and again as long as there is something to read: nothing needs
+            // to be read to its end.
             epoll::modify(instance, &*member, EventData::new_u64(key), EventFlags::IN)?;
         }
         Ok(membership)
     }
 
-    /// Who is a member.
+    /// The members.
     pub(super) fn keys(&self) -> Vec<Key> {
         self.members.iter().map(|member| *member.key()).collect()
     }
@@ -109,7 +110,7 @@ impl<T: AsFd> PollSet<T> {
     fn set_events(&self, key: Key, events: EventFlags) {
         if let Some(member) = self.members.get(&key) {
             let instance = &self.epoll.get_ref().0;
-            // An error means that somebody is removing it.
+            // An error means that it is being removed.
             let _set = epoll::modify(instance, &*member, EventData::new_u64(key), events);
         }
     }
@@ -117,7 +118,8 @@ impl<T: AsFd> PollSet<T> {
     /// Removes and closes a member, if it is there.
     pub(super) fn remove(&self, key: Key) {
         if let Some(member) = self.members.get(&key) {
-            // First, so that nobody is told of who is no member. An error means that somebody else removes it.
+            // First, so that no member is reported that is none. An error means that another thread
+            // removes it.
             let _removed = epoll::delete(&self.epoll.get_ref().0, &*member);
         }
         self.members.remove(&key);
@@ -163,7 +165,7 @@ impl AsRawFd for Instance {
 }
 
 impl Batch {
-    /// Who they are. Some may have been removed meanwhile.
+    /// Their keys. Some may have been removed meanwhile.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         self.keys.iter().take(self.count).copied()
     }
@@ -216,37 +218,37 @@ mod tests {
         (set, members, others)
     }
 
-    /// Who has news, sooner or later.
-    async fn told(set: &PollSet<UnixStream>) -> Vec<Key> {
+    /// The members that have news, sooner or later.
+    async fn reported(set: &PollSet<UnixStream>) -> Vec<Key> {
         let batch = timeout(SILENCE, set.ready()).await.expect("no news");
         batch.unwrap().keys().collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_member_is_told_of_until_its_news_is_read() {
+    async fn a_member_is_reported_until_its_news_is_read() {
         let (set, _members, mut others) = set_of(3);
         assert!(timeout(SILENCE, set.ready()).await.is_err());
         others[1].write_all(b"x").unwrap();
         for _ in 0..2 {
-            assert_eq!(told(&set).await, [1]);
+            assert_eq!(reported(&set).await, [1]);
         }
         set.get(1).unwrap().value().read_exact(&mut [0]).unwrap();
         assert!(timeout(SILENCE, set.ready()).await.is_err());
         others[2].write_all(b"x").unwrap();
-        assert_eq!(told(&set).await, [2]);
+        assert_eq!(reported(&set).await, [2]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn news_from_before_are_told_of() {
+    async fn news_from_before_is_reported() {
         let (set, _members, _others) = set_of(1);
         let (ours, mut other) = UnixStream::pair().unwrap();
         other.write_all(b"x").unwrap();
         let _member = set.add(ours).unwrap();
-        assert_eq!(told(&set).await, [1]);
+        assert_eq!(reported(&set).await, [1]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_left_is_closed_and_not_told_of() {
+    async fn a_removed_member_is_closed_and_not_reported() {
         let (set, mut members, mut others) = set_of(2);
         // Another descriptor keeps the socket open.
         let copy = set.get(0).unwrap().try_clone().unwrap();
@@ -265,15 +267,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_member_that_is_paused_is_not_told_of() {
+    async fn a_paused_member_is_not_reported() {
         let (set, members, mut others) = set_of(2);
         others[0].write_all(b"x").unwrap();
         set.pause(0);
         assert!(timeout(SILENCE, set.ready()).await.is_err());
         others[1].write_all(b"x").unwrap();
-        assert_eq!(told(&set).await, [1]);
+        assert_eq!(reported(&set).await, [1]);
         set.resume(0);
-        assert_eq!(told(&set).await.len(), 2);
+        assert_eq!(reported(&set).await.len(), 2);
         assert!(members.iter().all(Membership::is_valid));
         set.pause(7);
     }
@@ -287,13 +289,13 @@ mod tests {
         let mut all = HashSet::new();
         // Nobody reads, so all of them always have news.
         for _ in 0..3 {
-            all.extend(told(&set).await);
+            all.extend(reported(&set).await);
         }
         assert_eq!(all.len(), others.len());
     }
 
     #[tokio::test]
-    async fn what_is_added_on_another_thread_is_told_of() {
+    async fn a_member_added_on_another_thread_is_reported() {
         let (set, _members, _others) = set_of(1);
         let waiting = Arc::clone(&set);
         let ready = tokio::spawn(async move { waiting.ready().await.unwrap().keys().next() });
@@ -305,8 +307,8 @@ mod tests {
             other.write_all(b"x").unwrap();
             (member, other)
         });
-        let told = timeout(SILENCE, ready).await.unwrap();
-        assert_eq!(told.unwrap(), Some(1));
+        let news = timeout(SILENCE, ready).await.unwrap();
+        assert_eq!(news.unwrap(), Some(1));
         member.join().unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Which ports the in-pod listeners try, and in which order.
 //!
 //! A listener on 127.0.0.1 keeps applications of its namespace from listening on its port at
-//! 0.0.0.0. So it takes a port that hardly anybody wants.
+//! 0.0.0.0. So it takes a port that hardly any program wants.
 
 use std::{fs, ops::RangeInclusive};
 
@@ -10,7 +10,7 @@ use podcreds_common::LISTENER_PORT_MIN;
 /// All ports that the programs look at.
 const ALL: RangeInclusive<u16> = LISTENER_PORT_MIN..=u16::MAX;
 
-/// The port that is tried first: one that is in no list, and that nobody would choose by hand.
+/// The port that is tried first: one that is in no list, and that hardly anyone chooses by hand.
 const FIRST: u16 = 62_723;
 
 /// Ports of [`ALL`] that some program listens on by default.
@@ -33,7 +33,7 @@ const WELL_KNOWN: [RangeInclusive<u16>; 6] = [
 const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// Ports of one network namespace that somebody may want.
+/// Ports of one network namespace that a program may want.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// Where the kernel takes ports for outgoing connections.
@@ -81,7 +81,7 @@ impl Wanted {
         }
     }
 
-    /// All ports, those first that nobody is known to want.
+    /// All ports, those first that no program is known to want.
     pub(super) fn candidates(&self) -> impl Iterator<Item = u16> {
         Claim::ALL.into_iter().flat_map(move |claim| {
             let order = (FIRST..=*ALL.end()).chain(*ALL.start()..FIRST);

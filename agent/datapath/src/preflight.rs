@@ -74,8 +74,8 @@ fn no_cgroup2() -> DatapathError {
 
 /// The mount that shows the most of the hierarchy.
 ///
-/// A container with a cgroup namespace of its own has a mount that shows only its own part, and the host's
-/// beside it. Programs that are attached to a part run for that part only.
+/// A container with a cgroup namespace of its own has a mount that shows only its own part, and the
+/// host's beside it. Programs that are attached to a part run for that part only.
 fn best_mount(mounts: &[PathBuf], cgroup_root: Option<&Path>) -> Option<PathBuf> {
     let is_true_root =
         |mount: &&PathBuf| fs::metadata(mount).is_ok_and(|metadata| metadata.ino() == TRUE_ROOT);
@@ -122,7 +122,7 @@ fn check_kernel() -> Result<(), DatapathError> {
 
 fn too_old(major: u8, minor: u8) -> DatapathError {
     DatapathError::Unsupported(format!(
-        "this kernel is older than {major}.{minor}, the first that lets podcreds tell network \
+        "this kernel is older than {major}.{minor}, the first on which podcreds can tell network \
          namespaces apart; update it"
     ))
 }

@@ -9,8 +9,9 @@ use std::{
 
 use super::netns::{Netns, NetnsId};
 
-// A pod may have any number of processes and cgroups, and must not keep the datapath busy with them. The
-// kernel lists processes in the order in which they came: the first ones are those that matter.
+// A pod may have any number of processes and cgroups, and must not keep the datapath busy with
+// them. The kernel lists processes in the order in which they came: the first ones are those that
+// matter.
 const MAX_CGROUPS: usize = 64;
 const MAX_PROCESSES: usize = 64;
 
@@ -18,13 +19,13 @@ const MAX_PROCESSES: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Witness {
     pid: u32,
-    /// Clock ticks after boot: tells it from a later process of the same number.
+    /// Clock ticks after boot: distinguishes it from a later process of the same number.
     started: u64,
     netns: NetnsId,
 }
 
 /// What the processes of a pod say.
-pub(super) enum Verdict {
+pub(super) enum NetnsSearch {
     /// Its namespace is what it was.
     Same,
     /// This is its namespace, says this witness.
@@ -39,14 +40,14 @@ pub(super) enum Verdict {
 
 /// Finds the network namespace that a pod's processes share.
 ///
-/// The host's is never a pod's: a container runtime's helper passes through a pod's cgroup before it has
-/// entered the pod's namespace. Of the others the pod's first process decides, that is, the first one to
-/// have come into its oldest container, which is the pause container. What a pod starts later, in
-/// whatever namespace, and who passes through, comes after it. When the last witness is gone, a
-/// container whose first process is still in that namespace keeps the pod there.
-pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> Verdict {
+/// The host's is never a pod's: a container runtime's helper passes through a pod's cgroup before
+/// it has entered the pod's namespace. Of the others the pod's first process decides, that is, the
+/// first one to have come into its oldest container, which is the pause container. What a pod
+/// starts later, in whatever namespace, and what passes through, comes after it. When the last
+/// witness is gone, a container whose first process is still in that namespace keeps the pod there.
+pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> NetnsSearch {
     if last.is_some_and(|witness| witness.stands(pod)) {
-        return Verdict::Same;
+        return NetnsSearch::Same;
     }
     let mut others = Others::default();
     let mut first: Option<(Netns, Witness)> = None;
@@ -55,15 +56,15 @@ pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> Ve
             continue;
         };
         if last.is_some_and(|last| last.netns == witness.netns) {
-            return Verdict::Found(netns, witness);
+            return NetnsSearch::Found(netns, witness);
         }
         first.get_or_insert((netns, witness));
     }
     match first {
-        Some((netns, witness)) => Verdict::Found(netns, witness),
-        None if others.in_host => Verdict::Host,
-        None if others.invisible => Verdict::Invisible,
-        None => Verdict::Nothing,
+        Some((netns, witness)) => NetnsSearch::Found(netns, witness),
+        None if others.in_host => NetnsSearch::Host,
+        None if others.invisible => NetnsSearch::Invisible,
+        None => NetnsSearch::Nothing,
     }
 }
 
@@ -127,7 +128,8 @@ fn is_in(pid: u32, pod: &Path) -> bool {
     let Ok(cgroups) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else {
         return false;
     };
-    // The path is as the agent's own cgroup namespace shows it, so only the pod's name can be compared.
+    // The path is as the agent's own cgroup namespace shows it, so only the pod's name can be
+    // compared.
     let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
     unified.is_some_and(|path| {
         Path::new(path)
@@ -201,7 +203,7 @@ mod tests {
         pod
     }
 
-    fn verdict_on(pod: &Path) -> Verdict {
+    fn verdict_on(pod: &Path) -> NetnsSearch {
         own_netns(pod, Netns::of_agent().unwrap().id(), None)
     }
 
@@ -217,20 +219,23 @@ mod tests {
     #[test]
     fn a_pod_without_processes_has_no_namespace() {
         let pod = tempfile::tempdir().unwrap();
-        assert!(matches!(verdict_on(pod.path()), Verdict::Nothing));
-        assert!(matches!(verdict_on(pod_with("").path()), Verdict::Nothing));
+        assert!(matches!(verdict_on(pod.path()), NetnsSearch::Nothing));
+        assert!(matches!(
+            verdict_on(pod_with("").path()),
+            NetnsSearch::Nothing
+        ));
     }
 
     #[test]
     fn a_process_that_is_elsewhere_by_its_own_account_says_nothing() {
         let pod = pod_with(&format!("{}\n4194305\n", std::process::id()));
-        assert!(matches!(verdict_on(pod.path()), Verdict::Nothing));
+        assert!(matches!(verdict_on(pod.path()), NetnsSearch::Nothing));
     }
 
     #[test]
     fn processes_that_cannot_be_seen_are_told_from_none() {
         let pod = pod_with("0\n0\n");
-        assert!(matches!(verdict_on(pod.path()), Verdict::Invisible));
+        assert!(matches!(verdict_on(pod.path()), NetnsSearch::Invisible));
     }
 
     #[test]

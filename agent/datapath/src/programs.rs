@@ -44,7 +44,7 @@ pub(crate) struct Loaded {
     pub(crate) programs: Programs,
     pub(crate) callers: Callers,
     pub(crate) counters: Counters,
-    /// What the programs tell at once.
+    /// What the programs report.
     pub(crate) events: RingBuf<MapData>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Links {
     /// Redirects new connects.
     pub(crate) connect: Vec<CgroupSockAddrLink>,
-    /// Notices who wants a listener's port.
+    /// Notices applications that want a listener's port.
     pub(crate) bind: Vec<CgroupSockAddrLink>,
     /// Identifies what has been redirected.
     pub(crate) peer: Vec<CgroupSockAddrLink>,
@@ -155,7 +155,7 @@ impl Programs {
 }
 
 impl Callers {
-    /// The record of an accepted connection's caller; `None` when the kernel could not tell.
+    /// The record of an accepted connection's caller; `None` when the kernel does not know it.
     pub(crate) fn of(&self, accepted: &impl AsRawFd) -> Option<Caller> {
         self.0.get(accepted, 0).ok()
     }
@@ -195,7 +195,8 @@ fn attach(
     root: &File,
 ) -> Result<CgroupSockAddrLink, DatapathError> {
     let program = program(object, name)?;
-    // Links live beside each other whatever the mode; a mode other than this one is refused for them.
+    // Links live beside each other whatever the mode; a mode other than this one is refused for
+    // them.
     program
         .attach(root, CgroupAttachMode::Single)
         .and_then(|id| program.take_link(id))

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 #[derive(Clone, Default)]
 pub(super) struct Expected(Arc<Mutex<Option<Awaited>>>);
 
-/// The port that the connection comes from, and who is told that it was accepted.
+/// The port that the connection comes from, and where to report that it was accepted.
 type Awaited = (u16, oneshot::Sender<()>);
 
 /// A connection of the agent's own, under way.
@@ -45,7 +45,7 @@ impl Expected {
     pub(super) fn is_own(&self, port: u16) -> bool {
         let mut expected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = expected.take_if(|(own, _)| *own == port);
-        // An error means that nobody waits for it any more.
+        // An error means that the waiter has given up.
         own.map(|(_, accepted)| accepted.send(())).is_some()
     }
 
@@ -78,7 +78,7 @@ pub(super) fn is_no_way(error: &io::Error) -> bool {
 ///
 /// # Errors
 ///
-/// When that cannot be; [`is_no_way`] says whose trouble it is.
+/// When that cannot be; [`is_no_way`] says whether the pod's network is the reason.
 pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<Attempt> {
     let (socket, accepted) = prepare(listener, expected)?;
     match socket.connect(&listener.into()) {
@@ -87,8 +87,8 @@ pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<Att
     }
 }
 
-/// Whether a new listener can be reached from the calling thread's namespace, as long as nobody
-/// else accepts from it; in doubt it can. Nobody has been told of it either, so whatever else comes
+/// Whether a new listener can be reached from the calling thread's namespace, before anything
+/// else accepts from it; in doubt it can. No pod has been sent there yet, so whatever else comes
 /// is dropped.
 pub(super) fn reaches(listener: &TcpListener) -> bool {
     let (deadline, expected) = (Instant::now() + NEW_PATIENCE, Expected::default());
@@ -112,7 +112,7 @@ pub(super) fn reaches(listener: &TcpListener) -> bool {
     }
 }
 
-/// A socket of the pod's own address, whose port the listener is told.
+/// A socket of the pod's own address, with a port that the listener expects.
 fn prepare(
     listener: SocketAddr,
     expected: &Expected,

@@ -12,8 +12,8 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut size = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel writes at most `size`
-    // bytes, which is what `cookie` holds.
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel writes at most
+    // `size` bytes, which is what `cookie` holds.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -33,8 +33,8 @@ pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
 /// Turns TCP fast open off for a listener. A sysctl can have turned it on for all of them.
 pub(super) fn disable_fast_open(listener: &impl AsFd) -> io::Result<()> {
     let queue: libc::c_int = 0;
-    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel reads the given number
-    // of bytes of `queue`.
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel reads the given
+    // number of bytes of `queue`.
     let result = unsafe {
         libc::setsockopt(
             listener.as_fd().as_raw_fd(),

@@ -32,12 +32,12 @@ pub(super) enum Event {
 
 /// The watched directories, each with what the caller knows of it.
 pub(super) struct Watches<T> {
-    /// `None` where the kernel gives no inotify instance: then nothing is heard.
+    /// `None` where the kernel gives no inotify instance: then no event comes.
     events: Option<EventStream<Vec<u8>>>,
     paths: HashMap<WatchDescriptor, Arc<Path>>,
     watched: HashMap<Arc<Path>, (WatchDescriptor, T)>,
-    /// Whether a watch that could not be had was told of.
-    complained: bool,
+    /// Whether the log says that a watch could not be had.
+    is_warned: bool,
 }
 
 impl<T> Watches<T> {
@@ -52,7 +52,7 @@ impl<T> Watches<T> {
             events: events.ok(),
             paths: HashMap::new(),
             watched: HashMap::new(),
-            complained: false,
+            is_warned: false,
         }
     }
 
@@ -78,8 +78,8 @@ impl<T> Watches<T> {
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) if !self.complained => {
-                self.complained = true;
+            Err(error) if !self.is_warned => {
+                self.is_warned = true;
                 tracing::warn!(%error, "cannot watch a cgroup, so pods are found late: raise the sysctl \
                     fs.inotify.max_user_watches");
             }

@@ -26,7 +26,7 @@ use super::{
     namespaces::{Namespaces, News},
     nested::Nested,
     netns::{self, Netns},
-    pods::{Pods, Tell},
+    pods::{PodHooks, Pods},
     preflight,
     programs::{Links, Loaded, Programs},
 };
@@ -44,7 +44,8 @@ type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
 
 /// What the thread owns while it runs.
 struct Worker {
-    /// First, so that it is dropped first: who is redirected no more is expected elsewhere.
+    /// First, so that it is dropped first: pods that are no longer redirected are expected
+    /// elsewhere.
     detaching: Detaching,
     /// Next: no connect is sent to a listener that is closed.
     links: Links,
@@ -57,20 +58,20 @@ struct Worker {
     metrics: Metrics,
 }
 
-/// Tells once that the programs are about to be detached, also when the thread panics.
+/// Announces once that the programs are about to be detached, also when the thread panics.
 struct Detaching(Option<Box<dyn FnOnce() + Send>>);
 
 impl Detaching {
-    fn tell(&mut self) {
-        if let Some(tell) = self.0.take() {
-            tell();
+    fn announce(&mut self) {
+        if let Some(announce) = self.0.take() {
+            announce();
         }
     }
 }
 
 impl Drop for Detaching {
     fn drop(&mut self) {
-        self.tell();
+        self.announce();
     }
 }
 
@@ -88,8 +89,8 @@ pub(super) fn run(
         Ok(runtime) => runtime,
         Err(error) => {
             let error = DatapathError::io("starting the datapath's runtime")(error);
-            // Nobody waits for the result only if the agent is ending already.
-            let _told = started.send(Err(error));
+            // The receiver is gone only if the agent is ending already.
+            let _sent = started.send(Err(error));
             return;
         }
     };
@@ -98,19 +99,19 @@ pub(super) fn run(
     runtime.block_on(async {
         match Worker::start(config, hooks, serving, metrics, registry) {
             Ok(worker) => {
-                let _told = started.send(Ok(Arc::clone(&worker.known)));
+                let _sent = started.send(Ok(Arc::clone(&worker.known)));
                 worker.follow(stop, vital).await;
             }
             Err(error) => {
-                let _told = started.send(Err(error));
+                let _sent = started.send(Err(error));
             }
         }
     });
 }
 
 impl Worker {
-    /// The order matters. The listeners are there before the programs, so that no connect is sent to
-    /// where nobody listens; and the links are made last, so that when the process is killed the kernel
+    /// The order matters. The listeners are there before the programs, so that no connect is sent
+    /// to a closed port; and the links are made last, so that when the process is killed the kernel
     /// takes them first.
     fn start(
         config: Config,
@@ -153,7 +154,7 @@ impl Worker {
             host,
             Arc::clone(&known),
             Nested::new(nested),
-            Tell {
+            PodHooks {
                 started: hooks.on_pod_started,
                 gone: hooks.on_pod_gone,
                 reachable: hooks.on_pod_reachable,
@@ -193,8 +194,8 @@ impl Worker {
             tokio::select! {
                 request = stop.recv() => break request,
                 changes = self.discovery.next() => self.pods.apply(changes, || vital.beat()),
-                Some(news) = self.news.recv() => self.pods.hear(news),
-                events = self.events.next() => self.heard(events).await,
+                Some(news) = self.news.recv() => self.pods.handle_news(news),
+                events = self.events.next() => self.handle_events(events).await,
                 _ = scan.tick() => {
                     let changes = self.discovery.scan();
                     self.pods.apply(changes, || vital.beat());
@@ -214,20 +215,20 @@ impl Worker {
             tokio::select! {
                 () = self.wind_down() => {}
                 () = beat(&vital) => {}
-                // Whoever asked has run out of patience, and the serving runtime may stand still.
+                // The caller has run out of patience, and the serving runtime may stand still.
                 () = done.closed() => return,
             }
             // An error means that patience ran out just now.
-            let _told = done.send(());
+            let _sent = done.send(());
         }
     }
 
-    async fn heard(&mut self, events: io::Result<Vec<Event>>) {
+    async fn handle_events(&mut self, events: io::Result<Vec<Event>>) {
         match events {
-            Ok(events) => self.pods.heard(&events),
+            Ok(events) => self.pods.handle_events(&events),
             Err(error) => {
                 self.metrics.errors.inc();
-                tracing::error!(%error, "cannot wait for what the programs tell; trying again");
+                tracing::error!(%error, "cannot wait for the programs' events; trying again");
                 sleep(EVENTS_PAUSE).await;
             }
         }
@@ -235,7 +236,7 @@ impl Worker {
 
     /// Detaches first, closes last: no connect meets a closed listener.
     async fn wind_down(&mut self) {
-        self.detaching.tell();
+        self.detaching.announce();
         self.links.connect.clear();
         self.links.bind.clear();
         self.metrics.ebpf.set(0);

@@ -1,4 +1,4 @@
-//! The roads from the pods to the server: eBPF's, the node path, or both at once.
+//! The paths from the pods to the server: the in-pod path, the node path, or both at once.
 
 use std::sync::{
     Arc,
@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use super::{AppError, privileges};
 use crate::config::Paths as Config;
 
-/// What the roads lead to.
+/// What the paths lead to.
 pub(super) struct Stages {
     /// Answers the requests.
     pub(super) server: Arc<Server>,
@@ -30,7 +30,7 @@ pub(super) struct Stages {
     pub(super) store: Store,
 }
 
-/// The roads that are open.
+/// The paths that are open.
 pub(super) struct Paths {
     ebpf: Option<Datapath>,
     node: Option<NodePath>,
@@ -39,7 +39,7 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Opens the roads that are asked for. Where both are, the node path makes up for an eBPF that
+    /// Opens the paths that are configured. Where both are, the node path makes up for an eBPF that
     /// cannot be had. Connections are accepted on `serving`.
     pub(super) fn start(
         config: &Config,
@@ -102,12 +102,12 @@ impl Paths {
         })
     }
 
-    /// Closes the roads in such an order that no connect meets a closed listener. What has been
+    /// Closes the paths in such an order that no connect meets a closed listener. What has been
     /// accepted is not touched.
     ///
-    /// An agent that has another one beside it leaves the node path first: the other accepts from the same
-    /// listeners, and knows which pods it redirects. One that is alone leaves it last: pods that are no
-    /// longer redirected connect there, and are expected there.
+    /// An agent that has another one beside it leaves the node path first: the other accepts from
+    /// the same listeners, and knows which pods it redirects. One that is alone leaves it last:
+    /// pods that are no longer redirected connect there, and are expected there.
     pub(super) async fn stop(self, has_company: bool) {
         self.is_succeeded.store(has_company, Ordering::Relaxed);
         let (ebpf, node) = (self.ebpf, self.node);
@@ -141,17 +141,19 @@ fn start_ebpf(
     is_succeeded: &Arc<AtomicBool>,
 ) -> Result<Datapath, DatapathError> {
     let (left, is_succeeded) = (Arc::clone(&stages.identity), Arc::clone(is_succeeded));
-    let [met, gone, moved, expecting] = [(); 4].map(|()| Arc::clone(&stages.identity));
+    let [started, gone, reachable, left_alone] = [(); 4].map(|()| Arc::clone(&stages.identity));
     let store = stages.store.clone();
     let hooks = Hooks {
         on_accept: on_accept(stages),
-        on_pod_started: Box::new(move |pod| met.meet(pod)),
+        on_pod_started: Box::new(move |pod| started.meet(pod)),
         on_pod_gone: Box::new(move |pod| {
             store.forget(pod);
             gone.forget(pod);
         }),
-        on_pod_reachable: Box::new(move |pod, is_reachable| moved.set_reachable(pod, is_reachable)),
-        on_left_alone: Box::new(move |pod, addresses| expecting.expect(pod, addresses)),
+        on_pod_reachable: Box::new(move |pod, is_reachable| {
+            reachable.set_reachable(pod, is_reachable)
+        }),
+        on_left_alone: Box::new(move |pod, addresses| left_alone.expect(pod, addresses)),
         on_attached: Box::new(privileges::keep_for_datapath),
         on_detached: Box::new(move || {
             if !is_succeeded.load(Ordering::Relaxed) {
@@ -162,7 +164,7 @@ fn start_ebpf(
     };
     let (serving, metrics) = (serving.clone(), metrics.clone());
     let datapath = Datapath::start(config, hooks, serving, metrics, registry)?;
-    stages.store.count_pods(datapath.census());
+    stages.store.count_pods(datapath.knows_pod());
     Ok(datapath)
 }
 
@@ -174,7 +176,7 @@ fn nowhere(lacking: Option<DatapathError>, node: DatapathError) -> AppError {
     }
 }
 
-/// Tells whoever reads the log or asks for readiness that the kernel does not say who is calling.
+/// Says in the log and to the readiness probe that the kernel does not identify callers.
 fn say_degraded(error: &DatapathError, readiness: &Readiness) {
     tracing::warn!(
         reason = %error,

@@ -1,4 +1,5 @@
-//! On an ordinary directory. The kernel reports what is made and removed there as it does on cgroupfs.
+//! On an ordinary directory. The kernel reports what is made and removed there as it does on
+//! cgroupfs.
 
 use std::time::Duration;
 
@@ -65,9 +66,9 @@ async fn pods_come_and_go() {
 
     make(&root, &format!("{path}/cri-containerd-1.scope"));
     let changes = changes_until(&mut discovery, |change| {
-        matches!(change, Change::Stirred(_))
+        matches!(change, Change::ContainerMade(_))
     });
-    assert_eq!(changes.await, [Change::Stirred(pod.id)]);
+    assert_eq!(changes.await, [Change::ContainerMade(pod.id)]);
 
     fs::remove_dir_all(&pod.path).unwrap();
     let changes = changes_until(&mut discovery, |change| matches!(change, Change::Gone(_)));
@@ -108,7 +109,8 @@ async fn a_pod_that_is_replaced_under_its_name_is_another() {
 
 const OTHER_UID: &str = "1f0e0d0c-0b0a-0908-0706-050403020100";
 
-/// Makes a path one that nobody can read, root included: a link to itself. What was there goes to `away`, if anything.
+/// Makes a path one that nobody can read, root included: a link to itself. What was there goes to
+/// `away`, if anything.
 fn break_path(root: &TempDir, path: &str) {
     let path = root.path().join(path);
     let _moved = fs::rename(&path, root.path().join("away"));
@@ -202,10 +204,10 @@ async fn a_pod_is_never_overwritten_in_silence() {
     let replaced = [Change::Gone(first.id), Change::Appeared(second.clone())];
     assert_eq!(changes, replaced);
     // What is heard of the first one's end only now is not the second one's.
-    assert_eq!(discovery.heard_removed(&second.path), []);
+    assert_eq!(discovery.handle_removed(&second.path), []);
     fs::remove_dir(&second.path).unwrap();
     assert_eq!(
-        discovery.heard_removed(&second.path),
+        discovery.handle_removed(&second.path),
         [Change::Gone(second.id)]
     );
 }

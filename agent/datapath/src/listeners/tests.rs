@@ -1,4 +1,5 @@
-//! On addresses of this machine: what makes them listeners of pods is nothing that accepting depends on.
+//! On addresses of this machine: what makes them listeners of pods is nothing that accepting
+//! depends on.
 
 use std::{
     fs,
@@ -81,7 +82,8 @@ fn start_with(take: Take, accept: OnStream) -> (Listeners, Metrics, Vitals) {
     (listeners, metrics, vitals)
 }
 
-/// A way to accept that fails with `errno` at the listener with this port, as long as `fails` says so.
+/// A way to accept that fails with `errno` at the listener with this port, as long as `fails` says
+/// so.
 fn failing(
     errno: Errno,
     port: &Arc<AtomicU16>,

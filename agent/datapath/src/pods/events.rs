@@ -1,4 +1,4 @@
-//! What the programs tell the agent at once, and what follows from it.
+//! Follows the events that the programs report.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -7,8 +7,8 @@ use podcreds_common::{EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WAN
 use super::{FIRST_LOOK, Pods};
 
 impl Pods {
-    /// Follows what the programs have told.
-    pub(crate) fn heard(&mut self, events: &[Event]) {
+    /// Follows what the programs have reported.
+    pub(crate) fn handle_events(&mut self, events: &[Event]) {
         for event in events {
             let result = match event.kind {
                 EVENT_FOREIGN_NETNS => self.serve_nested(event),
@@ -18,7 +18,7 @@ impl Pods {
             };
             if let Err(error) = result {
                 self.metrics.errors.inc();
-                tracing::debug!(%error, ?event, "what the kernel has told cannot be followed");
+                tracing::debug!(%error, ?event, "an event of the kernel's cannot be followed");
             }
         }
     }
@@ -28,34 +28,34 @@ impl Pods {
         let Some(pod) = self.known.get_mut(&event.pod) else {
             return Ok(());
         };
-        let Some(own) = pod.place else {
+        let Some(own) = pod.location else {
             // It may be the pod's own, which is not known yet.
             pod.delay = FIRST_LOOK;
             pod.look_at = Instant::now();
             return Ok(());
         };
         let path = Arc::clone(&pod.path);
-        let places = self.known.values().filter_map(|pod| pod.place);
-        let places: Vec<_> = places.map(|place| place.netns).collect();
-        // Who enters another pod's namespace is not to be served there.
-        let is_anybodys = |netns| netns == own.netns || places.contains(&netns);
+        let locations = self.known.values().filter_map(|pod| pod.location);
+        let locations: Vec<_> = locations.map(|location| location.netns).collect();
+        // A process that enters another pod's namespace is not to be served there.
+        let is_pods_own = |netns| netns == own.netns || locations.contains(&netns);
         let (programs, namespaces) = (&mut self.programs, &mut self.namespaces);
         self.nested
-            .serve(programs, namespaces, event, &path, is_anybodys)
+            .serve(programs, namespaces, event, &path, is_pods_own)
     }
 
     /// Says that a pod will come to the node path, since the loopback is not for the socket that it
     /// has.
     fn leave_alone(&self, event: &Event) -> io::Result<()> {
-        let Some((pod, place)) = self
+        let Some((pod, location)) = self
             .known
             .get(&event.pod)
-            .and_then(|pod| Some((pod, pod.place?)))
+            .and_then(|pod| Some((pod, pod.location?)))
         else {
             return Ok(());
         };
-        let addresses = self.namespaces.addresses(place)?;
-        (self.tell.left_alone)(pod.uid, addresses);
+        let addresses = self.namespaces.addresses(location)?;
+        (self.hooks.left_alone)(pod.uid, addresses);
         Ok(())
     }
 
@@ -63,14 +63,14 @@ impl Pods {
         let moved = self
             .namespaces
             .give_up_port(&mut self.programs, event.netns, event.port)?;
-        if let Some((place, endpoint)) = moved {
-            self.move_pods(place, endpoint);
+        if let Some((location, endpoint)) = moved {
+            self.move_pods(location, endpoint);
         }
         Ok(())
     }
 
-    /// Lets others know when a pod can no longer, or can again, come by its own listeners.
-    pub(super) fn tell_reachable(&mut self, id: u64) {
+    /// Reports when a pod can no longer, or can again, come by its own listeners.
+    pub(super) fn report_reachable(&mut self, id: u64) {
         let Some(pod) = self.known.get_mut(&id) else {
             return;
         };
@@ -79,7 +79,7 @@ impl Pods {
             return;
         }
         pod.is_reachable = is_reachable;
-        (self.tell.reachable)(pod.uid, is_reachable);
+        (self.hooks.reachable)(pod.uid, is_reachable);
         if is_reachable {
             tracing::debug!(pod_uid = %pod.uid, "a pod can reach its listener");
         } else if !std::mem::replace(&mut pod.is_reported, true) {
