@@ -135,7 +135,9 @@ fn exit_code(error: &AppError) -> u8 {
         AppError::Bind(_)
         | AppError::Socket(_)
         | AppError::Handover(_)
-        | AppError::Upstream(SetupError::NoRegion | SetupError::Variable { .. }) => USAGE,
+        | AppError::Upstream(
+            SetupError::NoRegion | SetupError::Variable { .. } | SetupError::Bundle { .. },
+        ) => USAGE,
         AppError::Datapath(error)
         | AppError::Ebpf(error)
         | AppError::NoPath { ebpf: error, .. } => match error {

@@ -1,38 +1,62 @@
 //! Why a folder will not do for handing credentials over.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// What is wrong with `--handover-dir`.
 #[derive(Debug, thiserror::Error)]
-#[error("--handover-dir {path}: {reason}", path = path.display())]
+#[error("--handover-dir {path}: {problem}", path = path.display())]
 pub struct HandoverError {
     path: PathBuf,
-    reason: String,
-    /// Whether somebody else may have prepared it.
-    is_unsafe: bool,
+    #[source]
+    problem: Problem,
+}
+
+/// What is wrong with the folder, or with a file in it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error("only root hands credentials over; run as root, or name none")]
+    NotRoot,
+    #[error("cannot be made ({0}); name another folder, or none")]
+    Make(#[source] io::Error),
+    #[error("cannot be opened ({0})")]
+    Open(#[source] io::Error),
+    #[error("{0}")]
+    Io(#[source] io::Error),
+    #[error("is no folder; a symbolic link to one will not do")]
+    NoFolder,
+    /// A symbolic link, or what is no file at all.
+    #[error("{0}")]
+    NoFile(#[source] io::Error),
+    #[error("is no socket (a symbolic link will not do); remove it")]
+    NoSocket,
+    #[error("is not a file of root's alone; remove it")]
+    Shared,
+    #[error("belongs to user {0}, not to root; remove it")]
+    OtherOwner(u32),
+    #[error("others than root can write to it (mode {0:04o}); make that 0700")]
+    Writable(u32),
 }
 
 impl HandoverError {
-    /// Something is there that must not be used.
-    pub(super) fn unsafe_place(path: &Path, reason: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            reason: reason.into(),
-            is_unsafe: true,
-        }
+    /// The folder, or the file in it, has this problem.
+    pub(super) fn new(path: &Path, problem: Problem) -> Self {
+        let path = path.to_owned();
+        Self { path, problem }
     }
 
-    /// It cannot be had.
-    pub(super) fn unavailable(path: &Path, reason: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            reason: reason.into(),
-            is_unsafe: false,
-        }
-    }
-
-    /// Whether somebody else may have prepared what is there.
+    /// Whether somebody else may have prepared what is there, so that it must not be used.
     pub(super) fn is_unsafe(&self) -> bool {
-        self.is_unsafe
+        match self.problem {
+            Problem::NotRoot | Problem::Make(_) | Problem::Open(_) | Problem::Io(_) => false,
+            Problem::NoFolder
+            | Problem::NoFile(_)
+            | Problem::NoSocket
+            | Problem::Shared
+            | Problem::OtherOwner(_)
+            | Problem::Writable(_) => true,
+        }
     }
 }

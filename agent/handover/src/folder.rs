@@ -25,7 +25,7 @@ use nix::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixStream;
 
-use super::HandoverError;
+use super::{HandoverError, error::Problem};
 
 /// Held by the agent that has the say.
 pub(super) const LEADER: &str = "leader.lock";
@@ -53,28 +53,22 @@ impl Folder {
     /// Opens the folder, and makes it if need be.
     pub(super) fn open(path: &Path) -> Result<Self, HandoverError> {
         if !geteuid().is_root() {
-            let reason = "only root hands credentials over; run as root, or name none";
-            return Err(HandoverError::unavailable(path, reason));
+            return Err(HandoverError::new(path, Problem::NotRoot));
         }
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                let reason = format!("cannot be made ({error}); name another folder, or none");
-                return Err(HandoverError::unavailable(path, reason));
-            }
+            Err(error) => return Err(HandoverError::new(path, Problem::Make(error))),
         }
         let handle = OpenOptions::new()
             .read(true)
             .custom_flags(O_DIRECTORY | O_NOFOLLOW)
             .open(path)
             .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOTDIR | Errno::ELOOP) => {
-                    let reason = "is no folder; a symbolic link to one will not do";
-                    HandoverError::unsafe_place(path, reason)
-                }
-                _ => HandoverError::unavailable(path, format!("cannot be opened ({error})")),
-            })?;
+                Some(Errno::ENOTDIR | Errno::ELOOP) => Problem::NoFolder,
+                _ => Problem::Open(error),
+            })
+            .map_err(|problem| HandoverError::new(path, problem))?;
         let folder = Self {
             path: path.to_owned(),
             handle,
@@ -94,18 +88,15 @@ impl Folder {
             .custom_flags(O_NOFOLLOW | O_NONBLOCK)
             .open(self.inside(name))
             .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                // A symbolic link, or what is no file at all.
-                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => {
-                    HandoverError::unsafe_place(&path, error.to_string())
-                }
-                _ => HandoverError::unavailable(&path, error.to_string()),
-            })?;
+                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => Problem::NoFile(error),
+                _ => Problem::Io(error),
+            })
+            .map_err(|problem| HandoverError::new(&path, problem))?;
         let metadata = self.io(file.metadata())?;
         self.check_owner(&path, &metadata)?;
         // Who can read a file can lock it.
         if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
-            let reason = "is not a file of root's alone; remove it";
-            return Err(HandoverError::unsafe_place(&path, reason));
+            return Err(HandoverError::new(&path, Problem::Shared));
         }
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
@@ -150,8 +141,7 @@ impl Folder {
             metadata => self.io(metadata)?,
         };
         if !metadata.file_type().is_socket() {
-            let reason = "is no socket (a symbolic link will not do); remove it";
-            return Err(HandoverError::unsafe_place(&path, reason));
+            return Err(HandoverError::new(&path, Problem::NoSocket));
         }
         self.check_owner(&path, &metadata)?;
         Ok(true)
@@ -160,18 +150,14 @@ impl Folder {
     /// Refuses what is another user's, or what others can write to. That they may look at the folder does no harm:
     /// kubelet makes it so when a pod mounts it.
     fn check_owner(&self, path: &Path, metadata: &Metadata) -> Result<(), HandoverError> {
-        let wrong = |reason: String| Err(HandoverError::unsafe_place(path, reason));
-        if metadata.uid() != 0 {
-            let uid = metadata.uid();
-            return wrong(format!("belongs to user {uid}, not to root; remove it"));
-        }
-        if metadata.mode() & 0o022 != 0 {
-            let mode = metadata.mode() & 0o7777;
-            return wrong(format!(
-                "others than root can write to it (mode {mode:04o}); make that 0700"
-            ));
-        }
-        Ok(())
+        let problem = if metadata.uid() != 0 {
+            Problem::OtherOwner(metadata.uid())
+        } else if metadata.mode() & 0o022 != 0 {
+            Problem::Writable(metadata.mode() & 0o7777)
+        } else {
+            return Ok(());
+        };
+        Err(HandoverError::new(path, problem))
     }
 
     fn inside(&self, name: &str) -> PathBuf {
@@ -179,7 +165,7 @@ impl Folder {
     }
 
     fn io<T>(&self, result: io::Result<T>) -> Result<T, HandoverError> {
-        result.map_err(|error| HandoverError::unavailable(&self.path, error.to_string()))
+        result.map_err(|error| HandoverError::new(&self.path, Problem::Io(error)))
     }
 }
 

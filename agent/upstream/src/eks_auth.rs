@@ -15,7 +15,8 @@ use futures_util::future::BoxFuture;
 use podcreds_types::{Credentials, Token};
 
 use super::{
-    AssumeRole, Metrics, Outbound, UpstreamError, answer, failure, rotating::RotatingFile,
+    AssumeRole, CertificateError, CertificateProblem, Metrics, Outbound, UpstreamError, answer,
+    failure, rotating::RotatingFile,
 };
 
 /// How this node tells EKS Auth from other clients.
@@ -53,7 +54,7 @@ impl Config {
 }
 
 /// Why EKS Auth cannot be called at all.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// Neither the environment nor the profile nor IMDS names a region.
     #[error(
@@ -69,14 +70,23 @@ pub enum SetupError {
     NoAuthorities(String),
     /// The authorities to trust are of no use.
     #[error("the certificate authorities to trust AWS by: {0}")]
-    Certificates(String),
-    /// A variable of the environment, or a setting of the AWS profile, cannot be used.
+    Certificates(#[source] CertificateProblem),
+    /// The certificates that a variable of the environment, or a setting of the AWS profile, names
+    /// to trust for AWS cannot be used.
+    #[error("{name}: {source}")]
+    Bundle {
+        /// The variable or the setting.
+        name: &'static str,
+        /// What is wrong with what it names.
+        source: CertificateError,
+    },
+    /// A variable of the environment cannot be used.
     #[error("{name}: {reason}")]
     Variable {
         /// Its name.
         name: &'static str,
-        /// What is wrong with its value.
-        reason: String,
+        /// What is wrong with its value, which may hold a password.
+        reason: &'static str,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,14 +10,15 @@ use std::{
 
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{TryFutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Uri, header};
 use podcreds_keys::{FetchKeys, KeysError};
 use zeroize::Zeroizing;
 
 use super::{
     Outbound,
-    http::{Client, SendError},
+    http::{CertificateError, Client, SendError},
+    words::chain,
 };
 
 /// Where kubelet puts what a pod needs to speak to the API server.
@@ -57,6 +58,25 @@ impl KeyServer {
     }
 }
 
+/// Why the key set cannot be fetched. URLs are named without what may be secret in them.
+#[derive(Debug, thiserror::Error)]
+enum KeyServerError {
+    #[error("{path}: {source}", path = path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{path}: it is larger than {most} bytes", path = path.display())]
+    TooLarge { path: PathBuf, most: usize },
+    #[error("{}: it holds no token", .0.display())]
+    NoToken(PathBuf),
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    #[error("{url}: {source}")]
+    Url { url: String, source: http::Error },
+    #[error("{url}: {}", chain(source))]
+    NoAnswer { url: String, source: SendError },
+    #[error("{url} answers HTTP {status}")]
+    Status { url: String, status: u16 },
+}
+
 /// Fetches the key set. Clones share the connection that they keep.
 #[derive(Clone, Debug)]
 pub struct KeyFetcher {
@@ -83,20 +103,23 @@ impl KeyFetcher {
         }
     }
 
-    async fn get(self) -> Result<Vec<u8>, KeysError> {
+    async fn get(self) -> Result<Vec<u8>, KeyServerError> {
         let (client, request) = (self.client()?, self.request()?);
         let answer = client.send(request, ANSWER).await;
-        let answer = answer.map_err(|error| self.failed(&error))?;
+        let answer = answer.map_err(|source| KeyServerError::NoAnswer {
+            url: self.name(),
+            source,
+        })?;
         let status = answer.status().as_u16();
         if status != 200 {
-            let name = self.name();
-            return Err(KeysError(format!("{name} answers HTTP {status}")));
+            let url = self.name();
+            return Err(KeyServerError::Status { url, status });
         }
         Ok(answer.body().to_vec())
     }
 
     /// The client of last time, unless the certificates have changed since.
-    fn client(&self) -> Result<Client, KeysError> {
+    fn client(&self) -> Result<Client, KeyServerError> {
         let file = self.server.ca_file.as_deref();
         let content = file
             .map(|path| read(path, 1024 * 1024).map(|content| content.to_vec()))
@@ -107,7 +130,7 @@ impl KeyFetcher {
         {
             return Ok(last.client.clone());
         }
-        let tls = self.outbound.trusting(file).map_err(KeysError)?;
+        let tls = self.outbound.trusting(file)?;
         let client = self.outbound.client(tls, None);
         *last = Some(Last {
             trusted: content,
@@ -116,18 +139,16 @@ impl KeyFetcher {
         Ok(client)
     }
 
-    fn request(&self) -> Result<Request<SdkBody>, KeysError> {
+    fn request(&self) -> Result<Request<SdkBody>, KeyServerError> {
         let mut request = Request::get(&self.server.url).body(SdkBody::empty());
         if let (Ok(request), Some(path)) = (&mut request, &self.server.token_file) {
             let value = bearer(path)?;
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        request.map_err(|error| KeysError(format!("{}: {error}", self.name())))
-    }
-
-    fn failed(&self, error: &SendError) -> KeysError {
-        let reason = super::words::chain(error);
-        KeysError(format!("{}: {reason}", self.name()))
+        request.map_err(|source| KeyServerError::Url {
+            url: self.name(),
+            source,
+        })
     }
 
     /// The URL without what may be secret in it.
@@ -145,12 +166,12 @@ impl KeyFetcher {
 
 impl FetchKeys for KeyFetcher {
     fn fetch(&self) -> BoxFuture<'static, Result<Vec<u8>, KeysError>> {
-        Box::pin(self.clone().get())
+        Box::pin(self.clone().get().map_err(KeysError::new))
     }
 }
 
 /// The token in a file as a header's value, in a buffer that is wiped.
-fn bearer(path: &Path) -> Result<HeaderValue, KeysError> {
+fn bearer(path: &Path) -> Result<HeaderValue, KeyServerError> {
     const SCHEME: &[u8] = b"Bearer ";
     let content = read(path, MAX_TOKEN)?;
     let token = content.trim_ascii();
@@ -158,23 +179,29 @@ fn bearer(path: &Path) -> Result<HeaderValue, KeysError> {
     value.extend_from_slice(SCHEME);
     value.extend_from_slice(token);
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
-        .map_err(|_| KeysError(format!("{}: it holds no token", path.display())))?;
+        .map_err(|_| KeyServerError::NoToken(path.to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// What a file holds, if that is not more than `most`, in a buffer that is wiped.
-fn read(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-    let failed = |reason: String| KeysError(format!("{}: {reason}", path.display()));
-    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+fn read(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, KeyServerError> {
+    let failed = |source: io::Error| KeyServerError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     // Large enough from the start: a buffer that grows leaves copies behind.
     let mut content = Zeroizing::new(Vec::with_capacity(most.min(size as usize) + 64));
     let mut limited = file.take(most as u64 + 1);
     let read = limited.read_to_end(&mut content);
-    match read.map_err(|error| failed(error.to_string()))? <= most {
+    match read.map_err(failed)? <= most {
         true => Ok(content),
-        false => Err(failed(format!("it is larger than {most} bytes"))),
+        false => Err(KeyServerError::TooLarge {
+            path: path.to_owned(),
+            most,
+        }),
     }
 }
 

@@ -15,7 +15,7 @@ mod rotating;
 mod words;
 
 pub use eks_auth::{Config, EksAuth, SetupError};
-pub use http::Outbound;
+pub use http::{CertificateError, CertificateProblem, Outbound};
 pub use key_server::{KeyFetcher, KeyServer};
 pub use metrics::Metrics;
 

@@ -164,7 +164,7 @@ async fn one_look_at_a_time_however_many_requests_there_are() {
 async fn without_keys_a_delegate_is_unknown_and_known_as_soon_as_they_come() {
     let scene = Scene::new();
     scene.mount_token();
-    scene.publish(Err(KeysError("down".to_owned())));
+    scene.publish(Err(KeysError::new("down")));
     scene.unknown();
     scene.looked().await;
     for _ in 0..10 {

@@ -32,7 +32,7 @@ impl FetchKeys for Source {
             keys: self.0.published.lock().unwrap().clone(),
         };
         let answer = match self.0.down.load(Ordering::Relaxed) {
-            true => Err(KeysError("down".to_owned())),
+            true => Err(KeysError::new("down")),
             false => Ok(serde_json::to_vec(&keys).unwrap()),
         };
         Box::pin(async move { answer })

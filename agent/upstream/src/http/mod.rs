@@ -31,6 +31,8 @@ use proxies::Proxies;
 use resolve::Resolver;
 use step::ConnectError;
 
+pub use trust::{CertificateError, CertificateProblem};
+
 /// How long a connection is kept that nobody uses. Load balancers forget it after 350 s.
 const KEEP_IDLE: Duration = Duration::from_secs(300);
 /// The most bytes and headers of an answer's head.
@@ -76,16 +78,19 @@ impl Outbound {
     ///
     /// # Errors
     ///
-    /// In words that name the file.
-    pub(super) fn trusting(&self, file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    /// A [`CertificateError`] that names the file.
+    pub(super) fn trusting(
+        &self,
+        file: Option<&Path>,
+    ) -> Result<Arc<ClientConfig>, CertificateError> {
         let Some(file) = file else {
             let mut both = trust::system().unwrap_or_default();
             both.extend(self.bundle.iter().flatten().cloned());
-            return trust::client(&both);
+            return trust::client(&both).map_err(CertificateError::System);
         };
         trust::read(file)
             .and_then(|certificates| trust::client(&certificates))
-            .map_err(|reason| format!("{}: {reason}", file.display()))
+            .map_err(|problem| CertificateError::file(file, problem))
     }
 
     /// The HTTP client of the AWS SDK.

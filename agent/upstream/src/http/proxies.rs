@@ -34,10 +34,9 @@ impl Proxies {
         for variable in VARIABLES {
             let value = env::var_os(variable).unwrap_or_default();
             if let Some(reason) = value.to_str().map_or(Some("is not text"), trouble) {
-                // The value may hold a password.
                 return Err(SetupError::Variable {
                     name: variable,
-                    reason: reason.to_owned(),
+                    reason,
                 });
             }
         }

@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +13,10 @@ use aws_types::os_shim_internal::{Env, Fs};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
 };
 
 use super::super::SetupError;
@@ -27,6 +30,52 @@ const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Certificates of authorities.
 pub(super) type Certificates = Vec<CertificateDer<'static>>;
+
+/// What is wrong with certificates to trust.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateProblem {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The file is larger than 4 MiB.
+    #[error("it is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// What is in the file is no PEM.
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
+    /// The file holds no certificate.
+    #[error("there is no certificate in it")]
+    Empty,
+    /// None of the certificates is an authority's that can be used.
+    #[error("no certificate in it can be used")]
+    Unusable,
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
+/// Certificates that cannot be used, and where they are.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// Those in a file.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CertificateProblem,
+    },
+    /// Those of the system.
+    #[error("the system's certificates: {0}")]
+    System(#[source] CertificateProblem),
+}
+
+impl CertificateError {
+    pub(super) fn file(path: &Path, source: CertificateProblem) -> Self {
+        let path = path.to_owned();
+        Self::File { path, source }
+    }
+}
 
 /// What `AWS_CA_BUNDLE`, or else `ca_bundle` in the profile, names to be trusted for AWS.
 ///
@@ -43,9 +92,9 @@ pub(super) async fn aws_bundle() -> Result<Option<Certificates>, SetupError> {
         },
     };
     let bundle = read(&path).and_then(|bundle| client(&bundle).map(|_| bundle));
-    let bundle = bundle.map_err(|reason| SetupError::Variable {
+    let bundle = bundle.map_err(|problem| SetupError::Bundle {
         name,
-        reason: format!("{}: {reason}", path.display()),
+        source: CertificateError::file(&path, problem),
     })?;
     Ok(Some(bundle))
 }
@@ -62,18 +111,18 @@ async fn profile_setting() -> Option<PathBuf> {
 ///
 /// # Errors
 ///
-/// In words, without the file's name.
-pub(super) fn read(path: &Path) -> Result<Certificates, String> {
+/// A [`CertificateProblem`] without the file's name.
+pub(super) fn read(path: &Path) -> Result<Certificates, CertificateProblem> {
     let mut pem = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let read = file.take(MAX_BYTES + 1).read_to_end(&mut pem);
-    if read.map_err(|error| error.to_string())? as u64 > MAX_BYTES {
-        return Err(format!("it is larger than {MAX_BYTES} bytes"));
+    let read = File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut pem)?;
+    if read as u64 > MAX_BYTES {
+        return Err(CertificateProblem::TooLarge);
     }
-    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Certificates, _>>();
-    let found = found.map_err(|error| error.to_string())?;
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Certificates, _>>()?;
     match found.is_empty() {
-        true => Err("there is no certificate in it".to_owned()),
+        true => Err(CertificateProblem::Empty),
         false => Ok(found),
     }
 }
@@ -97,15 +146,16 @@ pub(super) fn system() -> Result<Certificates, SetupError> {
 /// # Errors
 ///
 /// When none is.
-pub(super) fn client(authorities: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn client(
+    authorities: &[CertificateDer<'static>],
+) -> Result<Arc<ClientConfig>, CertificateProblem> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(authorities.iter().cloned());
     if roots.is_empty() {
-        return Err("no certificate in it can be used".to_owned());
+        return Err(CertificateProblem::Unusable);
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .with_safe_default_protocol_versions()?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
