@@ -17,6 +17,7 @@
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`sdk`]: unmodified AWS SDKs.
 //! - [`chart`]: the Helm chart, as it is rendered.
+//! - [`dashboards`]: the dashboards for Grafana.
 //! - [`prometheus`]: Prometheus and promtool.
 //! - [`guide`]: the commands that a guide in `docs` shows.
 //! - [`http`]: the small HTTP server and client below all of these.
@@ -43,6 +44,7 @@ pub mod binary;
 pub mod chart;
 pub mod checkout;
 pub mod cluster;
+pub mod dashboards;
 pub mod eks_auth;
 pub mod guide;
 pub mod http;

@@ -22,7 +22,7 @@ NOTES = "NOTES.txt"
 # Helm's lowest severity.
 HINT = 1
 # What others need comes first.
-ORDER = ["serviceaccount", "rbac", "metrics", "daemonsets"]
+ORDER = ["serviceaccount", "rbac", "metrics", "prometheusrule", "dashboards", "daemonsets"]
 HEADER = """\
 # Rendered from the chart in deploy/chart by `cargo xtask chart`: a change belongs there.
 # CLUSTER_NAME{region} must be replaced, and so must the image by one in a registry of yours.

@@ -1,6 +1,7 @@
 //! Developer commands. Each first sets up what it needs, so any of them works on a fresh machine.
 
 mod architecture;
+mod chart;
 mod cluster;
 mod executables;
 mod image;
@@ -41,7 +42,7 @@ enum Command {
     },
     /// Write a container image with the agent as an OCI archive, without a daemon or a registry.
     Image(image::Options),
-    /// Render the chart into the manifests for those without Helm.
+    /// Render the dashboards, and the chart with them into the manifests for those without Helm.
     Chart,
     /// Run all tests. As root the tests on the real kernel run too.
     Test {
@@ -106,7 +107,7 @@ fn main() -> ExitCode {
             release,
             architectures,
         } => tasks::build(release, &architectures),
-        Command::Chart => tasks::chart(),
+        Command::Chart => chart::chart(),
         Command::Image(options) => image::image(options),
         Command::Test { args } => tasks::test(&args),
         Command::Lint => tasks::lint(),

@@ -1,6 +1,6 @@
 //! The commands proper: each sets up what it needs, then lets cargo do the work.
 
-use std::{env, process::Command};
+use std::env;
 
 use anyhow::Result;
 
@@ -45,21 +45,6 @@ pub(crate) fn build(release: bool, architectures: &[Architecture]) -> Result<()>
             cargo.arg("--release");
         }
         run(&mut cargo)
-    })
-}
-
-pub(crate) fn chart() -> Result<()> {
-    setup::for_chart()?;
-    let python = workspace::tools().join("chart/bin/python");
-    let chart = |arguments: &[&str]| {
-        run(Command::new(&python)
-            .current_dir(workspace::root())
-            .arg("xtask/python/chart.py")
-            .args(arguments))
-    };
-    step("Linting deploy/chart", || chart(&["lint", "deploy/chart"]))?;
-    step("Rendering it into deploy/manifests", || {
-        chart(&["manifests", "deploy/chart", "deploy/manifests"])
     })
 }
 

@@ -53,3 +53,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* A file that points to the runbook, with the runbook's own address. */}}
+{{- define "podcreds.withRunbook" -}}
+{{- .text | replace "docs/runbook.md" (.root.Values.runbookUrl | default "docs/runbook.md") -}}
+{{- end -}}

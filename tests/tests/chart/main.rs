@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 mod guide;
+mod monitoring;
 mod official;
 mod privileges;
 mod valid;

@@ -28,6 +28,9 @@ fn everything() -> Value {
             "extraLabels": { "prometheus.io/port": 2705 },
             "serviceMonitor": { "enabled": true, "extraLabels": { "team": "platform" } },
         },
+        "prometheusRule": { "enabled": true, "extraLabels": { "team": "platform" } },
+        "grafanaDashboards": { "enabled": true },
+        "runbookUrl": "https://git.example.com/runbook.md",
         "env": { "AWS_REGION": "us-iso-east-1", "HTTPS_PROXY": "http://proxy.example.com:3128" },
         "daemonsets": { "hybrid": { "create": true }, "hybrid-bottlerocket": { "create": true } },
         "nodeSelector": { "pool": "blue" },
@@ -86,7 +89,8 @@ fn every_rendering_fits_the_schemas_of_kubernetes() {
     assert_eq!(kinds(&renderings[0]), "ServiceAccount DaemonSet");
     assert_eq!(
         kinds(&renderings[6]),
-        "ServiceAccount ClusterRole ClusterRoleBinding Service ServiceMonitor DaemonSet"
+        "ServiceAccount ClusterRole ClusterRoleBinding Service ServiceMonitor PrometheusRule ConfigMap \
+         DaemonSet"
     );
     assert_eq!(renderings[6].of_kind("DaemonSet").len(), 3);
 }
@@ -211,6 +215,7 @@ fn what_makes_no_sense_is_refused() {
         (json!({ "datapath": "ebfp" }), "/datapath"),
         (json!({ "delegates": ["no-namespace"] }), "/delegates/0"),
         (json!({ "agent": { "probePort": 0 } }), "/agent/probePort"),
+        (json!({ "runbookUrl": "docs/runbook.md" }), "/runbookUrl"),
         (
             json!({ "clusterKeys": { "createRBAC": true }, "serviceAccount": { "create": false } }),
             "clusterKeys.createRBAC",

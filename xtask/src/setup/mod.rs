@@ -70,6 +70,7 @@ pub(crate) fn for_build() -> Result<()> {
 }
 
 pub(crate) fn for_chart() -> Result<()> {
+    python::GRAFANA.install()?;
     python::CHART.install()
 }
 
@@ -92,6 +93,7 @@ pub(crate) fn for_test() -> Result<()> {
         python::CLIENTS.install(),
         python::CRT.install(),
         python::CHART.install(),
+        python::GRAFANA.install(),
         prometheus::install(),
         js::install(),
     ] {

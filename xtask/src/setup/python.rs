@@ -45,6 +45,13 @@ pub(super) const CHART: Environment = Environment {
     folder: "chart",
 };
 
+/// What writes the dashboards.
+pub(super) const GRAFANA: Environment = Environment {
+    what: "Grafana's SDK for dashboards",
+    requirements: "xtask/python/grafana.txt",
+    folder: "grafana",
+};
+
 impl Environment {
     /// Installs it, unless just these versions are there.
     pub(super) fn install(&self) -> Result<()> {
