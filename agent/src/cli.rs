@@ -13,8 +13,8 @@ use podcreds_types::ServiceAccount;
 /// Gives the pods of this node the IAM roles of their service accounts.
 ///
 /// podcreds is a node agent for Amazon EKS Pod Identity. eBPF programs send the pods' requests for
-/// credentials to it, and say which pod is asking; it exchanges the pod's token at EKS Auth, and keeps
-/// the credentials fresh.
+/// credentials to it, and say which pod is asking; it exchanges the pod's token at EKS Auth, and
+/// keeps the credentials fresh.
 #[derive(Debug, Parser)]
 #[command(name = "podcreds", version = VERSION, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -134,19 +134,20 @@ pub(crate) enum Command {
 
     /// Make the link pod-id-link0 with the addresses that pods without eBPF ask.
     ///
-    /// Run it once on each node before the server, in the host's network namespace, with CAP_NET_ADMIN.
-    /// It makes what is missing of the link, of 169.254.170.23/32 and fd00:ec2::23/128 on it, and of the
-    /// routes to them, and leaves the rest as it is. Without IPv6 it warns and goes on.
+    /// Run it once on each node before the server, in the host's network namespace, with
+    /// CAP_NET_ADMIN. It makes what is missing of the link, of 169.254.170.23/32 and
+    /// fd00:ec2::23/128 on it, and of the routes to them, and leaves the rest as it is. Without
+    /// IPv6 it warns and goes on.
     ///
-    /// Exit codes: 0 when the IPv4 address is ready, 69 when the kernel has no dummy links or refuses
-    /// something else, 77 without CAP_NET_ADMIN.
+    /// Exit codes: 0 when the IPv4 address is ready, 69 when the kernel has no dummy links or
+    /// refuses something else, 77 without CAP_NET_ADMIN.
     #[command(after_long_help = INITIALIZE_CHECKS)]
     Initialize,
 
     /// Ask a running agent how it is.
     ///
-    /// For kubelet's exec probes: where two agents share the node's ports, these do not tell which of them
-    /// answers. Prints the answer.
+    /// For kubelet's exec probes: where two agents share the node's ports, these do not tell which
+    /// of them answers. Prints the answer.
     ///
     /// Exit codes: 0 for yes, 1 for no, 64 for a wrong command line.
     Probe(ProbeArgs),
@@ -163,11 +164,12 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
 
-    /// Sign with the credentials in the shared credentials file, and read them again whenever it changes
+    /// Sign with the credentials in the shared credentials file, and read them again whenever it
+    /// changes
     ///
     /// For EKS hybrid nodes, where a service of the host replaces them. The file is the one that
-    /// AWS_SHARED_CREDENTIALS_FILE names, or ~/.aws/credentials, and the profile is AWS_PROFILE's or default.
-    /// While the file cannot be read, the last credentials are used.
+    /// AWS_SHARED_CREDENTIALS_FILE names, or ~/.aws/credentials, and the profile is AWS_PROFILE's
+    /// or default. While the file cannot be read, the last credentials are used.
     #[arg(long)]
     pub(crate) rotate_credentials: bool,
 
@@ -179,14 +181,14 @@ pub(crate) struct ServerArgs {
     #[arg(long = "delegate", value_name = "NAMESPACE/SERVICEACCOUNT")]
     pub(crate) delegates: Vec<ServiceAccount>,
 
-    /// Where the cluster publishes the keys that sign its tokens: /openid/v1/jwks of the API server, which
-    /// is the default in a cluster, or the issuer's
+    /// Where the cluster publishes the keys that sign its tokens: /openid/v1/jwks of the API
+    /// server, which is the default in a cluster, or the issuer's
     ///
-    /// It must be public, and https unless it is on the loopback: no token is shown, and the system's
-    /// certificate authorities are trusted.
+    /// It must be public, and https unless it is on the loopback: no token is shown, and the
+    /// system's certificate authorities are trusted.
     ///
-    /// With the keys, a token that kubelet has rotated is known without asking EKS Auth, and --delegate can
-    /// tell a pod's service account.
+    /// With the keys, a token that kubelet has rotated is known without asking EKS Auth, and
+    /// --delegate can tell a pod's service account.
     #[arg(long, value_name = "URL")]
     pub(crate) jwks_url: Option<String>,
 
@@ -219,8 +221,8 @@ pub(crate) struct ServerArgs {
 
     /// Open connections that one pod may have
     ///
-    /// All pods together have 768. When all of these are taken, the pod that has most loses the one that has been idle for
-    /// the longest time to a pod that has fewer.
+    /// All pods together have 768. When all of these are taken, the pod that has most loses the one
+    /// that has been idle for the longest time to a pod that has fewer.
     #[arg(
         long,
         default_value_t = 512,
@@ -231,8 +233,8 @@ pub(crate) struct ServerArgs {
 
     /// How old credentials get before they are renewed (0: no cache)
     ///
-    /// For pods that have asked for them since they were last renewed. Others get them as they are until
-    /// 15 minutes before they expire, and have them renewed then.
+    /// For pods that have asked for them since they were last renewed. Others get them as they are
+    /// until 15 minutes before they expire, and have them renewed then.
     #[arg(long, default_value = "3h", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) max_credential_retention_before_renewal: Duration,
 
@@ -278,13 +280,14 @@ pub(crate) struct ServerArgs {
 
     /// Socket to serve /healthz and /readyz on as well, for `podcreds probe`
     ///
-    /// While two agents overlap in an update, the port still is the older one's. This socket always is this
-    /// agent's own. One that a process has left behind is replaced.
+    /// While two agents overlap in an update, the port still is the older one's. This socket always
+    /// is this agent's own. One that a process has left behind is replaced.
     #[arg(long, value_name = "FILE")]
     pub(crate) probe_socket: Option<PathBuf>,
 
-    /// Folder in which an agent hands its credentials over to the one that replaces it, through a socket that
-    /// only root can reach; none: every agent starts without any [default: /run/podcreds]
+    /// Folder in which an agent hands its credentials over to the one that replaces it, through a
+    /// socket that only root can reach; none: every agent starts without any [default:
+    /// /run/podcreds]
     ///
     /// It is made if need be, and must be the same for both: in a container, a hostPath volume. It
     /// must belong to root, and nobody else may write to it. If the default one cannot be used, the
@@ -316,7 +319,8 @@ pub(crate) struct ProbeArgs {
 /// How pods reach the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Datapath {
-    /// Redirected by eBPF; whoever is not, and all where eBPF cannot be had, at the addresses of --bind-hosts
+    /// Redirected by eBPF; whoever is not, and all where eBPF cannot be had, at the addresses of
+    /// --bind-hosts
     #[default]
     Auto,
     /// Redirected by eBPF, and identified by the kernel; nobody else is served

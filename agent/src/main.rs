@@ -30,8 +30,8 @@ mod cli;
 mod config;
 mod initialize;
 
-/// Wipes what is freed. Libraries copy tokens and credentials to where we cannot reach: hyper's buffers,
-/// the SDK's requests and answers, what is decoded of a token.
+/// Wipes what is freed. Libraries copy tokens and credentials to where we cannot reach: hyper's
+/// buffers, the SDK's requests and answers, what is decoded of a token.
 #[global_allocator]
 static HEAP: ZeroAlloc<System> = ZeroAlloc(System);
 

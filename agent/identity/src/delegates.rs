@@ -19,18 +19,18 @@ use podcreds_keys::{ClusterKeys, Issued};
 use podcreds_types::{PodUid, ServiceAccount, Undecided};
 use tokio::{runtime::Handle, time::timeout};
 
-/// How long after a look that found nothing in a pod's volumes the next one may be.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// How long after a look that settled nothing somebody who asks starts the next one.
+/// How long after a look-up that found nothing in a pod's volumes the next one may be.
+const LOOK_UP_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How long after a look-up that settled nothing a request starts the next one.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How often a look that waits for the cluster's keys asks for them.
+/// How often a look-up that waits for the cluster's keys asks for them.
 const ASK_FOR_KEYS_EVERY: Duration = Duration::from_secs(5);
 
 /// The service accounts of `--delegate`, and which pods turned out to run as one of them.
 #[derive(Clone)]
-pub(super) struct Delegates(Arc<Shared>);
+pub(super) struct Delegates(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     accounts: Vec<ServiceAccount>,
     kubelet_root: PathBuf,
     keys: Option<ClusterKeys>,
@@ -41,22 +41,22 @@ struct Shared {
 
 /// Whether a pod may use other pods' tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum DelegateStatus {
     /// It runs as one of the service accounts.
     Delegate,
     /// It does not.
     Other,
-    /// Nobody can tell yet.
-    Unknown(Undecided),
+    /// It is not known yet.
+    Undecided(Undecided),
 }
 
-/// What is known of a pod.
+/// What is known about a pod.
 struct Pod {
     known: Known,
-    /// When the last look began.
-    looked: Instant,
-    /// Whether that look is still under way.
-    is_looking: bool,
+    /// When the last look-up began.
+    looked_up: Instant,
+    /// Whether it is still under way.
+    is_looking_up: bool,
     /// Whether the pod has shown another pod's token. Its volumes are mounted by then, so what is
     /// not there now will not come.
     has_asked: bool,
@@ -71,8 +71,8 @@ enum Known {
     Unknown(Undecided),
 }
 
-/// What one look at a pod has shown.
-enum Seen {
+/// What one look-up of a pod has shown.
+enum Shown {
     Account(ServiceAccount),
     NoToken,
     Undecided(Undecided),
@@ -89,7 +89,7 @@ impl Delegates {
         if keys.is_none() {
             accounts.clear();
         }
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             accounts,
             kubelet_root,
             keys,
@@ -99,68 +99,70 @@ impl Delegates {
     }
 
     /// Says whether a pod that shows another pod's token may do so.
-    pub(super) fn standing(&self, pod: PodUid) -> Standing {
+    pub(super) fn status(&self, pod: PodUid) -> DelegateStatus {
         if self.0.accounts.is_empty() {
-            return Standing::Other;
+            return DelegateStatus::Other;
         }
-        self.look_up(pod, true);
-        match self.0.pods.get(&pod).map(|pod| pod.standing()) {
-            Some(standing) => standing,
+        self.look_up_if_due(pod, true);
+        match self.0.pods.get(&pod).map(|pod| pod.status()) {
+            Some(status) => status,
             // It is gone this very moment.
-            None => Standing::Unknown(Undecided::LookUp),
+            None => DelegateStatus::Undecided(Undecided::LookUp),
         }
     }
 
-    /// Finds out about a pod that has started, in the background.
-    pub(super) fn meet(&self, pod: PodUid) {
+    /// Looks a pod's account up in the background, before it asks.
+    pub(super) fn pod_found(&self, pod: PodUid) {
         if !self.0.accounts.is_empty() {
-            self.look_up(pod, false);
+            self.look_up_if_due(pod, false);
         }
     }
 
-    pub(super) fn forget(&self, pod: PodUid) {
+    pub(super) fn pod_gone(&self, pod: PodUid) {
         self.0.pods.remove(&pod);
     }
 
-    fn look_up(&self, pod: PodUid, is_asking: bool) {
+    fn look_up_if_due(&self, pod: PodUid, is_asking: bool) {
         if self.0.begin(pod, is_asking) {
-            let shared = Arc::clone(&self.0);
-            self.0.runtime.spawn(async move { shared.look(pod).await });
+            let inner = Arc::clone(&self.0);
+            self.0
+                .runtime
+                .spawn(async move { inner.look_up(pod).await });
         }
     }
 }
 
 impl Pod {
-    fn standing(&self) -> Standing {
+    fn status(&self) -> DelegateStatus {
         match &self.known {
-            Known::Settled(true) => Standing::Delegate,
-            Known::Settled(false) | Known::NoToken => Standing::Other,
-            Known::Unknown(reason) => Standing::Unknown(*reason),
+            Known::Settled(true) => DelegateStatus::Delegate,
+            Known::Settled(false) | Known::NoToken => DelegateStatus::Other,
+            Known::Unknown(reason) => DelegateStatus::Undecided(*reason),
         }
     }
 
-    /// Whether it is to be looked at now. What was seen before the pod's first request does not
+    /// Whether it is to be looked up now. What was seen before the pod's first request does not
     /// count.
     fn is_due(&self, is_first: bool) -> bool {
         let pause = match self.known {
             Known::Settled(_) => return false,
-            Known::NoToken => LOOK_AGAIN_AFTER,
+            Known::NoToken => LOOK_UP_AGAIN_AFTER,
             Known::Unknown(_) => RETRY_AFTER,
         };
-        !self.is_looking && (is_first || self.looked.elapsed() >= pause)
+        !self.is_looking_up && (is_first || self.looked_up.elapsed() >= pause)
     }
 }
 
-impl Shared {
-    /// Notes that a pod is looked at now. False if there is no need to.
+impl Inner {
+    /// Notes that a pod is looked up now. False if there is no need to.
     fn begin(&self, pod: PodUid, is_asking: bool) -> bool {
         let mut is_new = false;
         let mut pod = self.pods.entry(pod).or_insert_with(|| {
             is_new = true;
             Pod {
                 known: Known::Unknown(Undecided::LookUp),
-                looked: Instant::now(),
-                is_looking: false,
+                looked_up: Instant::now(),
+                is_looking_up: false,
                 has_asked: false,
             }
         });
@@ -168,14 +170,14 @@ impl Shared {
         pod.has_asked |= is_asking;
         let is_needed = is_new || pod.is_due(is_first);
         if is_needed {
-            pod.is_looking = true;
-            pod.looked = Instant::now();
+            pod.is_looking_up = true;
+            pod.looked_up = Instant::now();
         }
         is_needed
     }
 
-    /// Looks at a pod until it is known, or nothing more can be learnt for now.
-    async fn look(&self, pod: PodUid) {
+    /// Looks a pod up until it is known, or nothing more can be learnt for now.
+    async fn look_up(&self, pod: PodUid) {
         let Some(keys) = &self.keys else {
             return;
         };
@@ -185,14 +187,14 @@ impl Shared {
                 return;
             };
             fetches.mark_unchanged();
-            let seen = self.see(pod, keys).await;
-            let waits_for_keys = matches!(seen, Seen::Undecided(Undecided::NoKeys));
+            let shown = self.show(pod, keys).await;
+            let waits_for_keys = matches!(shown, Shown::Undecided(Undecided::NoKeys));
             // A pod that is gone meanwhile stays forgotten.
             let Some(mut pod) = self.pods.get_mut(&pod) else {
                 return;
             };
-            pod.known = self.known(seen, has_asked);
-            pod.is_looking = waits_for_keys;
+            pod.known = self.known(shown, has_asked);
+            pod.is_looking_up = waits_for_keys;
             drop(pod);
             if !waits_for_keys {
                 return;
@@ -201,43 +203,43 @@ impl Shared {
         }
     }
 
-    fn known(&self, seen: Seen, has_asked: bool) -> Known {
-        match seen {
-            Seen::Account(account) => Known::Settled(self.accounts.contains(&account)),
-            Seen::NoToken if has_asked => Known::NoToken,
-            Seen::NoToken => Known::Unknown(Undecided::NotMounted),
-            Seen::Undecided(reason) => Known::Unknown(reason),
+    fn known(&self, shown: Shown, has_asked: bool) -> Known {
+        match shown {
+            Shown::Account(account) => Known::Settled(self.accounts.contains(&account)),
+            Shown::NoToken if has_asked => Known::NoToken,
+            Shown::NoToken => Known::Unknown(Undecided::NotMounted),
+            Shown::Undecided(reason) => Known::Unknown(reason),
         }
     }
 
     /// Finds a token in the pod's volumes that the cluster has signed for it.
-    async fn see(&self, pod: PodUid, keys: &ClusterKeys) -> Seen {
+    async fn show(&self, pod: PodUid, keys: &ClusterKeys) -> Shown {
         let root = self.kubelet_root.clone();
         let read = move || volumes::tokens(&root, pod);
         let tokens = match self.runtime.spawn_blocking(read).await {
             Ok(Ok(tokens)) => tokens,
             Ok(Err((reason, words))) => {
                 tracing::debug!(pod_uid = %pod, words, "a pod's account is not known yet");
-                return Seen::Undecided(reason);
+                return Shown::Undecided(reason);
             }
-            Err(_) => return Seen::Undecided(Undecided::NoFolder),
+            Err(_) => return Shown::Undecided(Undecided::NoFolder),
         };
-        let mut seen = Seen::NoToken;
+        let mut shown = Shown::NoToken;
         for token in tokens {
             match keys.bearer(&token).await {
                 Issued::To(bearer) if bearer.pod == pod => {
                     let account = bearer.account;
                     tracing::debug!(pod_uid = %pod, %account, "a pod's service account");
-                    return Seen::Account(account);
+                    return Shown::Account(account);
                 }
                 Issued::To(_) | Issued::ToNobody => {}
                 Issued::Unknown(reason) => {
                     tracing::debug!(pod_uid = %pod, %reason, "a pod's account is not known yet");
-                    seen = Seen::Undecided(Undecided::NoKeys);
+                    shown = Shown::Undecided(Undecided::NoKeys);
                 }
             }
         }
-        seen
+        shown
     }
 }
 

@@ -1,12 +1,15 @@
-//! Who is calling, and whether the token is theirs to use.
+//! Compares a token with the pod that the kernel has identified.
 //!
-//! Three witnesses must agree: the kernel's record of the caller, the listener that accepted the
-//! connection (the datapath has compared these two), and the claims in the token. The claims are not
-//! verified here: the credentials stage gives nothing to a token that neither EKS Auth has accepted
-//! nor one of the cluster's keys has signed for that pod.
+//! 1. [`Identity::caller`] takes the datapath's evidence of a connection's caller: the kernel's
+//!    record and the listener agree already.
+//! 2. The server hands the caller each request's token ([`Identify::identify`]).
+//! 3. The token's claims must name the caller's pod, unless the caller is a delegate.
+//! 4. On the node path, only a token of a pod that is not redirected counts.
+//! 5. The claims are not verified here: credentials are given only to a token that EKS Auth has
+//!    accepted, or that one of the cluster's keys has signed for that pod.
 
 mod delegates;
-mod expected;
+mod left_alone;
 mod metrics;
 
 use std::{
@@ -27,11 +30,11 @@ pub use metrics::Metrics;
 use podcreds_keys::ClusterKeys;
 use podcreds_server::Identify;
 use podcreds_types::{
-    Claimant, Claims, Evidence, Origin, PodUid, Refusal, Route, ServiceAccount, Token,
+    Claimant, Claims, Evidence, Origin, PodUid, Pods, Refusal, Route, ServiceAccount, Token,
 };
 
-use delegates::{Delegates, Standing};
-use expected::Expected;
+use delegates::{DelegateStatus, Delegates};
+use left_alone::LeftAlone;
 
 /// How far the node's clock may be ahead of the API server's before a token counts as expired here.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -62,8 +65,11 @@ pub struct Config {
 pub struct Identity {
     mode: Mode,
     delegates: Delegates,
+    /// What people call the pods.
+    pods: Pods,
     metrics: Metrics,
-    /// The pods whose foreign tokens have been logged, once each for each route: a proxy must not hide a thief.
+    /// The pods whose foreign tokens have been logged, once each for each route: a proxy must not
+    /// hide a thief.
     reported: DashSet<(PodUid, Route)>,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: DashSet<PodUid>,
@@ -71,11 +77,11 @@ pub struct Identity {
     unreachable: DashSet<PodUid>,
     /// Whether nobody is redirected any more, so that all have to come by the node path.
     is_detached: AtomicBool,
-    /// Those of them that need another all the same, for now.
-    expected: Expected,
+    /// Those of them that may come by the node path all the same, for now.
+    left_alone: LeftAlone,
 }
 
-/// One connection's caller: what the kernel said of it, under this node's policy.
+/// One connection's caller: what the datapath says about it, under this node's policy.
 pub struct Caller {
     identity: Arc<Identity>,
     evidence: Evidence,
@@ -85,6 +91,7 @@ impl Identity {
     /// Makes the policy of this node. Delegates are told by `keys`, on `runtime`.
     pub fn new(
         config: Config,
+        pods: Pods,
         keys: Option<ClusterKeys>,
         runtime: Handle,
         metrics: Metrics,
@@ -92,16 +99,17 @@ impl Identity {
         Arc::new(Self {
             mode: config.mode,
             delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
+            pods,
             metrics,
             reported: DashSet::new(),
             redirected: DashSet::new(),
             is_detached: AtomicBool::new(false),
             unreachable: DashSet::new(),
-            expected: Expected::default(),
+            left_alone: LeftAlone::default(),
         })
     }
 
-    /// Takes a connection in.
+    /// The caller of a new connection.
     pub fn caller(self: &Arc<Self>, evidence: Evidence) -> Caller {
         if let Evidence::Pod { uid, .. } = evidence
             && !self.redirected.contains(&uid)
@@ -114,18 +122,18 @@ impl Identity {
         }
     }
 
-    /// Learns of a pod that has started.
-    pub fn meet(&self, pod: PodUid) {
-        self.delegates.meet(pod);
+    /// The datapath has found a pod. Its service account is looked up, in case it is a delegate.
+    pub fn pod_found(&self, pod: PodUid) {
+        self.delegates.pod_found(pod);
     }
 
-    /// The kernel redirects nobody any more, and no other agent has it done. So it says nothing against a token
-    /// that it comes by the node path.
-    pub fn expect_all_on_the_node_path(&self) {
+    /// The kernel redirects nobody any more, for this agent or for another. From now on it says
+    /// nothing against a token that it comes by the node path.
+    pub fn redirects_ended(&self) {
         self.is_detached.store(true, Ordering::Relaxed);
     }
 
-    /// Learns whether a pod can reach its own listeners. One that cannot comes by the node path.
+    /// Notes whether a pod can reach its own listeners. One that cannot comes by the node path.
     pub fn set_reachable(&self, pod: PodUid, is_reachable: bool) {
         if is_reachable {
             self.unreachable.remove(&pod);
@@ -134,21 +142,21 @@ impl Identity {
         }
     }
 
-    /// Expects a pod on the node path: the kernel has left a connect of its alone. It will come
-    /// from one of these addresses.
-    pub fn expect(&self, pod: PodUid, addresses: Vec<IpAddr>) {
-        self.expected.insert(pod, addresses);
+    /// The kernel has left a connect of this pod's alone, which now comes to the node path, from
+    /// one of these addresses.
+    pub fn left_alone(&self, pod: PodUid, addresses: Vec<IpAddr>) {
+        self.left_alone.insert(pod, addresses);
     }
 
-    /// Forgets what was remembered of a pod that is gone.
-    pub fn forget(&self, pod: PodUid) {
+    /// Forgets a pod that is gone.
+    pub fn pod_gone(&self, pod: PodUid) {
         self.redirected.remove(&pod);
-        self.expected.remove(pod);
+        self.left_alone.remove(pod);
         for route in [Route::Direct, Route::Proxy] {
             self.reported.remove(&(pod, route));
         }
         self.unreachable.remove(&pod);
-        self.delegates.forget(pod);
+        self.delegates.pod_gone(pod);
     }
 
     fn decide(
@@ -180,16 +188,16 @@ impl Identity {
                 self.metrics.unchecked.inc();
                 return Ok(bearer());
             }
-            Evidence::Pod { uid, .. } => match self.delegates.standing(uid) {
-                Standing::Delegate => {
+            Evidence::Pod { uid, .. } => match self.delegates.status(uid) {
+                DelegateStatus::Delegate => {
                     self.metrics.delegated.inc();
                     return Ok(bearer());
                 }
-                Standing::Other => {
+                DelegateStatus::Other => {
                     self.report_foreign_token(uid, claims, route);
                     through(route, Refusal::OtherPod)
                 }
-                Standing::Unknown(reason) => Refusal::Undecided(reason),
+                DelegateStatus::Undecided(why) => Refusal::Undecided(why),
             },
             Evidence::Stranger { process } => {
                 tracing::debug!(process, "a process of no known pod asked for credentials");
@@ -216,7 +224,7 @@ impl Identity {
         let is_redirected = |uid| {
             self.redirected.contains(&uid)
                 && !self.unreachable.contains(&uid)
-                && !self.expected.contains(uid, peer)
+                && !self.left_alone.contains(uid, peer)
         };
         claims.pod.is_some_and(is_redirected) && !self.is_detached.load(Ordering::Relaxed)
     }
@@ -225,17 +233,27 @@ impl Identity {
         if !self.reported.insert((pod, route)) {
             return;
         }
+        let (names, claimed) = (
+            self.pods.names(pod),
+            claims.pod.and_then(|it| self.pods.names(it)),
+        );
+        let pod_name = names.as_deref().map(tracing::field::display);
+        let token_pod = claimed.as_deref().map(tracing::field::display);
         let token_pod_uid = claims.pod.map(tracing::field::display);
         let refused = self.mode == Mode::Enforce;
         match route {
             Route::Direct => tracing::warn!(
+                pod = pod_name,
                 pod_uid = %pod,
+                token_pod,
                 token_pod_uid,
                 refused,
                 "a pod uses a token that was issued to another pod; this is logged once a pod"
             ),
             Route::Proxy => tracing::warn!(
+                pod = pod_name,
                 pod_uid = %pod,
+                token_pod,
                 token_pod_uid,
                 refused,
                 "a token that was issued to another pod comes from this one with the marks of an \
@@ -251,8 +269,10 @@ impl Identity {
         if let (Route::Proxy, Some(pod)) = (route, claims.pod)
             && self.reported.insert((pod, route))
         {
+            let names = self.pods.names(pod);
             tracing::warn!(
                 %peer,
+                token_pod = names.as_deref().map(tracing::field::display),
                 token_pod_uid = %pod,
                 refused = self.mode == Mode::Enforce,
                 "a pod's token came to the node path through an HTTP proxy: the pod needs \
@@ -262,7 +282,7 @@ impl Identity {
     }
 }
 
-/// How a refusal is told to whoever came this way.
+/// The refusal of a request that came this way.
 fn through(route: Route, refusal: Refusal) -> Refusal {
     match route {
         Route::Direct => refusal,

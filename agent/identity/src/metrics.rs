@@ -24,8 +24,9 @@ impl Metrics {
         let decisions = IntCounterVec::new(
             Opts::new(
                 "podcreds_identity_decisions_total",
-                "Tokens judged (not those whose credentials were in memory), by decision: matched (kernel and token name the same pod), delegated, \
-                 audited (a mismatch that was let pass), refused, proxied (refused, and came through an HTTP proxy), \
+                "Tokens judged (not those whose credentials were in memory), by decision: matched \
+                 (kernel and token name the same pod), delegated, audited (a mismatch that was let \
+                 pass), refused, proxied (refused, and came through an HTTP proxy), \
                  unchecked (identity is off), node_path (only the token says who it is).",
             ),
             &["decision"],

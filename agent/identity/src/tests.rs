@@ -41,7 +41,13 @@ fn identity(mode: Mode) -> Arc<Identity> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    Identity::new(config, None, runtime.handle().clone(), metrics)
+    Identity::new(
+        config,
+        Pods::default(),
+        None,
+        runtime.handle().clone(),
+        metrics,
+    )
 }
 
 fn pod(uid: &str) -> Evidence {
@@ -97,13 +103,13 @@ fn a_redirected_pods_token_is_of_no_use_on_the_node_path() {
     }
     let forgetful = identity(Mode::Enforce);
     let _connection = forgetful.caller(pod(POD));
-    forgetful.forget(POD.parse().unwrap());
+    forgetful.pod_gone(POD.parse().unwrap());
     assert_eq!(judge(&forgetful), Ok(taken));
     // Once the programs are detached, it is the only way there is.
     let detached = identity(Mode::Enforce);
     let _connection = detached.caller(pod(POD));
     assert_eq!(judge(&detached), Err(Refusal::Detour));
-    detached.expect_all_on_the_node_path();
+    detached.redirects_ended();
     assert_eq!(judge(&detached), Ok(taken));
 }
 
@@ -178,7 +184,7 @@ fn what_a_proxy_brings_is_logged_apart_from_a_theft() {
         let _refused = caller.identify(&token, route);
         assert!(identity.reported.contains(&(POD.parse().unwrap(), route)));
     }
-    identity.forget(POD.parse().unwrap());
+    identity.pod_gone(POD.parse().unwrap());
     assert!(identity.reported.is_empty());
 }
 
@@ -257,7 +263,8 @@ fn an_expired_token_is_told_so() {
 proptest::proptest! {
     #[test]
     fn no_expiry_is_too_much(exp: u64) {
-        let token = token(&json!({"exp": exp, "kubernetes.io": {"pod": {"name": "a", "uid": POD}}}));
+        let pod = json!({"name": "a", "uid": POD});
+        let token = token(&json!({"exp": exp, "kubernetes.io": {"pod": pod}}));
         let verdict = identity(Mode::Enforce).caller(pod(POD)).identify(&token, Route::Direct);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         proptest::prop_assert_eq!(verdict.is_ok(), exp > now && exp <= i64::MAX as u64);
@@ -275,7 +282,7 @@ fn a_pod_that_the_kernel_has_left_alone_is_taken_from_its_own_address_only() {
         caller.identify(&token, Route::Direct).map(drop)
     };
     assert_eq!(judge(own, POD), Err(Refusal::Detour));
-    identity.expect(POD.parse().unwrap(), vec![own, [127, 0, 0, 1].into()]);
+    identity.left_alone(POD.parse().unwrap(), vec![own, [127, 0, 0, 1].into()]);
     assert_eq!(judge(own, POD), Ok(()));
     for peer in [elsewhere, [127, 0, 0, 1].into()] {
         assert_eq!(judge(peer, POD), Err(Refusal::Detour));
@@ -283,7 +290,7 @@ fn a_pod_that_the_kernel_has_left_alone_is_taken_from_its_own_address_only() {
     // Another pod's token from there is as good as before.
     let _connection = identity.caller(pod(OTHER));
     assert_eq!(judge(own, OTHER), Err(Refusal::Detour));
-    identity.forget(POD.parse().unwrap());
+    identity.pod_gone(POD.parse().unwrap());
     let _connection = identity.caller(pod(POD));
     assert_eq!(judge(own, POD), Err(Refusal::Detour));
 }

@@ -1,12 +1,13 @@
-//! What the process may do: no more than it needs, and each of its threads no more than its own part.
+//! What the process may do: no more than it needs, and each of its threads no more than its own
+//! part.
 
 use std::collections::HashSet;
 
 use caps::{CapSet, Capability, errors::CapsError};
 use nix::sys::prctl;
 
-/// Keeps these capabilities in the calling thread, and in those that it starts from here on. All others
-/// are gone for good. What the thread does not hold it does not get.
+/// Keeps these capabilities in the calling thread, and in those that it starts from here on. All
+/// others are gone for good. What the thread does not hold it does not get.
 ///
 /// # Errors
 ///

@@ -9,8 +9,9 @@ use seccompiler::{
 
 /// Refused with EPERM, whatever their arguments.
 ///
-/// Those only that libc knows on each of our targets. A list of what is allowed would be shorter to defend, but it would
-/// depend on the C library, on the kernel and on each dependency. `execve` is not here: the AWS SDK runs a profile's
+/// Those only that libc knows on each of our targets. A list of what is allowed would be shorter to
+/// defend, but it would depend on the C library, on the kernel and on each dependency. `execve` is
+/// not here: the AWS SDK runs a profile's
 /// `credential_process`.
 const REFUSED: [libc::c_long; 52] = [
     // Other processes.
@@ -84,7 +85,8 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWUTS,
 ];
-/// Set in the number of a call that is made the x32 way, where the kernel knows each of them by a second number.
+/// Set in the number of a call that is made the x32 way, where the kernel knows each of them by a
+/// second number.
 const X32: u32 = 0x4000_0000;
 
 /// Why the filter is not in place.
@@ -98,7 +100,8 @@ pub enum SeccompError {
     Apply(#[from] seccompiler::Error),
 }
 
-/// From here on refuses those calls to this thread, to those that it starts, and to the programs that they run.
+/// From here on refuses those calls to this thread, to those that it starts, and to the programs
+/// that they run.
 ///
 /// # Errors
 ///
@@ -124,8 +127,8 @@ pub fn refuse_what_is_never_needed() -> Result<(), SeccompError> {
     Ok(seccompiler::apply_filter(&what_there_is_not())?)
 }
 
-/// Says ENOSYS to what a filter cannot look into: `clone3`, whose flags are in memory (C libraries then take `clone`),
-/// and all calls by their second numbers.
+/// Says ENOSYS to what a filter cannot look into: `clone3`, whose flags are in memory (C libraries
+/// then take `clone`), and all calls by their second numbers.
 fn what_there_is_not() -> BpfProgram {
     let instruction = |code: u32, jt, jf, k| sock_filter {
         code: code as u16,

@@ -46,7 +46,8 @@ pub enum Ending {
 /// Runs `work` to its end, but no longer than `grace`, nor past the completion of `again`.
 pub async fn within(grace: Duration, work: impl Future<Output = ()>, again: impl Future) -> Ending {
     tokio::select! {
-        // In this order: work that always has more to do uses up the task's budget, and neither of the others is heard.
+        // In this order: work that always has more to do uses up the task's budget, and neither of
+        // the others is heard.
         biased;
         _ = again => Ending::Impatient,
         () = tokio::time::sleep(grace) => Ending::OutOfTime,

@@ -1,8 +1,8 @@
 //! Ports that one agent hands on to the next.
 //!
-//! In an update two agents overlap on a node, and both are told the same ports. The one that is there keeps
-//! answering; the new one waits for its turn. If both answered, a scraper would see counters jump back and
-//! forth, and a probe of one would reach the other.
+//! In an update two agents overlap on a node, and both are told the same ports. The one that is
+//! there keeps answering; the new one waits for its turn. If both answered, a scraper would see
+//! counters jump back and forth, and a probe of one would reach the other.
 
 use std::{
     io,
@@ -44,8 +44,8 @@ pub struct Turn {
 ///
 /// # Errors
 ///
-/// A [`BindError`] that names the `flag` to change, when the address does not exist or the port belongs to
-/// a program of another kind.
+/// A [`BindError`] that names the `flag` to change, when the address does not exist or the port
+/// belongs to a program of another kind.
 pub fn bind(ip: IpAddr, port: u16, flag: &'static str) -> Result<Turn, BindError> {
     let address = SocketAddr::new(ip, port);
     reserve(address).map_err(|source| BindError {

@@ -155,8 +155,9 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// JSON unless the client says what it accepts, and that is something else. Of the SDKs some say JSON
-    /// and some nothing, and all can read it. So can whoever has a long list: its end is not looked at.
+    /// JSON unless the client says what it accepts, and that is something else. Of the SDKs some
+    /// say JSON and some nothing, and all can read it. So can whoever has a long list: its end is
+    /// not looked at.
     pub(super) fn wanted_by<B>(request: &Request<B>) -> Self {
         let mut accepted = request.headers().get_all(header::ACCEPT).iter().peekable();
         if accepted.peek().is_none() {

@@ -13,13 +13,14 @@ pub struct Config {
     pub max_head: usize,
     /// Open connections of one pod, or of one address on the node path.
     pub max_connections_per_pod: usize,
-    /// Open connections of all together. Those of unknown pods and on the node path may be half of them. One more takes
-    /// the place of another caller's that has more.
+    /// Open connections of all together. Those of unknown pods and on the node path may be half of
+    /// them. One more takes the place of another caller's that has more.
     pub max_connections: usize,
 }
 
 impl Config {
-    /// Leaves half of the files that the process may open to everything that is no connection: each pod's listeners, first of all.
+    /// Leaves half of the files that the process may open to everything that is no connection: each
+    /// pod's listeners, first of all.
     pub fn fit_into(&mut self, open_files: u64) {
         let half = usize::try_from(open_files / 2).unwrap_or(usize::MAX);
         self.max_connections = self.max_connections.min(half).max(1);

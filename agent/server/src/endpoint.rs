@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
 use http::{HeaderValue, Method, Request, Version, header};
 use hyper::{body::Incoming, service::Service};
 use podcreds_credentials::Store;
-use podcreds_types::{Claimant, Claims, Refusal, Token, TokenDigest};
+use podcreds_types::{Claimant, Claims, Pods, Refusal, Token, TokenDigest};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
 /// What the connections share.
 pub(super) struct Shared {
     pub(super) store: Store,
+    pub(super) pods: Pods,
     pub(super) metrics: Metrics,
     /// Cancelled when no further request is wanted.
     pub(super) draining: CancellationToken,
@@ -62,8 +63,11 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
                 let shared = Arc::clone(&self.shared);
                 let format = Format::wanted_by(&request);
                 let fetch = async move {
-                    let answer = match shared.store.fetch(claimant, token).await {
-                        Ok(body) => answer::credentials(body),
+                    let answer = match shared.store.fetch(claimant, token.clone()).await {
+                        Ok(body) => {
+                            shared.served(claimant, &token);
+                            answer::credentials(body)
+                        }
                         Err(error) => shared.deny(&error.into(), format),
                     };
                     Ok(shared.finish(since, answer))
@@ -127,14 +131,20 @@ impl<I: Identify> Endpoint<I> {
         let (token, digest) = self.last_token.read(authorization(request)?)?;
         let store = &self.shared.store;
         let known = self.caller.pod().map(Claimant::Pod);
-        if let Some(at_hand) = known.and_then(|claimant| store.at_hand(&claimant, &digest)) {
-            return Ok(Found::Here(at_hand?));
+        if let Some(known) = known
+            && let Some(at_hand) = store.at_hand(&known, &digest)
+        {
+            let body = at_hand?;
+            self.shared.served(known, &token);
+            return Ok(Found::Here(body));
         }
         let claimant = self.caller.identify(&token, target::route(request))?;
         if known != Some(claimant)
             && let Some(at_hand) = store.at_hand(&claimant, &digest)
         {
-            return Ok(Found::Here(at_hand?));
+            let body = at_hand?;
+            self.shared.served(claimant, &token);
+            return Ok(Found::Here(body));
         }
         Ok(Found::Upstream(claimant, token))
     }
@@ -159,6 +169,13 @@ fn authorization<B>(request: &Request<B>) -> Result<&[u8], NoCredentials> {
 }
 
 impl Shared {
+    /// Notes that a token has got credentials.
+    fn served(&self, claimant: Claimant, token: &Token) {
+        if let Some(pod) = claimant.pod() {
+            self.pods.served(pod, token);
+        }
+    }
+
     /// Counts what is refused, and says why.
     fn deny(&self, why: &NoCredentials, format: Format) -> Answer {
         if let Some(refusal) = why.refusal() {

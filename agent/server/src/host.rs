@@ -15,8 +15,8 @@ pub(super) fn is_address<B>(request: &Request<B>) -> bool {
     if second.is_some() {
         return false;
     }
-    // What a client writes to a proxy, GET http://HOST/PATH, wins over the header (RFC 9112, 3.2.2). No
-    // browser writes that to a server.
+    // What a client writes to a proxy, GET http://HOST/PATH, wins over the header (RFC 9112,
+    // 3.2.2). No browser writes that to a server.
     match (request.uri().host(), host) {
         (Some(host), _) => names_address(host),
         (None, Some(host)) => HeaderValue::to_str(host).is_ok_and(names_address),
@@ -24,8 +24,8 @@ pub(super) fn is_address<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// `1.2.3.4`, `::1` or `[::1]`; behind the first and the last of them there may be `:` and a port, on which
-/// nothing depends.
+/// `1.2.3.4`, `::1` or `[::1]`; behind the first and the last of them there may be `:` and a port,
+/// on which nothing depends.
 fn names_address(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split_once(']').is_some_and(|(address, port)| {

@@ -26,8 +26,8 @@ pub use stream::Transport;
 
 /// What the stage before knows of the process at the other end of a connection.
 pub trait Identify: Send + Sync + 'static {
-    /// Says whose credentials this token may fetch over this connection. The `route` that a request says it has
-    /// come by decides only how a refusal is told and counted.
+    /// Says whose credentials this token may fetch over this connection. The `route` that a request
+    /// says it has come by decides only how a refusal is told and counted.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! How many connections may be open, for one caller and for all, and which one makes room for another.
+//! How many connections may be open, for one caller and for all, and which one makes room for
+//! another.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,7 +36,8 @@ struct Open {
 #[derive(Default)]
 struct Caller {
     share: Arc<Share>,
-    /// By their places: the longest idle comes first, but for some that have been of use since they got their places.
+    /// By their places: the longest idle comes first, but for some that have been of use since they
+    /// got their places.
     connections: BTreeMap<u64, Arc<Progress>>,
 }
 
@@ -59,9 +61,10 @@ impl Limits {
 
     /// Counts one more connection of this caller, if it may have one more.
     ///
-    /// When there is no room for one more, the caller that has most connections loses its longest idle one. So a
-    /// caller has its share of the room whenever it wants it, and what nobody else wants besides. Callers that are no
-    /// known pods may have several addresses: half of the room is for known pods alone.
+    /// When there is no room for one more, the caller that has most connections loses its longest
+    /// idle one. So a caller has its share of the room whenever it wants it, and what nobody else
+    /// wants besides. Callers that are no known pods may have several addresses: half of the room
+    /// is for known pods alone.
     pub(super) fn admit(&self, caller: Origin, progress: &Arc<Progress>) -> Option<Slot> {
         let mut open = self.lock();
         let count = open.count(caller);
@@ -124,8 +127,8 @@ impl Open {
         Some(progress)
     }
 
-    /// Takes a connection from the caller that has most, for one that has `count`. Callers that would have as many
-    /// take nothing from each other.
+    /// Takes a connection from the caller that has most, for one that has `count`. Callers that
+    /// would have as many take nothing from each other.
     fn make_room(&mut self, count: usize, among_strangers: bool) -> Option<Arc<Progress>> {
         let callers = self.callers.iter_mut();
         let (origin, largest) = callers
@@ -140,8 +143,8 @@ impl Open {
 }
 
 impl Caller {
-    /// The place of the connection that has been of no use for the longest time. Those that have been of use since
-    /// they were last passed over get new places.
+    /// The place of the connection that has been of no use for the longest time. Those that have
+    /// been of use since they were last passed over get new places.
     fn longest_idle(&mut self, next: &mut u64) -> Option<u64> {
         for _ in 0..self.connections.len() {
             let first = self.connections.first_entry()?;

@@ -11,8 +11,8 @@ use tokio::task::AbortHandle;
 /// Requests that are refused in a row before the connection is closed. SDKs give up after four.
 pub(super) const REFUSALS: u32 = 32;
 
-/// How far a connection has come. Its stream, its service and its task share it, and so do those who decide whose turn
-/// it is and which connection makes room for another.
+/// How far a connection has come. Its stream, its service and its task share it, and so do those
+/// who decide whose turn it is and which connection makes room for another.
 #[derive(Default)]
 pub(super) struct Progress {
     /// A whole head has arrived at least once.
@@ -96,7 +96,8 @@ impl Progress {
         self.held_back.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the next answer has to wait until the peer has taken the last one. Then it is told so.
+    /// Whether the next answer has to wait until the peer has taken the last one. Then it is told
+    /// so.
     pub(super) fn holds_back(&self) -> bool {
         let is_stalled = self.stalled.load(Ordering::Relaxed);
         self.held_back.store(is_stalled, Ordering::Relaxed);

@@ -12,8 +12,8 @@ use hyper::service::Service;
 
 use super::progress::Progress;
 
-/// A service whose connection gives one answer in each of its turns, however many requests wait on it. After too many
-/// refusals in a row the connection is closed.
+/// A service whose connection gives one answer in each of its turns, however many requests wait on
+/// it. After too many refusals in a row the connection is closed.
 pub(super) struct Rationed<T> {
     inner: T,
     progress: Arc<Progress>,
@@ -61,7 +61,8 @@ where
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // Answers that nobody reads would only take memory. The stream wakes the connection once they are read.
+        // Answers that nobody reads would only take memory. The stream wakes the connection once
+        // they are read.
         if self.progress.holds_back() {
             return Poll::Pending;
         }

@@ -11,7 +11,7 @@ use std::{
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use podcreds_credentials::Store;
-use podcreds_types::Refusal;
+use podcreds_types::{Pods, Refusal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -56,8 +56,8 @@ pub struct Times {
 type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, Rationed<Endpoint<I>>>;
 
 impl Server {
-    /// An endpoint that hands out what is in `store`.
-    pub fn new(config: &Config, store: Store, metrics: Metrics) -> Self {
+    /// An endpoint that hands out what is in `store`, and notes in `pods` who has got it.
+    pub fn new(config: &Config, store: Store, pods: Pods, metrics: Metrics) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.head_timeout)
@@ -68,6 +68,7 @@ impl Server {
         Self {
             shared: Arc::new(Shared {
                 store,
+                pods,
                 metrics,
                 draining: CancellationToken::new(),
             }),
@@ -97,8 +98,9 @@ impl Server {
         progress.runs_in(task.abort_handle());
     }
 
-    /// Keeps time on the current runtime, for ever. A timer that is due sooner than all others, as each new connection's would
-    /// be otherwise, makes the runtime wake itself up to hear of it: one more system call.
+    /// Keeps time on the current runtime, for ever. A timer that is due sooner than all others, as
+    /// each new connection's would be otherwise, makes the runtime wake itself up to hear of it:
+    /// one more system call.
     pub async fn tick() {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -54,8 +54,8 @@ impl<S: Transport> Stream<S> {
         }
     }
 
-    /// Lets the connection's last answer and its end leave in one segment: that saves the kernel, and the
-    /// client, a fifth of the work for a connection.
+    /// Lets the connection's last answer and its end leave in one segment: that saves the kernel,
+    /// and the client, a fifth of the work for a connection.
     fn cork_last_answer(&mut self) {
         if !self.corked && self.progress.is_ending() {
             self.corked = true;

@@ -31,14 +31,15 @@ pub(super) fn route<B>(request: &Request<B>) -> Route {
     }
 }
 
-/// Whether a request is for the credentials. Doubled slashes, dots and escaped letters change nothing: AWS's
-/// agent redirects them to the resource or serves them.
+/// Whether a request is for the credentials. Doubled slashes, dots and escaped letters change
+/// nothing: AWS's agent redirects them to the resource or serves them.
 pub(super) fn is_credentials<B>(request: &Request<B>) -> bool {
     let path = request.uri().path();
     path == PATH || path.len() <= LONGEST && normal(path) == ["v1", "credentials"]
 }
 
-/// The segments of a path, without the superfluous ones. A slash at the end makes an empty last one.
+/// The segments of a path, without the superfluous ones. A slash at the end makes an empty last
+/// one.
 fn normal(path: &str) -> Vec<Cow<'_, str>> {
     let mut segments = Vec::new();
     for segment in path.split('/').map(unescaped) {

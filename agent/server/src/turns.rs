@@ -1,9 +1,11 @@
-//! Turns on the serving thread: one caller after the other, however many connections each of them has.
+//! Turns on the serving thread: one caller after the other, however many connections each of them
+//! has.
 //!
-//! tokio runs what is ready in the order in which it became so. A pod with a thousand busy connections would have a
-//! thousand turns where another pod has one. So a caller's connections have a few turns at once, and what goes beyond
-//! waits in the caller's own queue, from which each round lets in a few connections. A round lasts until everything that
-//! was ready at its beginning has run, and the kernel has been asked for news.
+//! tokio runs what is ready in the order in which it became so. A pod with a thousand busy
+//! connections would have a thousand turns where another pod has one. So a caller's connections
+//! have a few turns at once, and what goes beyond waits in the caller's own queue, from which each
+//! round lets in a few connections. A round lasts until everything that was ready at its beginning
+//! has run, and the kernel has been asked for news.
 
 use std::{
     collections::VecDeque,
@@ -20,11 +22,12 @@ use tokio::task::yield_now;
 
 use super::progress::Progress;
 
-/// Turns of one caller before the next ones have to wait. Nobody waits for others who has fewer at once, and a queue
-/// costs more than that many requests that are served from memory.
+/// Turns of one caller before the next ones have to wait. Nobody waits for others who has fewer at
+/// once, and a queue costs more than that many requests that are served from memory.
 const BURST: u32 = 16;
 
-/// How many connections a round lets in from one queue. Fewer would make the rounds themselves dear, and a pod's own burst slow.
+/// How many connections a round lets in from one queue. Fewer would make the rounds themselves
+/// dear, and a pod's own burst slow.
 const LET_IN: u32 = 8;
 
 /// The order of turns. Clones are the same one.
@@ -117,7 +120,8 @@ impl Turns {
     /// Begins rounds for as long as somebody waits for one.
     async fn keep(self) {
         loop {
-            // tokio comes back when all that is ready has run, and with what the kernel has to tell.
+            // tokio comes back when all that is ready has run, and with what the kernel has to
+            // tell.
             yield_now().await;
             if !self.0.begin() {
                 return;
@@ -159,7 +163,8 @@ impl Turn {
         is_free
     }
 
-    /// Lets in the connections that have waited for the longest time, and says whether more are waiting.
+    /// Lets in the connections that have waited for the longest time, and says whether more are
+    /// waiting.
     fn let_in(&mut self, round: u64) -> bool {
         self.round = round;
         self.taken = 0;

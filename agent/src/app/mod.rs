@@ -26,7 +26,7 @@ use podcreds_ops::{
 };
 use podcreds_server as server;
 use podcreds_server::Server;
-use podcreds_types::Vitals;
+use podcreds_types::{Pods, Vitals};
 use podcreds_upstream as upstream;
 use podcreds_upstream::{EksAuth, KeyFetcher, Outbound, SetupError};
 use prometheus::Registry;
@@ -260,13 +260,16 @@ fn stages(config: &Config, control: &Runtime, registry: &Registry) -> Result<Sta
         store.trust(Arc::new(keys.clone()));
         keys
     });
+    let pods = Pods::default();
     let server = Arc::new(Server::new(
         &config.server,
         store.clone(),
+        pods.clone(),
         server::Metrics::register(registry)?,
     ));
     let identity = Identity::new(
         config.identity.clone(),
+        pods.clone(),
         keys,
         control.handle().clone(),
         identity::Metrics::register(registry)?,
@@ -275,5 +278,6 @@ fn stages(config: &Config, control: &Runtime, registry: &Registry) -> Result<Sta
         server,
         identity,
         store,
+        pods,
     })
 }

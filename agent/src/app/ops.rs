@@ -34,8 +34,8 @@ struct Port {
     is_named: bool,
 }
 
-/// Serves metrics and probes on the control runtime: at once on the socket, and on the ports when it is
-/// this agent's turn.
+/// Serves metrics and probes on the control runtime: at once on the socket, and on the ports when
+/// it is this agent's turn.
 pub(super) fn serve(
     config: &Config,
     control: &Runtime,

@@ -13,7 +13,7 @@ use podcreds_datapath::{
 use podcreds_identity::Identity;
 use podcreds_ops::probes::Readiness;
 use podcreds_server::{Server, Times};
-use podcreds_types::Vitals;
+use podcreds_types::{Pods, Vitals};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
@@ -26,8 +26,10 @@ pub(super) struct Stages {
     pub(super) server: Arc<Server>,
     /// Says who is calling.
     pub(super) identity: Arc<Identity>,
-    /// Must be told of pods that are gone.
+    /// Drops the credentials of pods that are gone.
     pub(super) store: Store,
+    /// Has a record of each pod on the node.
+    pub(super) pods: Pods,
 }
 
 /// The paths that are open.
@@ -142,22 +144,27 @@ fn start_ebpf(
 ) -> Result<Datapath, DatapathError> {
     let (left, is_succeeded) = (Arc::clone(&stages.identity), Arc::clone(is_succeeded));
     let [started, gone, reachable, left_alone] = [(); 4].map(|()| Arc::clone(&stages.identity));
-    let store = stages.store.clone();
+    let (store, pods) = (stages.store.clone(), stages.pods.clone());
+    let started_pods = pods.clone();
     let hooks = Hooks {
         on_accept: on_accept(stages),
-        on_pod_started: Box::new(move |pod| started.meet(pod)),
+        on_pod_started: Box::new(move |pod| {
+            started_pods.found(pod);
+            started.pod_found(pod);
+        }),
         on_pod_gone: Box::new(move |pod| {
+            pods.gone(pod);
             store.forget(pod);
-            gone.forget(pod);
+            gone.pod_gone(pod);
         }),
         on_pod_reachable: Box::new(move |pod, is_reachable| {
             reachable.set_reachable(pod, is_reachable)
         }),
-        on_left_alone: Box::new(move |pod, addresses| left_alone.expect(pod, addresses)),
+        on_left_alone: Box::new(move |pod, addresses| left_alone.left_alone(pod, addresses)),
         on_attached: Box::new(privileges::keep_for_datapath),
         on_detached: Box::new(move || {
             if !is_succeeded.load(Ordering::Relaxed) {
-                left.expect_all_on_the_node_path();
+                left.redirects_ended();
             }
         }),
         vitals: vitals.clone(),
@@ -180,7 +187,8 @@ fn nowhere(lacking: Option<DatapathError>, node: DatapathError) -> AppError {
 fn say_degraded(error: &DatapathError, readiness: &Readiness) {
     tracing::warn!(
         reason = %error,
-        "eBPF cannot be had: pods are served at addresses of the host, and known by their tokens alone"
+        "eBPF cannot be had: pods are served at addresses of the host, and known by their tokens \
+         alone"
     );
     readiness.remark(format!("without eBPF, on the node path only: {error}"));
 }

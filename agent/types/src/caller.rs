@@ -63,3 +63,13 @@ pub enum Claimant {
         origin: Origin,
     },
 }
+
+impl Claimant {
+    /// The pod that credentials are for, if they are given. Before that, a bearer only claims it.
+    pub fn pod(self) -> Option<PodUid> {
+        match self {
+            Self::Pod(pod) => Some(pod),
+            Self::Bearer { claims, .. } => claims,
+        }
+    }
+}

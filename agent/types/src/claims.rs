@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::PodUid;
 
-/// Longer than any token that a cluster issues: its names alone are limited to less than half of that.
+/// Longer than any token that a cluster issues: its names alone are limited to less than half of
+/// that.
 const LONGEST: usize = 8 * 1024;
 
 /// The claims of a projected service-account token that podcreds reads.

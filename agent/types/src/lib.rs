@@ -1,4 +1,5 @@
-//! Plain values that more than one stage speaks of, and what each stage's vital parts are proven by. They know no stage.
+//! Plain values that more than one stage speaks of, and what each stage's vital parts are proven
+//! by. They know no stage.
 
 mod caller;
 mod claims;
@@ -6,6 +7,7 @@ mod credentials;
 mod eks_refusal;
 mod origin;
 mod pod;
+mod pods;
 mod refusal;
 mod tasks;
 mod token;
@@ -17,6 +19,7 @@ pub use credentials::Credentials;
 pub use eks_refusal::{EksRefusal, RefusalKind};
 pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
+pub use pods::{PodNames, PodRecord, Pods};
 pub use refusal::{Refusal, Undecided, Words};
 pub use tasks::{restarted, watched};
 pub use token::{Token, TokenDigest};

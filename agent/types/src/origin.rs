@@ -14,8 +14,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// What a caller at this address counts as. The host's loopback addresses are one place: a process there may call
-    /// from each of 16 million.
+    /// What a caller at this address counts as. The host's loopback addresses are one place: a
+    /// process there may call from each of 16 million.
     pub fn at(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) if address.is_loopback() => {

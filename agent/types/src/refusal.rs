@@ -88,7 +88,10 @@ macro_rules! undecided {
 /// Makes the enum and its methods from rows: a name, the label of its metric, and its words if it
 /// has any.
 macro_rules! refusals {
-    ($($(#[$doc:meta])* $name:ident $(($detail:ident: $of:ident))? = $metric:literal, $words:expr;)+) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $(($detail:ident: $of:ident))? = $metric:literal, $words:expr;
+    )+) => {
         /// Why a request or a connection gets no credentials.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Refusal {

@@ -13,8 +13,8 @@ use super::{Claims, Unreadable};
 
 /// A projected service-account token as the pod sent it: unverified, and secret.
 ///
-/// Clones share one buffer, which is wiped when the last of them goes, and what was read in it. `Debug` never
-/// shows it.
+/// Clones share one buffer, which is wiped when the last of them goes, and what was read in it.
+/// `Debug` never shows it.
 #[derive(Clone)]
 pub struct Token(Arc<Inner>);
 

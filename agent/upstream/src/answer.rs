@@ -14,7 +14,8 @@ use super::UpstreamError;
 ///
 /// # Errors
 ///
-/// [`UpstreamError::Unavailable`] when something is missing, or the credentials expire before `now`.
+/// [`UpstreamError::Unavailable`] when something is missing, or the credentials expire before
+/// `now`.
 pub(super) fn credentials(
     answer: AssumeRoleForPodIdentityOutput,
     now: SystemTime,

@@ -21,7 +21,8 @@ use super::{
 
 /// How this node tells EKS Auth from other clients.
 const APP_NAME: &str = concat!("podcreds-", env!("CARGO_PKG_VERSION"));
-/// The longest that finding the node's own credentials may take: a program that a profile names may be slow.
+/// The longest that finding the node's own credentials may take: a program that a profile names may
+/// be slow.
 const CREDENTIALS: Duration = Duration::from_secs(25);
 
 /// Where EKS Auth is, and how long it is waited for.
@@ -33,8 +34,8 @@ pub struct Config {
     pub endpoint: Option<String>,
     /// The node's shared credentials file, where something replaces its content.
     pub rotating_file: Option<PathBuf>,
-    /// The longest that TCP may take to connect. Looking the name up, the proxy's tunnel and TLS have
-    /// limits of their own.
+    /// The longest that TCP may take to connect. Looking the name up, the proxy's tunnel and TLS
+    /// have limits of their own.
     pub connect_timeout: Duration,
     /// The longest that EKS Auth may take to answer, once there is a connection.
     pub read_timeout: Duration,
@@ -64,8 +65,8 @@ pub enum SetupError {
     NoRegion,
     /// There is nobody to trust.
     #[error(
-        "no certificate authorities to trust AWS by: install ca-certificates, or name a bundle with \
-         AWS_CA_BUNDLE or SSL_CERT_FILE{0}"
+        "no certificate authorities to trust AWS by: install ca-certificates, or name a bundle \
+         with AWS_CA_BUNDLE or SSL_CERT_FILE{0}"
     )]
     NoAuthorities(String),
     /// The authorities to trust are of no use.
@@ -100,7 +101,8 @@ pub struct EksAuth {
 
 impl EksAuth {
     /// Finds the region and the node's credentials the way that every AWS SDK does (environment,
-    /// profile, IMDS). Nothing is asked of EKS Auth yet. It is called the way that leads `outbound`.
+    /// profile, IMDS). Nothing is asked of EKS Auth yet. It is called the way that leads
+    /// `outbound`.
     ///
     /// # Errors
     ///

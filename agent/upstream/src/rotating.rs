@@ -22,8 +22,8 @@ const EXPIRES_SOON: Duration = Duration::from_secs(60);
 
 /// The shared credentials file, which is read again whenever it has changed.
 ///
-/// Every call to EKS Auth is signed with what the file holds at that time. When it cannot be read, because
-/// whatever writes it is not done, what it held last is still good.
+/// Every call to EKS Auth is signed with what the file holds at that time. When it cannot be read,
+/// because whatever writes it is not done, what it held last is still good.
 #[derive(Debug, Default)]
 pub(super) struct RotatingFile {
     path: PathBuf,
@@ -72,7 +72,10 @@ impl RotatingFile {
             }
             (Err(error), Some(last)) => {
                 if !self.failing.swap(true, Relaxed) {
-                    tracing::warn!(%error, "the node's credentials cannot be read; the last ones are used");
+                    tracing::warn!(
+                        %error,
+                        "the node's credentials cannot be read; the last ones are used"
+                    );
                 }
                 Ok(last.credentials)
             }

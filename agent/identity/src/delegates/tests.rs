@@ -103,19 +103,19 @@ impl Scene {
         fs::write(data.join("token"), token).unwrap();
     }
 
-    fn standing(&self) -> Standing {
-        self.delegates.standing(POD.parse().unwrap())
+    fn status(&self) -> DelegateStatus {
+        self.delegates.status(POD.parse().unwrap())
     }
 
     fn unknown(&self) -> Undecided {
-        match self.standing() {
-            Standing::Unknown(reason) => reason,
+        match self.status() {
+            DelegateStatus::Undecided(reason) => reason,
             known => panic!("{known:?}"),
         }
     }
 
-    /// Waits for the look that is under way to be over, or to wait for keys.
-    async fn looked(&self) {
+    /// Waits for the look-up that is under way to be over, or to wait for keys.
+    async fn looked_up(&self) {
         let pod: PodUid = POD.parse().unwrap();
         // Files are read on another thread, which does not know of a paused clock.
         let begun = Instant::now();
@@ -124,14 +124,14 @@ impl Scene {
             let waits = |pod: &Pod| matches!(pod.known, Known::Unknown(Undecided::NoKeys));
             if pods
                 .get(&pod)
-                .is_none_or(|pod| !pod.is_looking || waits(&pod))
+                .is_none_or(|pod| !pod.is_looking_up || waits(&pod))
             {
                 return;
             }
             std::thread::yield_now();
             yield_now().await;
         }
-        panic!("the look has no end");
+        panic!("the look-up has no end");
     }
 }
 
@@ -145,17 +145,17 @@ fn delegates(root: &TempDir, keys: ClusterKeys) -> Delegates {
 }
 
 #[tokio::test]
-async fn one_look_at_a_time_however_many_requests_there_are() {
+async fn one_look_up_at_a_time_however_many_requests_there_are() {
     let root = tempfile::tempdir().unwrap();
     let keys = ClusterKeys::new(Arc::<Silent>::default(), "audience");
     let delegates = delegates(&root, keys);
     let pod = POD.parse().unwrap();
     for _ in 0..1000 {
-        assert_ne!(delegates.standing(pod), Standing::Delegate);
+        assert_ne!(delegates.status(pod), DelegateStatus::Delegate);
     }
     let tasks = Handle::current().metrics().num_alive_tasks();
     assert!(tasks <= 1, "{tasks}");
-    delegates.forget(pod);
+    delegates.pod_gone(pod);
     yield_now().await;
     assert!(delegates.0.pods.is_empty(), "it stays forgotten");
 }
@@ -166,7 +166,7 @@ async fn without_keys_a_delegate_is_unknown_and_known_as_soon_as_they_come() {
     scene.mount_token();
     scene.publish(Err(KeysError::new("down")));
     scene.unknown();
-    scene.looked().await;
+    scene.looked_up().await;
     for _ in 0..10 {
         assert_eq!(scene.unknown(), Undecided::NoKeys);
         advance(Duration::from_secs(1)).await;
@@ -174,27 +174,27 @@ async fn without_keys_a_delegate_is_unknown_and_known_as_soon_as_they_come() {
     scene.publish(Ok(scene.published.clone()));
     // Nobody has to ask for that.
     sleep(ASK_FOR_KEYS_EVERY).await;
-    scene.looked().await;
-    assert_eq!(scene.standing(), Standing::Delegate);
+    scene.looked_up().await;
+    assert_eq!(scene.status(), DelegateStatus::Delegate);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_mounted_after_the_pod_was_found_counts() {
     let scene = Scene::new();
-    scene.delegates.meet(POD.parse().unwrap());
-    scene.looked().await;
+    scene.delegates.pod_found(POD.parse().unwrap());
+    scene.looked_up().await;
     scene.mount_token();
     assert_eq!(scene.unknown(), Undecided::NotMounted);
-    scene.looked().await;
-    assert_eq!(scene.standing(), Standing::Delegate);
+    scene.looked_up().await;
+    assert_eq!(scene.status(), DelegateStatus::Delegate);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_without_a_token_of_the_clusters_is_no_delegate() {
     let scene = Scene::new();
     scene.unknown();
-    scene.looked().await;
-    assert_eq!(scene.standing(), Standing::Other);
+    scene.looked_up().await;
+    assert_eq!(scene.status(), DelegateStatus::Other);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,6 +202,6 @@ async fn a_folder_that_is_not_there_is_named_and_settles_nothing() {
     let scene = Scene::new();
     fs::remove_dir_all(scene.root.path().join("pods")).unwrap();
     scene.unknown();
-    scene.looked().await;
+    scene.looked_up().await;
     assert_eq!(scene.unknown(), Undecided::NoFolder);
 }

@@ -1,4 +1,5 @@
-//! What a line looks like: as `tracing` writes it, and with the number of lines that were left out before it.
+//! What a line looks like: as `tracing` writes it, and with the number of lines that were left out
+//! before it.
 
 use std::{fmt, time::Instant};
 

@@ -106,7 +106,8 @@ pub enum LogError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Collects what is logged from here on. [`start_writing`] or [`finish`] writes it to standard error.
+/// Collects what is logged from here on. [`start_writing`] or [`finish`] writes it to standard
+/// error.
 ///
 /// # Errors
 ///
@@ -160,7 +161,8 @@ pub fn register(registry: &Registry) -> prometheus::Result<()> {
     registry.register(Box::new(lost))
 }
 
-/// Says something that is not to be missed: in the log, whatever its level, or on standard error where there is none.
+/// Says something that is not to be missed: in the log, whatever its level, or on standard error
+/// where there is none.
 pub fn say(words: &dyn Display) {
     let line = format!("podcreds: {words}\n");
     match LOG.get() {
@@ -170,8 +172,8 @@ pub fn say(words: &dyn Display) {
     }
 }
 
-/// Waits for the last lines to be written, for a second at most: whoever reads them must not keep the process from
-/// ending. Call it before the process ends.
+/// Waits for the last lines to be written, for a second at most: whoever reads them must not keep
+/// the process from ending. Call it before the process ends.
 pub fn finish() {
     let Some(log) = LOG.get() else { return };
     // Where even a thread cannot be had, the lines are lost.
@@ -189,7 +191,8 @@ impl Drop for LastWords {
     }
 }
 
-/// Writes a panic to the log, as the standard library writes it to standard error, where it would wait for a reader.
+/// Writes a panic to the log, as the standard library writes it to standard error, where it would
+/// wait for a reader.
 fn report_panic(panic: &PanicHookInfo<'_>) {
     let Some(log) = LOG.get() else { return };
     let thread = thread::current();
@@ -205,7 +208,8 @@ fn lost_lines() -> prometheus::Result<IntCounterVec> {
     let lost = IntCounterVec::new(
         Opts::new(
             "podcreds_log_lines_lost_total",
-            "Log lines that were not written: nobody has read the log in time, or they repeat others.",
+            "Log lines that were not written: nobody has read the log in time, or they repeat \
+             others.",
         ),
         &["reason"],
     )?;

@@ -1,5 +1,5 @@
-//! Log lines on their way to standard error. A thread of their own writes them, so that no other thread ever waits
-//! for the reader of the log.
+//! Log lines on their way to standard error. A thread of their own writes them, so that no other
+//! thread ever waits for the reader of the log.
 
 use std::{
     io::{self, Write},
@@ -61,7 +61,8 @@ impl LogQueue {
         self.0.changed.notify_all();
     }
 
-    /// Starts the thread that writes to `sink` for as long as the process lives. It calls `prepare` first.
+    /// Starts the thread that writes to `sink` for as long as the process lives. It calls `prepare`
+    /// first.
     pub(super) fn start(
         &self,
         sink: impl Write + Send + 'static,

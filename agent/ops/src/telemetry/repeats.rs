@@ -1,7 +1,7 @@
 //! How often a log line is written, however often something provokes it.
 //!
-//! Most lines can be provoked by a pod, and a log that a pod can fill hides what matters. So each line has its share,
-//! and the next one that is written says how many like it were left out.
+//! Most lines can be provoked by a pod, and a log that a pod can fill hides what matters. So each
+//! line has its share, and the next one that is written says how many like it were left out.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -24,8 +24,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// How many lines of one kind are written in that time, about whomever.
 const LINES: usize = 20;
 
-/// What was written lately. It remembers a few numbers for each place in the code that logs, and nothing for pods that
-/// were quiet for a while.
+/// What was written lately. It remembers a few numbers for each place in the code that logs, and
+/// nothing for pods that were quiet for a while.
 pub(super) struct Repeats {
     places: Mutex<HashMap<Identifier, Place>>,
     hasher: RandomState,
@@ -49,8 +49,8 @@ impl Default for Repeats {
 }
 
 impl Repeats {
-    /// How many lines like this one were left out since the last one, if it is to be written. What is logged to find a
-    /// mistake (`debug` and below) always is.
+    /// How many lines like this one were left out since the last one, if it is to be written. What
+    /// is logged to find a mistake (`debug` and below) always is.
     pub(super) fn admit(&self, event: &Event<'_>, now: Instant) -> Option<u64> {
         if *event.metadata().level() > Level::INFO {
             return Some(0);

@@ -21,6 +21,18 @@ async fn a_pod_gets_its_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_gets_credentials_is_noted_as_served_and_a_refused_one_is_not() {
+    for (token, is_served) in [("good", true), ("slow", false), ("unassociated", false)] {
+        let fixture = Fixture::new(Config::default());
+        let pod = POD.parse().unwrap();
+        fixture.pods.found(pod);
+        fixture.connect().ask(get(token)).await;
+        let record = fixture.pods.get(pod).unwrap();
+        assert_eq!(record.first_served.is_some(), is_served, "{token}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn wrong_requests_are_told_what_is_wrong() {
     let fixture = Fixture::new(Config::default());
     let request = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\n{headers}\r\n");

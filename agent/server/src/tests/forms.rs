@@ -1,4 +1,5 @@
-//! What is a request for credentials: each form that docs/compatibility.md lists, and what the docs say of it.
+//! What is a request for credentials: each form that docs/compatibility.md lists, and what the docs
+//! say of it.
 
 use super::*;
 
@@ -332,7 +333,8 @@ async fn each_form_gets_what_the_docs_say() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Each form has its row, and each row its form; what AWS's agent serves and this one does not has its reason.
+/// Each form has its row, and each row its form; what AWS's agent serves and this one does not has
+/// its reason.
 #[test]
 fn the_docs_have_each_form_and_no_other() {
     let section = DOCS.split_once(SECTION).unwrap().1;

@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
 use podcreds_types::{
-    Claimant, Credentials, EksRefusal, Origin, PodUid, Refusal, RefusalKind, Route, Token,
+    Claimant, Credentials, EksRefusal, Origin, PodUid, Pods, Refusal, RefusalKind, Route, Token,
     Unreadable,
 };
 use podcreds_upstream::{AssumeRole, UpstreamError};
@@ -125,6 +125,7 @@ const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
 struct Fixture {
     server: Arc<Server>,
     registry: Registry,
+    pods: Pods,
     looks: Arc<AtomicUsize>,
 }
 
@@ -139,10 +140,12 @@ impl Fixture {
             credentials::Metrics::register(&registry).unwrap(),
         );
         let metrics = Metrics::register(&registry).unwrap();
-        let server = Arc::new(Server::new(&config, store, metrics));
+        let pods = Pods::default();
+        let server = Arc::new(Server::new(&config, store, pods.clone(), metrics));
         Self {
             server,
             registry,
+            pods,
             looks: Arc::default(),
         }
     }
