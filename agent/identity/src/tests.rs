@@ -263,8 +263,8 @@ fn an_expired_token_is_told_so() {
 proptest::proptest! {
     #[test]
     fn no_expiry_is_too_much(exp: u64) {
-        let pod = json!({"name": "a", "uid": POD});
-        let token = token(&json!({"exp": exp, "kubernetes.io": {"pod": pod}}));
+        let bound_to = json!({"name": "a", "uid": POD});
+        let token = token(&json!({"exp": exp, "kubernetes.io": {"pod": bound_to}}));
         let verdict = identity(Mode::Enforce).caller(pod(POD)).identify(&token, Route::Direct);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         proptest::prop_assert_eq!(verdict.is_ok(), exp > now && exp <= i64::MAX as u64);
