@@ -168,13 +168,12 @@ fn cluster_name(name: String) -> Result<String, ConfigError> {
 }
 
 fn credentials(args: &ServerArgs) -> credentials::Config {
-    credentials::Config {
-        client_wait: args.max_request_wait,
-        retention: args.max_credential_retention_before_renewal,
-        capacity: usize::try_from(args.max_cache_size).unwrap_or(usize::MAX),
-        max_renewals_per_second: args.max_service_qps.into(),
-        ..credentials::Config::default()
-    }
+    let mut config = credentials::Config::default();
+    config.cache.capacity = usize::try_from(args.max_cache_size).unwrap_or(usize::MAX);
+    config.cache.retention = args.max_credential_retention_before_renewal;
+    config.exchange.client_wait = args.max_request_wait;
+    config.exchange.max_renewals_per_second = args.max_service_qps.into();
+    config
 }
 
 /// The key set at `url`, or the API server's when the agent runs in a pod.

@@ -95,7 +95,7 @@ fn what_waits_for_eks_auth_is_answered_before_the_end() {
     let asking = pod.spawn(["get", "--keepalive", "2"]);
     scene
         .agent
-        .wait_metric("podcreds_flight_waiters", &[], |count| count == 1.0);
+        .wait_metric("podcreds_exchange_waiters", &[], |count| count == 1.0);
     scene.agent.signal(Signal::SIGTERM);
     let answers = asking.finish();
     assert_eq!(answers[0]["status"], 503, "{answers:?}");

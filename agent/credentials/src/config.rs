@@ -1,49 +1,27 @@
-//! How long things are waited for and kept.
+//! The settings of the cache and of exchanges.
 
 use std::time::Duration;
 
-/// The credentials stage's settings.
+use podcreds_cache as cache;
+use podcreds_exchange as exchange;
+
+/// The settings of the cache and of exchanges.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The longest that a request waits for a flight before it is told to come back (900 ms).
-    /// SDKs hang up after 1 or 2 s, and only a 503 that they have seen makes all of them retry.
-    pub client_wait: Duration,
-    /// How long a flight goes on trying after somebody last asked for its outcome (30 s).
-    pub patience: Duration,
-    /// How many different tokens of one pod may wait to be exchanged (4).
-    pub tokens_per_pod: usize,
-    /// How many tokens may wait whose bearers nobody has identified (512). Anyone on the node path can
-    /// make up such tokens.
-    pub unidentified: usize,
-    /// How many of these may come from one place (128): as many as a delegate shows for the pods of a node
-    /// that has just started.
-    pub unidentified_each: usize,
-    /// The oldest that credentials get before they are refreshed, if somebody has asked for them since
-    /// the last refresh (3 h). Zero turns the cache off: `--max-credential-retention-before-renewal`.
-    pub retention: Duration,
-    /// How many pods' credentials are kept (2000). Zero turns the cache off: `--max-cache-size`.
-    pub capacity: usize,
-    /// Renewals of credentials a second (3): `--max-service-qps`. First fetches, for which somebody
-    /// waits, are not held to it.
-    pub max_renewals_per_second: f64,
-    /// Calls to EKS Auth a second while it throttles nothing (100), of which 64 may go out at once.
-    /// The limiter goes below that while EKS Auth throttles, and above where calls go on waiting
-    /// for it.
-    pub calls_per_second: f64,
+    /// How much is kept, and for how long (2,000 pods, 3 h).
+    pub cache: cache::Config,
+    /// How long requests and exchanges wait, and how many there may be.
+    pub exchange: exchange::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            client_wait: Duration::from_millis(900),
-            patience: Duration::from_secs(30),
-            tokens_per_pod: 4,
-            unidentified: 512,
-            unidentified_each: 128,
-            retention: Duration::from_secs(3 * 60 * 60),
-            capacity: 2000,
-            max_renewals_per_second: 3.0,
-            calls_per_second: 100.0,
+            cache: cache::Config {
+                capacity: 2000,
+                retention: Duration::from_secs(3 * 60 * 60),
+            },
+            exchange: exchange::Config::default(),
         }
     }
 }

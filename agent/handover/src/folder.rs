@@ -30,12 +30,12 @@ use super::{HandoverError, error::Problem};
 /// Held by the agent that has the say.
 pub(super) const LEADER: &str = "leader.lock";
 /// Held by the agent that comes next.
-pub(super) const HEIR: &str = "heir.lock";
-/// Where the leader tells the heir what it has.
+pub(super) const SUCCESSOR: &str = "heir.lock";
+/// Where the leader tells the successor what it has.
 pub(super) const TALK: &str = "leader.sock";
-/// Where it lends the heir what cannot be told.
+/// Where it lends the successor what cannot be told.
 pub(super) const LEND: &str = "lend.sock";
-/// Heirs that wait to be heard. There is only one at a time.
+/// Successors that wait to be heard. There is only one at a time.
 const BACKLOG: i32 = 4;
 
 /// A folder that only root can have prepared.
@@ -105,7 +105,7 @@ impl Folder {
         }
     }
 
-    /// Listens for the heir. Only the holder of [`LEADER`] does that, so a socket that is there is a dead one's.
+    /// Listens for the successor. Only the holder of [`LEADER`] does that, so a socket that is there is a dead one's.
     pub(super) fn listen(&self, name: &str) -> Result<UnixListener, HandoverError> {
         let place = self.inside(name);
         if self.has_socket(name)? {

@@ -1,7 +1,7 @@
 //! What two agents say to each other, in bytes.
 //!
 //! Each begins with a greeting that names its version of all that follows, and says nothing more to one that speaks
-//! another. Then the leader sends frames, and the heir says one word: that it serves.
+//! another. Then the leader sends frames, and the successor says one word: that it serves.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub(super) const LONGEST: u32 = 256 * 1024;
 /// believed.
 const LONGEST_SKIPPED: u32 = 16 * 1024 * 1024;
 
-/// The heir's word.
+/// The successor's word.
 const SERVING: u8 = b'!';
 
 const CHANGE: u8 = 1;
@@ -29,7 +29,7 @@ const LEAVING: u8 = 3;
 pub(super) enum Frame {
     /// A change, in bytes.
     Change(Zeroizing<Vec<u8>>),
-    /// The heir knows all there is. From here on it hears of what changes.
+    /// The successor knows all there is. From here on it hears of what changes.
     Complete,
     /// The leader no longer serves, and this is its last word.
     Leaving,
@@ -111,11 +111,11 @@ pub(super) async fn say_serving(stream: &mut (impl AsyncWrite + Unpin)) -> io::R
     stream.write_u8(SERVING).await
 }
 
-/// Waits until the heir says that it serves. May be given up at any time.
+/// Waits until the successor says that it serves. May be given up at any time.
 pub(super) async fn hear_serving(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     match stream.read_u8().await? {
         SERVING => Ok(()),
-        _ => Err(nonsense("not what an heir says")),
+        _ => Err(nonsense("not what a successor says")),
     }
 }
 

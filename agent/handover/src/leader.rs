@@ -1,8 +1,8 @@
-//! The leader's side: it tells the heir what it has.
+//! The leader's side: it tells the successor what it has.
 
-use std::{io, os::unix::net::UnixListener as StdListener, time::Duration};
+use std::{io, os::unix::net::UnixListener as StdListener, sync::Arc, time::Duration};
 
-use podcreds_credentials::{Change, Store};
+use podcreds_cache::Cache;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::watch,
@@ -12,44 +12,46 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::{
+    change::Change,
+    changes::Changes,
     frame::{self, Frame},
     metrics::Metrics,
     peer,
 };
 
-/// How long the heir may take to greet, or to read a frame.
+/// How long the successor may take to greet, or to read a frame.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Heirs at once. There is one, and perhaps another that has not noticed yet that its connection broke.
-const HEIRS: usize = 4;
+/// Successors at once. There is one, and perhaps another that has not noticed yet that its connection broke.
+const SUCCESSORS: usize = 4;
 /// After a failed accept, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An agent that tells what it has.
 #[derive(Clone)]
 pub(super) struct Leader {
-    pub(super) store: Store,
+    pub(super) cache: Arc<Cache>,
     pub(super) metrics: Metrics,
-    /// Turns true when an heir says that it serves.
-    pub(super) heir_serves: watch::Sender<bool>,
+    /// Turns true when a successor says that it serves.
+    pub(super) successor_serves: watch::Sender<bool>,
     pub(super) leaving: watch::Receiver<bool>,
 }
 
 impl Leader {
-    /// Tells every heir that comes, until it is leaving and each has heard everything.
+    /// Tells every successor that comes, until it is leaving and each has heard everything.
     pub(super) async fn lead(self, listener: StdListener) -> io::Result<()> {
         let listener = UnixListener::from_std(listener)?;
         let mut leaving = self.leaving.clone();
-        let mut heirs = JoinSet::new();
+        let mut successors = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                Some(_) = heirs.join_next() => continue,
+                Some(_) = successors.join_next() => continue,
                 _ = leaving.wait_for(|leaving| *leaving) => break,
             };
             match accepted {
-                Ok((stream, _)) if heirs.len() < HEIRS => {
+                Ok((stream, _)) if successors.len() < SUCCESSORS => {
                     let leader = self.clone();
-                    heirs.spawn(Conversation { leader, stream }.hold());
+                    successors.spawn(Conversation { leader, stream }.hold());
                 }
                 Ok(_) => tracing::warn!("too many agents want to be told what this one has"),
                 Err(error) => {
@@ -58,19 +60,19 @@ impl Leader {
                 }
             }
         }
-        while heirs.join_next().await.is_some() {}
+        while successors.join_next().await.is_some() {}
         Ok(())
     }
 }
 
-/// What is said to one heir.
+/// What is said to one successor.
 struct Conversation {
     leader: Leader,
     stream: UnixStream,
 }
 
 impl Conversation {
-    /// Serves the heir, and notes how that ended.
+    /// Serves the successor, and notes how that ended.
     async fn hold(mut self) {
         match self.welcome().await {
             Ok(frame::VERSION) => {}
@@ -90,11 +92,11 @@ impl Conversation {
         }
         if let Err(error) = self.tell().await {
             tracing::info!(%error, "the agent that comes next no longer listens");
-            self.leader.heir_serves.send_replace(false);
+            self.leader.successor_serves.send_replace(false);
         }
     }
 
-    /// Greets the heir, and hears which version it speaks.
+    /// Greets the successor, and hears which version it speaks.
     async fn welcome(&mut self) -> io::Result<u16> {
         peer::check(&self.stream)?;
         in_time(async {
@@ -106,7 +108,7 @@ impl Conversation {
 
     /// Tells all there is, then what changes, and at the end that this is the end.
     async fn tell(&mut self) -> io::Result<()> {
-        let changes = self.leader.store.changes();
+        let mut changes = Changes::of(&self.leader.cache);
         let mut is_complete = false;
         let mut has_complained = false;
         loop {
@@ -131,7 +133,7 @@ impl Conversation {
                             has_complained = true;
                         }
                         // What it was told of them before is no longer true.
-                        bytes_of(&Change::gone(change.subject()))
+                        bytes_of(&Change::gone(change.subject))
                     }
                 };
                 if let Some(bytes) = told {
@@ -152,7 +154,7 @@ impl Conversation {
                 _ = self.leader.leaving.changed() => {}
                 serves = frame::hear_serving(&mut self.stream) => {
                     serves?;
-                    self.leader.heir_serves.send_replace(true);
+                    self.leader.successor_serves.send_replace(true);
                 }
             }
         }
@@ -177,27 +179,13 @@ async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::{SystemTime, UNIX_EPOCH};
 
-    use futures_util::future::{BoxFuture, pending};
-    use podcreds_credentials as credentials;
-    use podcreds_types::{Credentials, Token};
-    use podcreds_upstream::{AssumeRole, UpstreamError};
+    use podcreds_cache::{self as cache, Clock};
     use prometheus::Registry;
     use serde_json::{Value, json};
-    use tokio::runtime::Handle;
 
     use super::*;
-
-    /// Nothing here asks for credentials.
-    struct Silent;
-
-    impl AssumeRole for Silent {
-        fn assume_role(&self, _: Token) -> BoxFuture<'static, Result<Credentials, UpstreamError>> {
-            Box::pin(pending())
-        }
-    }
 
     /// The credentials of a pod, with a body of so many bytes.
     fn change(pod: u8, length: usize) -> Change {
@@ -226,21 +214,21 @@ mod tests {
 
     #[tokio::test]
     async fn credentials_that_are_too_long_are_passed_over() {
-        let store = Store::new(
-            credentials::Config::default(),
-            Arc::new(Silent),
-            Handle::current(),
-            credentials::Clock::default(),
-            credentials::Metrics::register(&Registry::new()).unwrap(),
-        );
+        let metrics = cache::Metrics::register(&Registry::new()).unwrap();
+        let config = cache::Config {
+            capacity: 10,
+            retention: Duration::from_secs(3600),
+        };
+        let cache = Arc::new(Cache::new(config, Clock::default(), metrics));
         for (pod, length) in [(1, 100), (2, frame::LONGEST as usize), (3, 100)] {
-            assert!(store.inherit(change(pod, length)));
+            let Change { subject, snapshot } = change(pod, length);
+            assert!(cache.inherit(subject, snapshot.unwrap()));
         }
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let leader = Leader {
-            store,
+            cache,
             metrics: Metrics::register(&Registry::new()).unwrap(),
-            heir_serves: watch::Sender::new(false),
+            successor_serves: watch::Sender::new(false),
             leaving: watch::Sender::new(true).subscribe(),
         };
         let skipped = leader.metrics.sent_skipped.clone();

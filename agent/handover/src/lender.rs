@@ -21,15 +21,15 @@ pub type Lend = Arc<dyn Fn(StdStream) -> io::Result<()> + Send + Sync>;
 
 /// The way to the agent that was here before.
 #[derive(Clone)]
-pub struct Door(pub(super) Option<Arc<Folder>>);
+pub struct Predecessor(pub(super) Option<Arc<Folder>>);
 
-impl Door {
+impl Predecessor {
     /// A connection to that agent, over which it lends what it has. May block for a moment.
     ///
     /// # Errors
     ///
     /// When there is none, or somebody else is at the other end.
-    pub fn knock(&self) -> io::Result<StdStream> {
+    pub fn connect(&self) -> io::Result<StdStream> {
         let folder = self.0.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let stream = folder.connect_to_lender()?;
         peer::check(&stream)?;

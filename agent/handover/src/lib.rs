@@ -1,21 +1,25 @@
 //! Agents of one node that follow each other, as in an update.
 //!
 //! They queue at two locks. Whoever holds the first *leads*: it has the credentials, refreshes them, and tells the
-//! *heir*, who holds the second one, everything that it has and that changes. The heir serves pods beside the leader, and
+//! *successor*, who holds the second one, everything that it has and that changes. The successor serves pods beside the leader, and
 //! leads once that is gone, however it went: a lock ends with its holder. Whoever comes third *waits*.
 //!
 //! So there are never more than two that serve, and whatever they believe of themselves, the order of the queue is
 //! the only one there is. Credentials go from memory to memory through a socket that only root can reach.
 
+mod change;
+mod changes;
 mod error;
 mod folder;
 mod frame;
-mod heir;
 mod leader;
 mod lender;
-mod meeting;
+mod member;
 mod metrics;
 mod peer;
+mod successor;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -28,22 +32,22 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
     error::HandoverError,
-    lender::{Door, Lend},
+    lender::{Lend, Predecessor},
     metrics::Metrics,
 };
-use podcreds_credentials::Store;
+use podcreds_cache::Cache;
 use podcreds_types::Vitals;
 
 use self::{
-    folder::{Folder, HEIR, Lock},
-    meeting::Meeting,
+    folder::{Folder, Lock, SUCCESSOR},
+    member::Member,
     metrics::Role,
 };
 
 /// How often an agent looks whether it is its turn.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a leader that is told to end waits for an heir that does not serve yet.
-const HEIR_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a leader that is told to end waits for a successor that does not serve yet.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last words of an agent may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -60,24 +64,24 @@ pub struct Config {
 pub type OnDegraded = Box<dyn Fn(&HandoverError) + Send + Sync>;
 
 /// The place where agents meet, found to be safe; or none, and then each keeps to itself.
-pub struct Handover(Option<Place>);
+pub struct Handover(Option<Opened>);
 
-struct Place {
+struct Opened {
     folder: Arc<Folder>,
     metrics: Metrics,
     optional: Optional,
-    /// The heir's lock, if nobody held it: whoever leads knows from here on that somebody is coming.
-    heir: Option<Lock>,
+    /// The successor's lock, if nobody held it: whoever leads knows from here on that somebody is coming.
+    successor: Option<Lock>,
 }
 
 /// An agent's place in the queue. Dropped, it is given up at once.
-pub struct Seat {
+pub struct Membership {
     leaving: watch::Sender<bool>,
     serving: watch::Sender<bool>,
     role: watch::Receiver<Role>,
-    heir_serves: watch::Receiver<bool>,
+    successor_serves: watch::Receiver<bool>,
     /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to itself.
-    meeting: Option<(Arc<Folder>, AbortOnDropHandle<()>)>,
+    member: Option<(Arc<Folder>, AbortOnDropHandle<()>)>,
 }
 
 /// Whether the agent goes on when the place cannot be used.
@@ -134,93 +138,93 @@ impl Handover {
             on_degraded,
         };
         let opened = Folder::open(&config.dir).and_then(|folder| {
-            let heir = folder.try_lock(HEIR)?;
-            Ok((folder, heir))
+            let successor = folder.try_lock(SUCCESSOR)?;
+            Ok((folder, successor))
         });
         Ok(Self(optional.unless_named(opened)?.map(
-            |(folder, heir)| Place {
+            |(folder, successor)| Opened {
                 folder: Arc::new(folder),
                 metrics,
                 optional,
-                heir,
+                successor,
             },
         )))
     }
 
     /// The way to the agent that was here before.
-    pub fn door(&self) -> Door {
-        Door(self.0.as_ref().map(|place| Arc::clone(&place.folder)))
+    pub fn predecessor(&self) -> Predecessor {
+        Predecessor(self.0.as_ref().map(|opened| Arc::clone(&opened.folder)))
     }
 
     /// Waits until at most one other agent is there, and takes over what that has. An agent that is alone does not
     /// wait. What goes on afterwards does so on `runtime`, and is vital: the next agent is told what is in
-    /// `store`, and lent what `lend` lends.
+    /// `cache`, and lent what `lend` lends.
     ///
     /// # Errors
     ///
     /// When the folder was named and cannot be used, or something in it could be another user's.
     pub async fn join(
         self,
-        store: Store,
+        cache: Arc<Cache>,
         lend: Lend,
         vitals: &Vitals,
         runtime: &Handle,
-    ) -> Result<Seat, HandoverError> {
+    ) -> Result<Membership, HandoverError> {
         let (leaving, left) = watch::channel(false);
         let (serving, serves) = watch::channel(false);
-        let (heir_speaks, heir_serves) = watch::channel(false);
+        let (successor_speaks, successor_serves) = watch::channel(false);
         // Nobody is before one that keeps to itself.
         let (role, roles) = watch::channel(Role::Leader);
-        let meeting = match self.0 {
-            Some(place) => {
-                let folder = Arc::clone(&place.folder);
-                let meeting = Meeting {
-                    folder: place.folder,
-                    metrics: place.metrics,
-                    store,
+        let member = match self.0 {
+            Some(opened) => {
+                let folder = Arc::clone(&opened.folder);
+                let member = Member {
+                    folder: opened.folder,
+                    metrics: opened.metrics,
+                    cache,
                     lend,
                     vitals: vitals.clone(),
                     role,
                     left,
                     serves,
-                    heir_serves: heir_speaks,
-                    optional: place.optional,
+                    successor_serves: successor_speaks,
+                    optional: opened.optional,
                 };
-                let task = meeting.join(place.heir, runtime).await?;
+                let task = member.join(opened.successor, runtime).await?;
                 task.map(|task| (folder, task))
             }
             None => None,
         };
-        Ok(Seat {
+        Ok(Membership {
             leaving,
             serving,
             role: roles,
-            heir_serves,
-            meeting,
+            successor_serves,
+            member,
         })
     }
 }
 
-impl Seat {
+impl Membership {
     /// Lets the leader know that this agent serves.
     pub fn serve(&self) {
         self.serving.send_replace(true);
     }
 
     /// Whether an agent is there that has come before this one.
-    pub fn is_heir(&self) -> bool {
-        *self.role.borrow() == Role::Heir
+    pub fn is_successor(&self) -> bool {
+        *self.role.borrow() == Role::Successor
     }
 
     /// Waits until an agent that has come to take over serves: whoever has told this one to end may not have waited
     /// for that. Not for ever, and not at all if there is none.
-    pub async fn wait_for_heir(&self) {
-        if self.is_heir() || !self.heir_is_late() {
+    pub async fn wait_for_successor(&self) {
+        if self.is_successor() || !self.successor_is_late() {
             return;
         }
         tracing::info!("the agent that comes next does not serve yet: waiting for it");
-        let serves = timeout(HEIR_PATIENCE, async {
-            while self.heir_is_late() {
+        let serves = timeout(SUCCESSOR_PATIENCE, async {
+            while self.successor_is_late() {
                 sleep(LOOK).await;
             }
         });
@@ -233,23 +237,23 @@ impl Seat {
 
     /// Whether another agent serves the pods of this node, or is about to.
     pub fn has_company(&self) -> bool {
-        self.is_heir() || self.has_heir()
+        self.is_successor() || self.has_successor()
     }
 
-    /// Whether there is an heir that does not serve yet.
-    fn heir_is_late(&self) -> bool {
-        !*self.heir_serves.borrow() && self.has_heir()
+    /// Whether there is a successor that does not serve yet.
+    fn successor_is_late(&self) -> bool {
+        !*self.successor_serves.borrow() && self.has_successor()
     }
 
-    fn has_heir(&self) -> bool {
-        let folder = self.meeting.as_ref().map(|(folder, _)| folder);
-        folder.is_some_and(|folder| matches!(folder.try_lock(HEIR), Ok(None)))
+    fn has_successor(&self) -> bool {
+        let folder = self.member.as_ref().map(|(folder, _)| folder);
+        folder.is_some_and(|folder| matches!(folder.try_lock(SUCCESSOR), Ok(None)))
     }
 
-    /// Tells the heir the last of what there is to tell, and leaves the lead to it.
+    /// Tells the successor the last of what there is to tell, and leaves the lead to it.
     pub async fn leave(self) {
         self.leaving.send_replace(true);
-        if let Some((_, task)) = self.meeting
+        if let Some((_, task)) = self.member
             && timeout(LAST_WORDS, task).await.is_err()
         {
             tracing::warn!("the agent that comes next does not listen to this one's last words");

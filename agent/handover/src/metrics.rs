@@ -8,7 +8,7 @@ pub(super) enum Role {
     /// Two others are there before it.
     Waiting,
     /// One is there before it.
-    Heir,
+    Successor,
     /// It has the say.
     Leader,
 }
@@ -16,7 +16,7 @@ pub(super) enum Role {
 impl Role {
     const ALL: [(Self, &str); 3] = [
         (Self::Waiting, "waiting"),
-        (Self::Heir, "heir"),
+        (Self::Successor, "successor"),
         (Self::Leader, "leader"),
     ];
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use podcreds_credentials::CredentialError;
+use podcreds_types::CredentialError;
 use podcreds_types::Refusal;
 use serde::Serialize;
 

@@ -11,10 +11,10 @@ use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
 use podcreds_datapath::{DatapathError, Lending};
 use podcreds_handover as handover;
-use podcreds_handover::{Handover, HandoverError, Lend, Seat};
+use podcreds_handover::{Handover, HandoverError, Lend, Membership};
 use podcreds_identity as identity;
 use podcreds_identity::Identity;
-use podcreds_keys::ClusterKeys;
+use podcreds_keys::{ClusterKeys, VerifyToken};
 use podcreds_ops::{
     metrics::register_process,
     probes::Readiness,
@@ -37,6 +37,9 @@ use crate::config::Config;
 
 /// Whom EKS Pod Identity's tokens are for.
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
+
+/// Without it nothing is fetched, and nothing renewed.
+const EXCHANGES: &str = "exchanging tokens";
 
 /// Threads for blocking work of the control runtime, such as looking names up.
 const BLOCKING_THREADS: usize = 2;
@@ -132,7 +135,7 @@ struct App {
     paths: Paths,
     server: Arc<Server>,
     /// Its place among the agents of this node.
-    seat: Seat,
+    membership: Membership,
     readiness: Readiness,
     vitals: Vitals,
     signals: Signals,
@@ -167,15 +170,20 @@ impl App {
         let started = readiness.gate("the datapath");
         let mut signals = serving.block_on(async { Signals::install() })?;
         ops::serve(config, control, health, &registry, &readiness)?;
-        let stages = stages(config, control, &registry)?;
-        let door = handover.door();
-        let lending = Arc::new(Lending::new(Box::new(move || door.knock())));
+        let stages = stages(config, control, &registry, vitals)?;
+        let predecessor = handover.predecessor();
+        let lending = Arc::new(Lending::new(Box::new(move || predecessor.connect())));
         let lender = Arc::clone(&lending);
         let lend: Lend = Arc::new(move |stream| lender.lend(&stream));
-        let Some(seat) = serving.block_on(async {
-            let join = handover.join(stages.store.clone(), lend, vitals, control.handle());
+        let Some(membership) = serving.block_on(async {
+            let join = handover.join(
+                Arc::clone(stages.store.cache()),
+                lend,
+                vitals,
+                control.handle(),
+            );
             tokio::select! {
-                seat = join => seat.map(Some),
+                joined = join => joined.map(Some),
                 _ = signals.next() => Ok(None),
             }
         })?
@@ -197,7 +205,7 @@ impl App {
         // The thread that follows the pods has started, with all that this one had.
         privileges::keep_for_serving();
         started.open();
-        seat.serve();
+        membership.serve();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             revision = env!("PODCREDS_REVISION"),
@@ -206,7 +214,7 @@ impl App {
         Ok(Some(Self {
             paths,
             server: stages.server,
-            seat,
+            membership,
             readiness,
             vitals: vitals.clone(),
             signals,
@@ -222,10 +230,10 @@ impl App {
         self.readiness.drain();
         tracing::info!(signal, "draining");
         let work = async {
-            self.seat.wait_for_heir().await;
-            self.paths.stop(self.seat.has_company()).await;
+            self.membership.wait_for_successor().await;
+            self.paths.stop(self.membership.has_company()).await;
             self.server.drain().await;
-            self.seat.leave().await;
+            self.membership.leave().await;
         };
         let ending = within(grace, work, self.signals.next()).await;
         if ending == Ending::Complete {
@@ -240,27 +248,33 @@ impl App {
 }
 
 /// Makes the stages behind the paths, from the last one to the first.
-fn stages(config: &Config, control: &Runtime, registry: &Registry) -> Result<Stages, AppError> {
+fn stages(
+    config: &Config,
+    control: &Runtime,
+    registry: &Registry,
+    vitals: &Vitals,
+) -> Result<Stages, AppError> {
     let outbound = control.block_on(Outbound::from_environment())?;
     let eks_auth = control.block_on(EksAuth::new(
         config.upstream.clone(),
         &outbound,
         upstream::Metrics::register(registry)?,
     ))?;
-    let store = Store::new(
-        config.credentials.clone(),
-        Arc::new(eks_auth),
-        control.handle().clone(),
-        Clock::default(),
-        credentials::Metrics::register(registry)?,
-    );
     let keys = config.keys.clone().map(|server| {
         let source = KeyFetcher::new(server, outbound);
-        let keys = ClusterKeys::new(Arc::new(source), AUDIENCE);
-        store.trust(Arc::new(keys.clone()));
-        keys
+        ClusterKeys::new(Arc::new(source), AUDIENCE)
     });
     let pods = Pods::default();
+    let store = Store::start(
+        config.credentials.clone(),
+        Arc::new(eks_auth),
+        keys.clone()
+            .map(|keys| Arc::new(keys) as Arc<dyn VerifyToken>),
+        Clock::default(),
+        &credentials::Metrics::register(registry)?,
+        control.handle(),
+        vitals.task(EXCHANGES),
+    )?;
     let server = Arc::new(Server::new(
         &config.server,
         store.clone(),

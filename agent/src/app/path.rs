@@ -171,7 +171,7 @@ fn start_ebpf(
     };
     let (serving, metrics) = (serving.clone(), metrics.clone());
     let datapath = Datapath::start(config, hooks, serving, metrics, registry)?;
-    stages.store.count_pods(datapath.knows_pod());
+    stages.store.cache().know_pods(datapath.knows_pod());
     Ok(datapath)
 }
 

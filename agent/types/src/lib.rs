@@ -3,6 +3,7 @@
 
 mod caller;
 mod claims;
+mod credential_error;
 mod credentials;
 mod eks_refusal;
 mod origin;
@@ -15,6 +16,7 @@ mod vitals;
 
 pub use caller::{Claimant, Evidence, Route};
 pub use claims::{Claims, Unreadable};
+pub use credential_error::CredentialError;
 pub use credentials::Credentials;
 pub use eks_refusal::{EksRefusal, RefusalKind};
 pub use origin::Origin;

@@ -63,7 +63,7 @@ impl fmt::Debug for Token {
 }
 
 /// The SHA-256 of a [`Token`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenDigest([u8; 32]);
 
 impl fmt::Debug for TokenDigest {

@@ -14,7 +14,6 @@ use aws_sdk_eksauth::{
     operation::assume_role_for_pod_identity::AssumeRoleForPodIdentityError as ServiceError,
 };
 use aws_smithy_types::date_time::{DateTime, Format};
-
 use podcreds_types::{EksRefusal, RefusalKind};
 
 use super::{

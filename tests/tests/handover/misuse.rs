@@ -308,7 +308,7 @@ fn a_leader_that_makes_no_sense_is_not_listened_to() {
         let heir = heir_of(&scene, greeting);
         heir.logs()
             .wait_for(noticed, |line| line.message.contains(noticed));
-        wait_role(&heir, "heir");
+        wait_role(&heir, "successor");
         let pod = scene.served_pod("web");
         assert_owned(&pod.run(["get"]), &pod);
     }

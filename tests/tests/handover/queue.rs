@@ -18,7 +18,7 @@ use podcreds_tests::{
 
 use crate::scene::{Scene, wait_role};
 
-const ROLES: [&str; 3] = ["leader", "heir", "waiting"];
+const ROLES: [&str; 3] = ["leader", "successor", "waiting"];
 
 /// The agents by their roles, once each of the three has another one.
 fn sorted(mut agents: [Agent; 3]) -> [Agent; 3] {
@@ -64,7 +64,7 @@ fn three_agents_that_start_at_once_settle_on_an_order() {
     leader.signal(Signal::SIGKILL);
     leader.wait_exit();
     wait_role(&heir, "leader");
-    wait_role(&waiting, "heir");
+    wait_role(&waiting, "successor");
     waiting.wait_ready();
     assert!(heir.terminate().success());
     wait_role(&waiting, "leader");
@@ -82,10 +82,10 @@ fn whoever_is_told_to_end_leaves_the_queue_at_once() {
     let mut waiting = scene.agent().spawn();
     wait_role(&waiting, "waiting");
     assert!(waiting.terminate().success());
-    wait_role(&heir, "heir");
+    wait_role(&heir, "successor");
     assert!(heir.terminate().success());
     let next = scene.agent().start();
-    wait_role(&next, "heir");
+    wait_role(&next, "successor");
     wait_role(&leader, "leader");
 }
 

@@ -111,7 +111,7 @@ fn each_fault_during_a_refresh_goes_unnoticed() {
     }
     let metrics = scene.agent.metrics();
     let failed = [("purpose", "refresh"), ("outcome", "failed")];
-    let failed = metrics.sum("podcreds_flight_attempts_total", &failed);
+    let failed = metrics.sum("podcreds_exchange_attempts_total", &failed);
     // All but the slow one.
     assert_eq!(failed, (pods.len() - 1) as f64);
 }

@@ -1,7 +1,5 @@
 //! Wall clocks that somebody sets while credentials are in memory.
 
-use std::sync::Arc;
-
 use futures_util::future::{BoxFuture, FutureExt};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
@@ -12,7 +10,7 @@ const BACK: i64 = -2 * 3600;
 const FORWARD: i64 = 2 * 3600;
 
 /// A store with the credentials of pod 1, which live 59 minutes, and an EKS Auth that is down.
-async fn short_lived() -> (Fake, Store, Clock) {
+async fn short_lived() -> (Fake, TestStore, Clock) {
     let (fake, store, clock) = generous(SOON);
     fake.now(move |token| Ok(credentials(token, clock.now() + 59 * MINUTE)));
     ask(&store, pod(1), "a").await.unwrap();
@@ -31,7 +29,7 @@ async fn credentials_end_on_time_though_the_clock_was_put_back() {
     assert!(not_ready(&ask(&store, pod(1), "a").await), "past their end");
     assert!(store.cached(&pod(1), &Token::new("a").digest()).is_none());
     sleep(6 * MINUTE).await;
-    assert_eq!(store.0.metrics.entries.get(), 0);
+    assert_eq!(store.metric("podcreds_cache_entries"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,10 +59,7 @@ async fn a_clock_that_is_put_forward_and_set_right_costs_no_valid_credentials() 
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_waits_for_its_client_does_not_outlive_its_credentials() {
-    let config = Config {
-        capacity: 0,
-        ..Config::default()
-    };
+    let config = config(|it| it.cache.capacity = 0);
     let (fake, store, clock) = with_config(Duration::from_secs(1), config);
     fake.now(move |token| Ok(credentials(token, clock.now() + Duration::from_secs(5))));
     assert!(not_ready(&ask(&store, pod(1), "a").await));
@@ -73,32 +68,6 @@ async fn an_answer_that_waits_for_its_client_does_not_outlive_its_credentials() 
     clock.put_forward(BACK);
     sleep(Duration::from_secs(5)).await;
     assert!(store.cached(&pod(1), &Token::new("a").digest()).is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_next_agent_is_told_of_no_more_life_than_there_is() {
-    let (_fake, store, clock) = short_lived().await;
-    sleep(10 * MINUTE).await;
-    clock.put_forward(BACK);
-    let heir = Fake::new(SOON, |_| Err(refused())).store(Config::default(), clock);
-    heir.set_following(true);
-    let bytes = store.changes().take().unwrap().encode().unwrap();
-    assert!(heir.inherit(Change::decode(&bytes).unwrap()));
-    let digest = Token::new("a").digest();
-    let at_hand = |store: &Store| {
-        store
-            .0
-            .cache
-            .get(&Subject::Pod(uid(1)), &digest, clock.read())
-    };
-    sleep(48 * MINUTE).await;
-    assert!(!matches!(at_hand(&heir), crate::cache::Lookup::Nothing));
-    sleep(MINUTE).await;
-    assert_eq!(at_hand(&heir), crate::cache::Lookup::Nothing);
-    // And when it has ended, nothing is told of it.
-    let late = Fake::new(SOON, |_| Err(refused())).store(Config::default(), clock);
-    let bytes = store.changes().take().unwrap().encode().unwrap();
-    assert!(!late.inherit(Change::decode(&bytes).unwrap()));
 }
 
 /// Finds every token genuine: the wall clock says that it has not expired.
@@ -119,8 +88,7 @@ impl VerifyToken for Trusting {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_has_expired_is_not_believed_by_a_clock_that_was_put_back() {
-    let (fake, store, clock) = generous(SOON);
-    store.trust(Arc::new(Trusting));
+    let (fake, store, clock) = generous_with(SOON, Trusting);
     ask(&store, pod(1), "a").await.unwrap();
     let key = EncodingKey::from_secret(b"nobody verifies this here");
     let exp = clock.now() + 30 * MINUTE;

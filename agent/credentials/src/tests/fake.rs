@@ -11,11 +11,11 @@ use std::{
 use futures_util::future::BoxFuture;
 use podcreds_types::{Credentials, EksRefusal, RefusalKind, Token};
 use podcreds_upstream::{AssumeRole, UpstreamError};
-use prometheus::Registry;
 use tokio::{runtime::Handle, time::sleep};
 use zeroize::Zeroizing;
 
-use crate::{Clock, Config, Metrics, Store};
+use super::TestStore;
+use crate::{Clock, Config};
 
 /// What EKS Auth says to a token.
 pub(super) type Answer = Result<Credentials, UpstreamError>;
@@ -68,10 +68,14 @@ impl Fake {
     }
 
     /// A store that asks it.
-    pub(super) fn store(&self, config: Config, clock: Clock) -> Store {
-        let metrics = Metrics::register(&Registry::new()).unwrap();
-        let upstream = Arc::new(self.clone());
-        Store::new(config, upstream, Handle::current(), clock, metrics)
+    pub(super) fn store(&self, config: Config, clock: Clock) -> TestStore {
+        TestStore::start(
+            config,
+            Arc::new(self.clone()),
+            None,
+            clock,
+            &Handle::current(),
+        )
     }
 }
 

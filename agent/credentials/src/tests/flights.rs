@@ -67,7 +67,7 @@ async fn nobody_is_tried_for_who_stopped_asking() {
     let tried = fake.calls().len();
     sleep(HOUR).await;
     assert_eq!(fake.calls().len(), tried);
-    assert_eq!(store.0.metrics.flights.get(), 0);
+    assert_eq!(store.metric("podcreds_exchanges"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +96,7 @@ async fn a_refusal_is_told_at_once_and_takes_what_the_token_had() {
     let started = Instant::now();
     assert!(was_refused(&store.fetch(pod(1), Token::new("a")).await));
     assert_eq!(started.elapsed(), SOON);
-    assert_eq!(store.0.metrics.entries.get(), 0);
+    assert_eq!(store.metric("podcreds_cache_entries"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,8 +162,8 @@ async fn a_pod_that_is_gone_takes_its_flight_along() {
     store.fetch(pod(1), Token::new("a")).await.unwrap();
     store.forget(uid(1));
     assert!(store.cached(&pod(1), &Token::new("a").digest()).is_none());
-    assert_eq!(store.0.metrics.entries.get(), 0);
-    assert_eq!(store.0.metrics.flights.get(), 0);
+    assert_eq!(store.metric("podcreds_cache_entries"), 0);
+    assert_eq!(store.metric("podcreds_exchanges"), 0);
 }
 
 /// A cgroup is made again with the same UID, as kubelet does when a node's systemd is reloaded.
@@ -172,13 +172,19 @@ async fn a_pod_that_is_gone_and_comes_back_is_cached_again() {
     let (fake, store, _) = generous(SOON);
     let here = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let census = std::sync::Arc::clone(&here);
-    store.count_pods(move |_| census.load(std::sync::atomic::Ordering::Relaxed));
+    store
+        .cache()
+        .know_pods(move |_| census.load(std::sync::atomic::Ordering::Relaxed));
     let is_here = |is_here| here.store(is_here, std::sync::atomic::Ordering::Relaxed);
     ask(&store, pod(1), "a").await.unwrap();
     is_here(false);
     store.forget(uid(1));
     ask(&store, pod(1), "a").await.unwrap();
-    assert_eq!(store.0.metrics.entries.get(), 0, "its last request");
+    assert_eq!(
+        store.metric("podcreds_cache_entries"),
+        0,
+        "its last request"
+    );
     is_here(true);
     for _ in 0..65 {
         ask(&store, pod(1), "a").await.unwrap();
@@ -210,7 +216,7 @@ async fn a_panic_costs_one_exchange_and_no_more() {
     let started = Instant::now();
     assert!(not_ready(&ask(&store, pod(1), "a").await));
     assert_eq!(started.elapsed(), SOON, "waiters are told at once");
-    assert_eq!(store.0.metrics.flights.get(), 0);
+    assert_eq!(store.metric("podcreds_exchanges"), 0);
     assert!(ask(&store, pod(1), "a").await.is_ok());
 }
 
@@ -225,16 +231,15 @@ async fn each_request_is_counted_once() {
     for _ in 0..10 {
         ask(&store, pod(1), "a").await.unwrap();
     }
-    let metrics = &store.0.metrics;
-    assert_eq!(metrics.misses.get(), 1);
-    assert_eq!(metrics.joined.get(), 1);
-    assert_eq!(metrics.hits.get(), 1);
-    assert_eq!(metrics.hit_age.get_sample_count(), 1);
-    assert_eq!(metrics.stale.get(), 10);
+    for (result, count) in [("miss", 1), ("joined", 1), ("hit", 1), ("stale", 10)] {
+        let name = format!("podcreds_cache_requests_total{{result=\"{result}\"}}");
+        assert_eq!(store.metric(&name), count, "{result}");
+    }
+    assert_eq!(store.metric("podcreds_cache_hit_age_seconds_count"), 1);
 }
 
 #[test]
 fn a_store_is_shared_between_threads() {
     fn shared<T: Send + Sync + Clone>() {}
-    shared::<Store>();
+    shared::<TestStore>();
 }

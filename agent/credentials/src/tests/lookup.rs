@@ -1,13 +1,12 @@
 //! A measurement: what a lookup takes and what an entry weighs, however many there are.
 //!
-//! `cargo test --release -p podcreds lookup -- --ignored --nocapture`
+//! `cargo test --release -p podcreds-credentials lookup -- --ignored --nocapture`
 
 use std::{hint::black_box, time::Instant as WallClock};
 
-use podcreds_types::TokenDigest;
+use podcreds_cache::Fetched;
 
 use super::*;
-use crate::cache::Fetched;
 
 /// As long as real ones: a projected token, and a session token.
 const TOKEN: usize = 1200;
@@ -20,23 +19,21 @@ fn resident_bytes() -> usize {
     pages * 4096
 }
 
-fn fill(store: &Store, clock: Clock, entries: usize) -> Vec<(Claimant, TokenDigest)> {
+fn fill(store: &TestStore, clock: Clock, entries: usize) -> Vec<(Claimant, TokenDigest)> {
     (0..entries)
         .map(|n| {
             let pod = format!("{n:032x}").parse().unwrap();
             let token = Token::new(format!("{n:0TOKEN$}"));
             let digest = token.digest();
             let body = Bytes::from(vec![b'x'; BODY]);
-            let now = clock.read();
-            let cache = &store.0.cache;
             let fetched = Fetched {
                 body,
-                expiration: now.wall + 6 * HOUR,
+                expiration: clock.now() + 6 * HOUR,
                 token,
                 digest,
                 asked: true,
             };
-            cache.insert(Subject::Pod(pod), fetched, now);
+            store.cache().insert(Subject::Pod(pod), fetched);
             (Claimant::Pod(pod), digest)
         })
         .collect()
@@ -48,15 +45,12 @@ async fn lookup_time_and_bytes_per_entry() {
     println!("entries  ns/lookup  bytes/entry (counted)  bytes/entry (resident)");
     for entries in [100, 10_000, 100_000] {
         let clock = Clock::default();
-        let config = Config {
-            capacity: entries,
-            ..Config::default()
-        };
+        let config = config(|it| it.cache.capacity = entries);
         let store = Fake::new(SOON, |_| Err(refused())).store(config, clock);
         let before = resident_bytes();
         let keys = fill(&store, clock, entries);
         let resident = resident_bytes().saturating_sub(before) / entries;
-        let counted = store.0.metrics.bytes.get() as usize / entries;
+        let counted = store.metric("podcreds_cache_bytes") as usize / entries;
 
         let started = WallClock::now();
         for n in 0..LOOKUPS {

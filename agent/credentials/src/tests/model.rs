@@ -8,8 +8,6 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use podcreds_types::Credentials;
-use podcreds_upstream::AssumeRole;
-use prometheus::Registry;
 use proptest::prelude::*;
 use serde_json::Value;
 use tokio::{
@@ -134,7 +132,7 @@ impl AssumeRole for Moody {
 }
 
 /// Says of every body that somebody gets whether they may have it.
-async fn check(store: Store, clock: Clock, number: u16, token: String) {
+async fn check(store: TestStore, clock: Clock, number: u16, token: String) {
     let answer = timeout(Duration::from_millis(901), ask(&store, pod(number), &token));
     let Ok(body) = answer.await.expect("a lost waiter") else {
         return;
@@ -163,18 +161,9 @@ async fn run(steps: Vec<Step>) {
         in_air: Arc::default(),
         clock,
     };
-    let metrics = Metrics::register(&Registry::new()).unwrap();
-    let config = Config {
-        capacity: 3,
-        ..Config::default()
-    };
-    let store = Store::new(
-        config,
-        Arc::new(upstream.clone()),
-        Handle::current(),
-        clock,
-        metrics,
-    );
+    let config = config(|it| it.cache.capacity = 3);
+    let upstream_too = Arc::new(upstream.clone());
+    let store = TestStore::start(config, upstream_too, None, clock, &Handle::current());
     let mut requests = JoinSet::new();
     for step in steps {
         match step {
@@ -210,19 +199,24 @@ async fn run(steps: Vec<Step>) {
 }
 
 /// In the end, all is served, and nothing is left behind.
-async fn settles(store: &Store, upstream: &Moody) {
+async fn settles(store: &TestStore, upstream: &Moody) {
     *upstream.mood.lock().unwrap() = Mood::Fine { life_minutes: 59 };
     sleep(10 * MINUTE).await;
-    assert_eq!(store.0.metrics.flights.get(), 0, "a flight that never ends");
-    assert_eq!(store.0.metrics.waiters.get(), 0);
+    assert_eq!(
+        store.metric("podcreds_exchanges"),
+        0,
+        "a flight that never ends"
+    );
+    assert_eq!(store.metric("podcreds_exchange_waiters"), 0);
     for number in 0..4 {
         let good = format!("good.{number}.0");
         assert!(ask(store, pod(number), &good).await.is_ok(), "no recovery");
         store.forget(uid(number));
     }
-    assert_eq!(store.0.metrics.entries.get(), 0);
-    assert_eq!(store.0.metrics.bytes.get(), 0);
-    assert_eq!(store.0.metrics.refusals.get(), 0);
+    settle().await;
+    assert_eq!(store.metric("podcreds_cache_entries"), 0);
+    assert_eq!(store.metric("podcreds_cache_bytes"), 0);
+    assert_eq!(store.metric("podcreds_refusals_remembered"), 0);
 }
 
 proptest! {

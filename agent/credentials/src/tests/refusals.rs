@@ -27,7 +27,7 @@ async fn a_crash_loop_costs_little_and_a_new_association_works_within_seconds() 
         sleep(Duration::from_secs(1)).await;
     }
     assert!(started.elapsed() <= Duration::from_secs(11));
-    assert_eq!(store.0.metrics.refusals.get(), 0);
+    assert_eq!(store.metric("podcreds_refusals_remembered"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -46,12 +46,12 @@ async fn a_refresh_that_is_refused_takes_the_credentials() {
     ask(&store, pod(1), "a").await.unwrap();
     fake.now(|_| Err(refused()));
     sleep(3 * HOUR).await;
-    assert_eq!(store.0.metrics.entries.get(), 0);
-    let errors = &store.0.metrics.cache_errors.0;
-    let labels = ["NonRecoverable", "ResourceNotFoundException"];
-    assert_eq!(errors.with_label_values(&labels).get(), 1);
+    assert_eq!(store.metric("podcreds_cache_entries"), 0);
+    let errors =
+        "pod_identity_cache_errors{code=\"ResourceNotFoundException\",type=\"NonRecoverable\"}";
+    assert_eq!(store.metric(errors), 1);
     assert!(was_refused(&ask(&store, pod(1), "a").await));
-    assert_eq!(errors.with_label_values(&labels).get(), 1, "no refresh");
+    assert_eq!(store.metric(errors), 1, "no renewal");
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,7 +90,7 @@ async fn a_flood_of_garbage_is_slowed_down_for_its_own_pod_only() {
 }
 
 /// What is told at once, and what is not.
-fn at_hand(store: &Store, claimant: Claimant, token: &str) -> Option<Outcome> {
+fn at_hand(store: &TestStore, claimant: Claimant, token: &str) -> Option<Outcome> {
     store.at_hand(&claimant, &Token::new(token).digest())
 }
 
@@ -103,7 +103,10 @@ async fn a_refusal_is_at_hand_for_as_long_as_it_is_remembered() {
     assert!(was_refused(&at_hand(&store, pod(1), "bad").unwrap()));
     assert!(at_hand(&store, pod(1), "good").unwrap().is_ok());
     assert!(at_hand(&store, pod(2), "bad").is_none(), "of another pod");
-    assert_eq!(store.0.metrics.refused.get(), 1);
+    assert_eq!(
+        store.metric("podcreds_cache_requests_total{result=\"refused\"}"),
+        1
+    );
     sleep(Duration::from_secs(4)).await;
     assert!(
         at_hand(&store, pod(1), "bad").is_none(),
@@ -125,8 +128,7 @@ async fn a_refusal_of_a_bearers_token_is_at_hand_for_that_token_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forged_token_is_looked_at_once_in_a_while() {
-    let (fake, store, _) = generous(SOON);
-    store.trust(std::sync::Arc::new(super::rotation::Keys));
+    let (fake, store, _) = generous_with(SOON, super::rotation::Keys);
     for claimant in [pod(1), bearer(1, Some(1))] {
         for _ in 0..10 {
             assert!(was_refused(&ask(&store, claimant, "forged").await));
@@ -134,6 +136,10 @@ async fn a_forged_token_is_looked_at_once_in_a_while() {
         }
         assert!(was_refused(&at_hand(&store, claimant, "forged").unwrap()));
     }
-    assert_eq!(store.0.metrics.forged.get(), 2, "once for each of them");
+    assert_eq!(
+        store.metric("podcreds_tokens_forged_total"),
+        2,
+        "once for each of them"
+    );
     assert!(fake.calls().is_empty());
 }

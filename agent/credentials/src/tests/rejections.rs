@@ -3,7 +3,7 @@
 use super::*;
 
 /// EKS Auth says this to tokens that begin with "odd", and gives all others six hours.
-fn picky() -> (Fake, Store, Clock) {
+fn picky() -> (Fake, TestStore, Clock) {
     let (fake, store, clock) = generous(SOON);
     fake.now(move |token| match token.starts_with("odd") {
         true => Err(UpstreamError::Rejected {
@@ -41,12 +41,11 @@ async fn rejections_are_no_outage_and_hold_nobody_else_up() {
         ));
         sleep(Duration::from_secs(1)).await;
     }
-    assert_eq!(store.0.metrics.failures_in_a_row.get(), 0);
+    assert_eq!(store.metric("podcreds_upstream_consecutive_failures"), 0);
     let calls = fake.calls().len();
     assert!(calls < 30, "{calls} in a minute for three tokens");
-    let attempts = &store.0.metrics.attempts;
-    let rejected = attempts.with_label_values(&["asked", "rejected"]).get();
-    assert_eq!(rejected, calls as u64);
+    let rejected = "podcreds_exchange_attempts_total{outcome=\"rejected\",purpose=\"asked\"}";
+    assert_eq!(store.metric(rejected), calls as i64);
     let started = Instant::now();
     assert!(ask(&store, pod(2), "good").await.is_ok());
     assert_eq!(started.elapsed(), SOON);
@@ -67,7 +66,7 @@ async fn a_rejected_token_does_not_hide_an_outage() {
         assert!(not_ready(&ask(&store, pod(1), &format!("good{n}")).await));
         assert!(not_ready(&ask(&store, pod(2), &format!("odd{n}")).await));
     }
-    assert!(store.0.metrics.failures_in_a_row.get() >= 3);
+    assert!(store.metric("podcreds_upstream_consecutive_failures") >= 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,7 +86,6 @@ async fn a_refresh_that_is_rejected_takes_nothing() {
     assert!(ask(&store, pod(1), "a").await.is_ok());
     sleep(50 * MINUTE).await;
     assert!(ask(&store, pod(1), "a").await.is_ok(), "stale, and valid");
-    let labels = ["Recoverable", "ValidationException"];
-    let errors = &store.0.metrics.cache_errors.0;
-    assert!(errors.with_label_values(&labels).get() > 10);
+    let errors = "pod_identity_cache_errors{code=\"ValidationException\",type=\"Recoverable\"}";
+    assert!(store.metric(errors) > 10);
 }

@@ -20,7 +20,7 @@ fn control_thread() -> (tokio::runtime::Handle, oneshot::Sender<()>) {
 }
 
 /// Asks for all pods at once, again and again.
-async fn ask_all(store: Store) {
+async fn ask_all(store: TestStore) {
     for round in 0..ROUNDS {
         let requests = (0..PODS).map(|n| {
             let store = store.clone();
@@ -44,11 +44,10 @@ fn threads_neither_mix_pods_up_nor_wait_for_each_other() {
     let fake = Fake::new(Duration::ZERO, move |token| {
         Ok(credentials(token, clock.now() + HOUR))
     });
-    let config = Config {
-        calls_per_second: 1e6,
-        capacity: 6,
-        ..Config::default()
-    };
+    let config = config(|it| {
+        it.exchange.calls_per_second = 1e6;
+        it.cache.capacity = 6;
+    });
     let store = {
         let _control = control.enter();
         fake.store(config, clock)
@@ -75,10 +74,18 @@ fn threads_neither_mix_pods_up_nor_wait_for_each_other() {
         finished.recv_timeout(deadline).expect("a thread is stuck");
     }
     (0..PODS).for_each(|n| store.forget(uid(n)));
-    assert_eq!(store.0.metrics.flights.get(), 0);
-    assert_eq!(store.0.metrics.entries.get(), 0);
-    assert_eq!(store.0.metrics.bytes.get(), 0);
-    assert_eq!(store.0.metrics.waiters.get(), 0);
+    let started = std::time::Instant::now();
+    while store.metric("podcreds_exchanges") > 0 {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "an exchange that never ends"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(store.metric("podcreds_exchanges"), 0);
+    assert_eq!(store.metric("podcreds_cache_entries"), 0);
+    assert_eq!(store.metric("podcreds_cache_bytes"), 0);
+    assert_eq!(store.metric("podcreds_exchange_waiters"), 0);
     drop(running);
 }
 
@@ -97,17 +104,14 @@ fn whoever_asks_while_credentials_are_replaced_finds_some() {
     let insert = {
         let store = store.clone();
         move || {
-            let fetched = super::super::cache::Fetched {
+            let fetched = podcreds_cache::Fetched {
                 body: Bytes::from_static(b"{}"),
                 expiration: clock.now() + 6 * HOUR,
                 token: token.clone(),
                 digest,
                 asked: true,
             };
-            store
-                .0
-                .cache
-                .insert(Subject::Pod(uid(1)), fetched, clock.read());
+            store.cache().insert(Subject::Pod(uid(1)), fetched);
         }
     };
     insert();
@@ -116,6 +120,6 @@ fn whoever_asks_while_credentials_are_replaced_finds_some() {
         assert!(store.cached(&pod(1), &digest).is_some(), "a gap");
     }
     replacing.join().unwrap();
-    assert_eq!(store.0.metrics.entries.get(), 1);
+    assert_eq!(store.metric("podcreds_cache_entries"), 1);
     drop(running);
 }

@@ -13,7 +13,7 @@ use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
 use podcreds_types::{
     Claimant, Credentials, EksRefusal, Origin, PodUid, Pods, Refusal, RefusalKind, Route, Token,
-    Unreadable,
+    Unreadable, Vitals,
 };
 use podcreds_upstream::{AssumeRole, UpstreamError};
 use prometheus::{Registry, proto::Metric};
@@ -132,13 +132,16 @@ struct Fixture {
 impl Fixture {
     fn new(config: Config) -> Self {
         let registry = Registry::new();
-        let store = Store::new(
+        let store = Store::start(
             credentials::Config::default(),
             Arc::new(Upstream),
-            Handle::current(),
+            None,
             Clock::paused(),
-            credentials::Metrics::register(&registry).unwrap(),
-        );
+            &credentials::Metrics::register(&registry).unwrap(),
+            &Handle::current(),
+            Vitals::default().task("exchanging"),
+        )
+        .unwrap();
         let metrics = Metrics::register(&registry).unwrap();
         let pods = Pods::default();
         let server = Arc::new(Server::new(&config, store, pods.clone(), metrics));

@@ -1,0 +1,157 @@
+//! The tokens of one pod that its credentials may be given to.
+
+use std::{mem, time::SystemTime};
+
+use podcreds_types::{Token, TokenDigest};
+
+/// Older tokens that are good beside the latest one: a process may be slow to read a rotated token.
+const OLDER: usize = 3;
+
+/// Tokens that EKS Auth has accepted, or that a key has verified.
+#[derive(Clone, Default)]
+pub(crate) struct Accepted {
+    /// The last one, in place: it is the one that nearly every request shows.
+    latest: Option<TokenDigest>,
+    /// Those that it replaced, the youngest first.
+    older: Vec<TokenDigest>,
+    /// The one that renews the credentials.
+    renewing: Option<Renewing>,
+}
+
+/// The token that is good for longest: a process may still show one that is about to expire.
+#[derive(Clone)]
+struct Renewing {
+    token: Token,
+    digest: TokenDigest,
+    expires_at: Option<SystemTime>,
+}
+
+impl Accepted {
+    /// The last token that was accepted, those before it, and the one that renews the credentials.
+    pub(crate) fn parts(&self) -> (Option<TokenDigest>, Vec<TokenDigest>, Option<Token>) {
+        (self.latest, self.older.clone(), self.token().cloned())
+    }
+
+    /// Puts together what [`Self::parts`] has taken apart.
+    pub(crate) fn from_parts(
+        latest: Option<TokenDigest>,
+        mut older: Vec<TokenDigest>,
+        renewing: Option<Token>,
+    ) -> Self {
+        older.truncate(OLDER);
+        let renewing = renewing.map(|token| Renewing {
+            digest: token.digest(),
+            expires_at: expiry(&token),
+            token,
+        });
+        Self {
+            latest,
+            older,
+            renewing,
+        }
+    }
+
+    /// Whether a token is one of them.
+    pub(crate) fn contains(&self, digest: &TokenDigest) -> bool {
+        self.latest.as_ref() == Some(digest) || self.older.contains(digest) || self.renews(digest)
+    }
+
+    /// The token to renew the credentials with, unless it has been revoked.
+    pub(crate) fn token(&self) -> Option<&Token> {
+        self.renewing.as_ref().map(|renewing| &renewing.token)
+    }
+
+    /// Adds a token, as the latest.
+    pub(crate) fn add(&mut self, token: Token, digest: TokenDigest) {
+        self.older.retain(|older| *older != digest);
+        if let Some(before) = self.latest.replace(digest)
+            && before != digest
+        {
+            self.older.insert(0, before);
+            self.older.truncate(OLDER);
+        }
+        let expires_at = expiry(&token);
+        let before = self.renewing.as_ref();
+        if before.is_none_or(|before| before.expires_at <= expires_at) {
+            self.renewing = Some(Renewing {
+                token,
+                digest,
+                expires_at,
+            });
+        }
+    }
+
+    /// Removes a token. Without the one that renews the credentials, they cannot be renewed.
+    pub(crate) fn revoke(&mut self, digest: &TokenDigest) {
+        self.older.retain(|older| older != digest);
+        if self.latest.as_ref() == Some(digest) {
+            self.latest = None;
+        }
+        if self.renews(digest) {
+            self.renewing = None;
+        }
+    }
+
+    /// What it takes beyond its own size.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let token = self.token().map_or(0, |token| token.expose().len());
+        token + self.older.capacity() * mem::size_of::<TokenDigest>()
+    }
+
+    fn renews(&self, digest: &TokenDigest) -> bool {
+        let renewing = self.renewing.as_ref();
+        renewing.is_some_and(|renewing| renewing.digest == *digest)
+    }
+}
+
+/// When an accepted token says that it expires.
+pub(crate) fn expiry(token: &Token) -> Option<SystemTime> {
+    token.claims().ok().map(|claims| claims.expires_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+
+    fn token(exp: u64) -> Token {
+        let key = EncodingKey::from_secret(b"nobody verifies this here");
+        let claims = json!({ "exp": exp, "kubernetes.io": {} });
+        Token::new(encode(&Header::default(), &claims, &key).unwrap())
+    }
+
+    fn add(accepted: &mut Accepted, exp: u64) {
+        let token = token(exp);
+        let digest = token.digest();
+        accepted.add(token, digest);
+    }
+
+    fn renews(accepted: &Accepted) -> Option<u64> {
+        let expiry = accepted.token().and_then(expiry)?;
+        Some(
+            expiry
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .as_secs(),
+        )
+    }
+
+    #[test]
+    fn the_token_that_is_good_for_longest_renews() {
+        let mut accepted = Accepted::default();
+        add(&mut accepted, 100);
+        add(&mut accepted, 200);
+        assert_eq!(renews(&accepted), Some(200));
+        // A process that has not seen the rotation yet.
+        add(&mut accepted, 100);
+        assert_eq!(renews(&accepted), Some(200));
+        accepted.revoke(&token(100).digest());
+        assert!(!accepted.contains(&token(100).digest()));
+        assert_eq!(renews(&accepted), Some(200));
+        accepted.revoke(&token(200).digest());
+        assert!(!accepted.contains(&token(200).digest()));
+        assert_eq!(renews(&accepted), None);
+    }
+}

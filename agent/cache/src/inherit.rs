@@ -1,0 +1,156 @@
+//! Entries as one agent tells them to the next: what leaves, and what comes in.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use dashmap::Entry as Slot;
+use podcreds_types::{Token, TokenDigest};
+
+use crate::{
+    Cache, Subject, Takes,
+    accepted::Accepted,
+    entry::{Entry, Kept},
+    freshness::{Ages, Freshness},
+};
+
+/// The credentials of one subject, and all that decides about them. It holds secrets, and has no
+/// `Debug` for that reason.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The response's body.
+    pub body: Bytes,
+    /// When they came, and what becomes of them when.
+    pub ages: Ages,
+    /// The token that was accepted last.
+    pub latest: Option<TokenDigest>,
+    /// Tokens that were accepted before it.
+    pub older: Vec<TokenDigest>,
+    /// The token that renews the credentials.
+    pub renewing: Option<Token>,
+    /// Whether a request has asked for them since they were last renewed unasked.
+    pub asked: bool,
+    /// Renewals in a row that failed.
+    pub failures: u32,
+}
+
+impl Cache {
+    /// The subjects that there are credentials of, the one that was used last at the end.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let mut subjects: Vec<_> = (self.entries.iter())
+            .filter_map(|entry| {
+                let kept = entry.kept.as_ref()?;
+                Some((kept.last_used.load(Relaxed), *entry.key()))
+            })
+            .collect();
+        subjects.sort_unstable_by_key(|(last_used, _)| *last_used);
+        subjects.into_iter().map(|(_, subject)| subject).collect()
+    }
+
+    /// A copy of a subject's credentials. Where the cache is off there are none to speak of.
+    pub fn snapshot(&self, subject: &Subject) -> Option<Snapshot> {
+        let entry = self.entries.get(subject).filter(|_| !self.is_off())?;
+        let kept = entry.kept.as_ref()?;
+        let (latest, older, renewing) = kept.accepted.parts();
+        Some(Snapshot {
+            body: kept.body.clone(),
+            ages: kept.freshness.ages(self.clock.read()),
+            latest,
+            older,
+            renewing,
+            asked: kept.asked.load(Relaxed),
+            failures: kept.failures,
+        })
+    }
+
+    /// Takes a copy in, unless it has expired, its pod is gone, or there is something newer. True if
+    /// there are credentials of the agent before this one now.
+    pub fn inherit(&self, subject: Subject, told: Snapshot) -> bool {
+        let now = self.clock.read();
+        // This agent may have been told to keep them for less long.
+        let freshness = Freshness::told(told.ages, now, self.config.retention);
+        if self.is_off() || freshness.has_expired(now) {
+            self.disown(&subject);
+            return false;
+        }
+        // With the entry held: a refusal that comes from here on finds the credentials.
+        let mut entry = self.entries.entry(subject).or_default();
+        let own = entry.kept.as_ref().filter(|own| !own.inherited);
+        if own.is_some_and(|own| own.freshness.is_newer_than(&freshness)) {
+            return false;
+        }
+        let accepted = Accepted::from_parts(told.latest, told.older, told.renewing);
+        let accepted = still_accepted(&entry, &freshness, accepted);
+        if let Some(accepted) = accepted {
+            let kept = Kept {
+                body: told.body,
+                freshness,
+                accepted,
+                asked: AtomicBool::new(told.asked),
+                last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
+                failures: told.failures,
+                inherited: true,
+            };
+            self.put(&mut entry, Some(kept));
+            drop(entry);
+            self.changed(subject);
+            self.make_room();
+            self.work.notify_one();
+            // Only now, since the pod may have gone at any time before.
+            if self.presence.has(&subject) {
+                return true;
+            }
+        } else {
+            drop(entry);
+        }
+        self.disown(&subject);
+        false
+    }
+
+    /// Drops a subject's credentials if they came from the agent before this one.
+    pub fn disown(&self, subject: &Subject) {
+        let Slot::Occupied(mut slot) = self.entries.entry(*subject) else {
+            return;
+        };
+        if slot.get().kept.as_ref().is_some_and(|kept| kept.inherited) {
+            self.put(slot.get_mut(), None);
+            self.changed(*subject);
+        }
+        if slot.get().is_empty() {
+            slot.remove();
+        }
+    }
+
+    /// Drops what was inherited and is not among these: the agent before this one no longer has it.
+    pub fn disown_all_but(&self, told: &HashSet<Subject>) {
+        self.disown_if(|subject| !told.contains(subject));
+    }
+
+    /// Whether the agent before this one renews what it has handed over.
+    pub fn set_following(&self, following: bool) {
+        self.following.store(following, Relaxed);
+        self.work.notify_one();
+    }
+
+    pub(crate) fn disown_if(&self, condition: impl Fn(&Subject) -> bool) {
+        let subjects: Vec<_> = self.entries.iter().map(|entry| *entry.key()).collect();
+        for subject in subjects.iter().filter(|subject| condition(subject)) {
+            self.disown(subject);
+        }
+    }
+}
+
+/// The tokens of a copy that were not refused since it was fetched, of which the other agent may not
+/// know. `None` if its credentials were taken altogether.
+fn still_accepted(entry: &Entry, copy: &Freshness, mut accepted: Accepted) -> Option<Accepted> {
+    for (digest, takes) in entry.refused.since(copy.fetched_at()) {
+        match takes {
+            Takes::All if accepted.contains(digest) => return None,
+            Takes::Token => accepted.revoke(digest),
+            Takes::All | Takes::Nothing => {}
+        }
+    }
+    Some(accepted)
+}

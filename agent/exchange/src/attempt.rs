@@ -1,0 +1,220 @@
+//! One attempt: whether it is needed, its turn, and the call.
+
+use podcreds_cache::{Lookup, Subject};
+use podcreds_keys::Verdict;
+use podcreds_types::{Origin, Token, TokenDigest};
+use tokio::{task, time::Instant};
+
+use crate::{
+    Outcome,
+    limiter::{Party, QueueSlot, Share, Step},
+    queue::{Attempt, Next, Purpose},
+    task::{Done, Job, Task},
+    timers::Timer,
+};
+
+/// A call to EKS Auth.
+pub(crate) struct Call {
+    pub(crate) subject: Subject,
+    pub(crate) token: Token,
+    pub(crate) digest: TokenDigest,
+    /// When it went out.
+    pub(crate) started: Instant,
+}
+
+impl Task {
+    /// Sees that a subject's queue has an attempt, if it is time for one.
+    pub(crate) fn advance(&mut self, subject: Subject) {
+        loop {
+            let Some(queue) = self.queues.get(&subject) else {
+                return;
+            };
+            if queue.attempt.is_some() {
+                return self.move_up(subject);
+            }
+            match queue.next(Instant::now()) {
+                Next::Attempt(digest) => {
+                    if self.begin(subject, digest) {
+                        return;
+                    }
+                }
+                Next::Wait(until) => return self.timers.add(until, Timer::Queue(subject)),
+                Next::Nothing => {
+                    self.close(&subject);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Begins an attempt, unless that turns out not to be needed.
+    fn begin(&mut self, subject: Subject, digest: TokenDigest) -> bool {
+        let queue = self.queues.get(&subject);
+        let Some(token) = queue.and_then(|queue| Some(queue.get(&digest)?.token.clone())) else {
+            return false;
+        };
+        let verdict = self
+            .parts
+            .keys
+            .as_ref()
+            .map(|keys| keys.verify_at_hand(&token));
+        if self.is_settled(subject, &token, digest, verdict.as_ref()) {
+            return false;
+        }
+        let Some(queue) = self.queues.get_mut(&subject) else {
+            return false;
+        };
+        let Some(urgency) = queue.urgency() else {
+            return false;
+        };
+        let share = share(&subject, verdict, queue.origin);
+        let slot = self.limiter.join(&share, urgency, subject);
+        queue.attempt = Some(Attempt::Limiter {
+            digest,
+            slot,
+            share,
+            urgency,
+        });
+        true
+    }
+
+    /// Has an attempt join the limiter's queue anew where it has become more urgent.
+    fn move_up(&mut self, subject: Subject) {
+        let Some(queue) = self.queues.get_mut(&subject) else {
+            return;
+        };
+        let now = queue.urgency();
+        if let (
+            Some(Attempt::Limiter {
+                slot,
+                share,
+                urgency,
+                ..
+            }),
+            Some(now),
+        ) = (&mut queue.attempt, now)
+            && *urgency != now
+        {
+            self.limiter.leave(*slot);
+            *slot = self.limiter.join(share, now, subject);
+            *urgency = now;
+        }
+    }
+
+    /// Lets all calls go out that may. When the next one may, if there is one that waits.
+    pub(crate) fn start_calls(&mut self) -> Option<Instant> {
+        loop {
+            match self.limiter.step(Instant::now()) {
+                Step::Go(slot, subject) => self.start_call(slot, subject),
+                Step::At(when) => return Some(when),
+                Step::Idle => return None,
+            }
+        }
+    }
+
+    fn start_call(&mut self, slot: QueueSlot, subject: Subject) {
+        let kind = slot.kind();
+        let Some(queue) = self.queues.get_mut(&subject) else {
+            return self.limiter.refund(kind);
+        };
+        let digest = match &queue.attempt {
+            Some(Attempt::Limiter {
+                digest, slot: own, ..
+            }) if *own == slot => *digest,
+            Some(_) | None => return self.limiter.refund(kind),
+        };
+        queue.attempt = None;
+        let Some(token) = queue.get(&digest).map(|queued| queued.token.clone()) else {
+            self.limiter.refund(kind);
+            return self.advance(subject);
+        };
+        // Another token of the pod may have got newer ones meanwhile.
+        if self.is_settled(subject, &token, digest, None) {
+            self.limiter.refund(kind);
+            return self.advance(subject);
+        }
+        let started = Instant::now();
+        let (upstream, asked) = (self.parts.upstream.clone(), token.clone());
+        let call = async move { Done::Call(upstream.assume_role(asked).await) };
+        let abort = self.jobs.spawn(call);
+        let id: task::Id = abort.id();
+        let call = Call {
+            subject,
+            token,
+            digest,
+            started,
+        };
+        self.running.insert(id, Job::Call(call));
+        if let Some(queue) = self.queues.get_mut(&subject) {
+            queue.attempt = Some(Attempt::Call {
+                digest,
+                id,
+                abort,
+                started,
+            });
+        }
+    }
+
+    /// Takes a token out of its queue if there is an answer without asking EKS Auth.
+    fn is_settled(
+        &mut self,
+        subject: Subject,
+        token: &Token,
+        digest: TokenDigest,
+        verdict: Option<&Verdict>,
+    ) -> bool {
+        let queue = self.queues.get(&subject);
+        let Some(purpose) = queue.and_then(|queue| Some(queue.get(&digest)?.purpose)) else {
+            return true;
+        };
+        let outcome = match purpose {
+            Purpose::Renewal(expiration) => self.parts.cache.later(&subject, expiration).map(Ok),
+            Purpose::Asked => self.known(subject, token, digest, verdict),
+        };
+        let is_settled = outcome.is_some();
+        if let Some(outcome) = outcome {
+            self.finish(&subject, &digest, outcome);
+        }
+        is_settled
+    }
+
+    /// What a token can be told without asking EKS Auth: a rotated one gets what the pod has, and a
+    /// forged one gets nothing.
+    fn known(
+        &mut self,
+        subject: Subject,
+        token: &Token,
+        digest: TokenDigest,
+        verdict: Option<&Verdict>,
+    ) -> Option<Outcome> {
+        if let Some(verdict) = verdict
+            && let Some(refused) = self.refuse_locally(subject, digest, verdict)
+        {
+            return Some(Err(refused));
+        }
+        if self.parts.cache.is_off() {
+            return None;
+        }
+        if let Some(verdict) = verdict {
+            self.adopt(&subject, token, verdict);
+        }
+        match self.parts.cache.get(&subject, &digest) {
+            Lookup::Fresh(body, _) => Some(Ok(body)),
+            Lookup::Stale(_) | Lookup::Refused(_) | Lookup::Nothing => None,
+        }
+    }
+}
+
+/// Whose share of the calls a subject's attempt takes. What a token says of itself does not count: a
+/// pod could choose a share of its own.
+fn share(subject: &Subject, verdict: Option<Verdict>, origin: Option<Origin>) -> Share {
+    let party = match subject {
+        Subject::Pod(pod) => Party::Pod(*pod),
+        Subject::Token(_) => Party::Origin(origin.unwrap_or(Origin::Unknown)),
+    };
+    match verdict {
+        Some(Verdict::Genuine { namespace, .. }) => Share::Own(Party::Namespace(namespace)),
+        Some(_) => Share::Unverified(party),
+        None => Share::Own(party),
+    }
+}

@@ -1,0 +1,36 @@
+//! What the task is asked, and who waits for its answer.
+
+use podcreds_cache::Served;
+use podcreds_types::{Claimant, PodUid, Token, TokenDigest};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::Outcome;
+
+/// What the task is told to do.
+pub(crate) enum Command {
+    /// Answer a request.
+    Get(Request),
+    /// Give up what is in flight for a pod that is gone.
+    Forget(PodUid),
+}
+
+/// A request for credentials that are not in memory.
+pub(crate) struct Request {
+    pub(crate) claimant: Claimant,
+    pub(crate) token: Token,
+    pub(crate) digest: TokenDigest,
+    /// When it must have an answer.
+    pub(crate) deadline: Instant,
+    pub(crate) reply: oneshot::Sender<Outcome>,
+}
+
+/// A request that waits for its token's exchange.
+pub(crate) struct Waiter {
+    pub(crate) reply: oneshot::Sender<Outcome>,
+    /// When it must have an answer.
+    pub(crate) deadline: Instant,
+    /// Whether there are valid credentials that will do for now.
+    pub(crate) has_stale: bool,
+    /// How it counts, unless it gets stale credentials.
+    pub(crate) served: Served,
+}

@@ -1,0 +1,249 @@
+//! What becomes of what a call brought: in the cache, for those who wait, and for the limiter.
+
+use std::{mem, time::SystemTime};
+
+use bytes::Bytes;
+use podcreds_cache::{Fetched, Refused, Source, Subject, Takes};
+use podcreds_types::{CredentialError, Credentials, EksRefusal, RefusalKind, Token, TokenDigest};
+use podcreds_upstream::UpstreamError;
+use tokio::{task, time::Instant};
+
+use crate::{
+    Outcome,
+    attempt::Call,
+    body::body,
+    queue::{Attempt, Purpose},
+    task::Task,
+};
+
+/// What a call brought: the response's body, and when its credentials expire.
+type Answer = Result<(Bytes, SystemTime), UpstreamError>;
+
+impl Task {
+    /// A call to EKS Auth has ended.
+    pub(crate) fn call_ended(
+        &mut self,
+        call: Call,
+        id: task::Id,
+        answer: Result<Credentials, UpstreamError>,
+    ) {
+        self.limiter.done();
+        let answer = answer.and_then(|credentials| self.usable(&credentials));
+        self.report(&answer, call.started);
+        let subject = call.subject;
+        if self.end_attempt(&subject, id) {
+            self.settle(subject, call.token, call.digest, answer);
+            self.advance(subject);
+        }
+    }
+
+    /// A call has panicked, by a fault in the agent or a library.
+    pub(crate) fn call_panicked(&mut self, call: Call, id: task::Id) {
+        self.limiter.done();
+        let subject = call.subject;
+        tracing::error!(
+            ?subject,
+            "an exchange has panicked; the next request begins it anew"
+        );
+        if self.end_attempt(&subject, id) {
+            let told = "the agent has given up the exchange, by a fault of its own; it begins anew";
+            self.finish(
+                &subject,
+                &call.digest,
+                Err(CredentialError::not_ready(told)),
+            );
+            self.advance(subject);
+        }
+    }
+
+    /// Notes that a queue's attempt is over. False if it is none of this queue's.
+    fn end_attempt(&mut self, subject: &Subject, ended: task::Id) -> bool {
+        let queue = self.queues.get_mut(subject);
+        let attempt = queue.and_then(|queue| {
+            queue
+                .attempt
+                .take_if(|it| matches!(it, Attempt::Call { id, .. } if *id == ended))
+        });
+        attempt.is_some()
+    }
+
+    /// The response for credentials that a pod can use.
+    fn usable(&self, credentials: &Credentials) -> Answer {
+        if credentials.expiration <= self.parts.cache.clock().now() {
+            return Err(UpstreamError::unavailable("the credentials have expired"));
+        }
+        let body = body(credentials)
+            .ok_or_else(|| UpstreamError::unavailable("the expiration is no date"))?;
+        Ok((body, credentials.expiration))
+    }
+
+    /// Lets the limiter and the log know how EKS Auth is doing, by a call that went out at
+    /// `started`.
+    fn report(&mut self, answer: &Answer, started: Instant) {
+        match answer {
+            Ok(_) | Err(UpstreamError::Refused(_)) => self.health.answered(),
+            // Whatever is wrong with one request says nothing about EKS Auth, good or bad.
+            Err(UpstreamError::Rejected { .. }) => {}
+            Err(UpstreamError::Throttled { retry_after }) => {
+                self.limiter.throttled(started);
+                self.limiter.blocked(retry_after.unwrap_or_default());
+                self.health.answered();
+            }
+            Err(UpstreamError::Unavailable {
+                reason,
+                retry_after,
+            }) => {
+                self.limiter.blocked(retry_after.unwrap_or_default());
+                self.health.failed(reason);
+            }
+        }
+    }
+
+    /// Keeps what a call brought, and tells those who wait for it.
+    fn settle(&mut self, subject: Subject, token: Token, digest: TokenDigest, answer: Answer) {
+        let queue = self.queues.get(&subject);
+        let queued = queue.and_then(|queue| queue.get(&digest));
+        let asked = !queued.is_some_and(|it| matches!(it.purpose, Purpose::Renewal(_)));
+        if let (Err(error), false) = (&answer, asked) {
+            self.parts.metrics.renewal_failed(error);
+            if !matches!(error, UpstreamError::Refused(_)) {
+                self.parts.cache.postpone(&subject);
+            }
+        }
+        self.judge_origin(&subject, &answer);
+        let outcome = match answer {
+            Ok((body, expiration)) => {
+                let fetched = Fetched {
+                    body,
+                    expiration,
+                    token,
+                    digest,
+                    asked,
+                };
+                self.accepted(subject, fetched)
+            }
+            Err(UpstreamError::Refused(refusal)) => {
+                self.refused(subject, digest, refusal);
+                "refused"
+            }
+            Err(error @ UpstreamError::Rejected { .. }) => {
+                self.rejected(subject, digest, &error);
+                "rejected"
+            }
+            Err(error) => {
+                self.failed(subject, digest, error.to_string());
+                "failed"
+            }
+        };
+        self.parts.metrics.attempt(asked, outcome);
+    }
+
+    /// A token got its credentials. What came of it, for the metrics.
+    fn accepted(&mut self, subject: Subject, fetched: Fetched) -> &'static str {
+        let (cache, digest) = (&self.parts.cache, fetched.digest);
+        if cache.forgive(&subject, &digest) {
+            tracing::info!(?subject, "EKS Auth accepts a token that it had refused");
+        }
+        if let Some(better) = cache.better(&subject, fetched.expiration) {
+            // The token is good, its credentials are not: they would not last until the next try.
+            cache.adopt(&subject, fetched.token);
+            cache.postpone(&subject);
+            self.finish(&subject, &digest, Ok(better));
+            return "failed";
+        }
+        let body = fetched.body.clone();
+        // Where the cache is off, it is kept only for a client that comes back.
+        let queued = self
+            .queues
+            .get(&subject)
+            .and_then(|queue| queue.get(&digest));
+        let is_awaited = queued.is_some_and(|it| it.waiters.iter().any(|it| !it.reply.is_closed()));
+        if !(cache.is_off() && is_awaited) {
+            cache.insert(subject, fetched);
+        }
+        self.finish(&subject, &digest, Ok(body));
+        "ok"
+    }
+
+    /// A token got EKS Auth's last word.
+    fn refused(&mut self, subject: Subject, digest: TokenDigest, refusal: EksRefusal) {
+        let takes = match (refusal.kind, subject) {
+            // The pod may hold a newer token already, and will show it.
+            (RefusalKind::BadToken, Subject::Pod(_)) => Takes::Token,
+            (_, _) => Takes::All,
+        };
+        let error = CredentialError::Refused(refusal);
+        let refused = Refused {
+            source: Source::EksAuth,
+            takes,
+            error: error.clone(),
+        };
+        if self.remember(subject, digest, refused) {
+            tracing::warn!(?subject, %error, "EKS Auth refuses a pod's token");
+        }
+        self.finish(&subject, &digest, Err(error));
+    }
+
+    /// EKS Auth rejected the request for a token, which it may do for good, or not. So nothing is
+    /// taken from the pod, and this token alone is left alone for a while.
+    fn rejected(&mut self, subject: Subject, digest: TokenDigest, error: &UpstreamError) {
+        let error = CredentialError::not_ready(error.to_string());
+        let refused = Refused {
+            source: Source::EksAuth,
+            takes: Takes::Nothing,
+            error: error.clone(),
+        };
+        if self.remember(subject, digest, refused) {
+            tracing::warn!(?subject, %error, "EKS Auth rejects the request for a pod's token");
+        }
+        self.finish(&subject, &digest, Err(error));
+    }
+
+    /// An attempt failed. The next one follows soon if a request waits, else some time later.
+    fn failed(&mut self, subject: Subject, digest: TokenDigest, reason: String) {
+        let patience = self.parts.config.patience;
+        let queue = self.queues.get_mut(&subject);
+        let Some(queued) = queue.and_then(|queue| queue.get_mut(&digest)) else {
+            return;
+        };
+        if !queued.retry(reason.clone(), patience, Instant::now()) {
+            return self.finish(&subject, &digest, Err(CredentialError::not_ready(reason)));
+        }
+        // Those who have something that will do wait for no upstream in trouble.
+        let waiting = mem::take(&mut queued.waiters);
+        let (with_stale, others) = waiting.into_iter().partition(|waiter| waiter.has_stale);
+        queued.waiters = others;
+        let with_stale: Vec<_> = with_stale;
+        for waiter in with_stale {
+            let error = CredentialError::not_ready(reason.clone());
+            self.answer(&subject, &digest, waiter, Err(error));
+        }
+    }
+
+    /// Takes a token out of its queue and answers those who wait for it.
+    pub(crate) fn finish(&mut self, subject: &Subject, digest: &TokenDigest, outcome: Outcome) {
+        let queue = self.queues.get_mut(subject);
+        let Some(queued) = queue.and_then(|queue| queue.remove(digest)) else {
+            return;
+        };
+        for waiter in queued.waiters {
+            self.answer(subject, digest, waiter, outcome.clone());
+        }
+    }
+
+    /// Notes whether the tokens are any good that come from where an unidentified caller is.
+    fn judge_origin(&mut self, subject: &Subject, answer: &Answer) {
+        let queue = self.queues.get(subject);
+        let (Subject::Token(_), Some(origin)) = (subject, queue.and_then(|it| it.origin)) else {
+            return;
+        };
+        match answer {
+            Ok(_) => self.origins.good(origin),
+            Err(UpstreamError::Refused(refusal)) if refusal.kind != RefusalKind::BadToken => {}
+            Err(UpstreamError::Refused(_) | UpstreamError::Rejected { .. }) => {
+                self.origins.bad(origin, Instant::now());
+            }
+            Err(UpstreamError::Throttled { .. } | UpstreamError::Unavailable { .. }) => {}
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The task that owns the state of all exchanges.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use podcreds_cache::{Served, Subject};
+use podcreds_keys::Verdict;
+use podcreds_types::{CredentialError, Credentials, Origin, PodUid, TokenDigest};
+use podcreds_upstream::UpstreamError;
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    Outcome, Parts,
+    attempt::Call,
+    health::Health,
+    limiter::Limiter,
+    limits::Limits,
+    origins::Origins,
+    queue::{Attempt, Purpose, Queue},
+    request::{Command, Waiter},
+    timers::{Timer, Timers},
+    verification::{Owner, Verification},
+};
+
+/// How soon after an attempt the cache is asked for what is due next.
+const UPKEEP_AFTER: Duration = Duration::from_secs(1);
+/// How far ahead nothing is due.
+const FAR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What works for the task beside it.
+pub(crate) enum Job {
+    /// A call to EKS Auth.
+    Call(Call),
+    /// A look at a token's signature.
+    Verification(TokenDigest),
+}
+
+/// What came of that.
+pub(crate) enum Done {
+    Call(Result<Credentials, UpstreamError>),
+    Verification(Verdict),
+}
+
+/// The state of all exchanges.
+pub(crate) struct Task {
+    pub(crate) parts: Parts,
+    /// One for each subject with a token that waits to be exchanged.
+    pub(crate) queues: HashMap<Subject, Queue>,
+    /// For queues of subjects that nobody has identified.
+    pub(crate) room: Limits<Origin>,
+    /// Tokens whose signatures are looked at.
+    pub(crate) verifications: HashMap<TokenDigest, Verification>,
+    /// For these looks.
+    pub(crate) verifying: Limits<Owner>,
+    pub(crate) limiter: Limiter,
+    pub(crate) health: Health,
+    pub(crate) origins: Origins,
+    /// Single tokens with remembered refusals, the oldest first. Some may be forgotten already.
+    pub(crate) refused_tokens: VecDeque<TokenDigest>,
+    pub(crate) timers: Timers,
+    pub(crate) jobs: JoinSet<Done>,
+    pub(crate) running: HashMap<task::Id, Job>,
+    /// When the limiter lets the next call pass, if nothing happens before.
+    limiter_at: Option<Instant>,
+    upkeep_at: Instant,
+}
+
+impl Task {
+    /// Nothing is in flight yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let config = &parts.config;
+        let now = Instant::now();
+        // What another run of this task left behind when it panicked.
+        parts.metrics.reset();
+        Self {
+            room: Limits::new(config.unidentified_each, config.unidentified),
+            verifying: Limits::new(config.unidentified_each, config.unidentified),
+            limiter: Limiter::new(config, parts.metrics.clone(), now),
+            health: Health::new(parts.metrics.clone()),
+            parts,
+            queues: HashMap::new(),
+            verifications: HashMap::new(),
+            origins: Origins::default(),
+            refused_tokens: VecDeque::new(),
+            timers: Timers::default(),
+            jobs: JoinSet::new(),
+            running: HashMap::new(),
+            limiter_at: None,
+            upkeep_at: now,
+        }
+    }
+
+    /// Works until nobody can ask any more.
+    pub(crate) async fn run(mut self, commands: &mut mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let next = self.next_look();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Get(request)) => self.admit(request),
+                    Some(Command::Forget(pod)) => self.forget(pod),
+                    None => return,
+                },
+                Some(ended) = self.jobs.join_next_with_id() => self.job_ended(ended),
+                () = self.parts.cache.work() => self.upkeep_at = Instant::now(),
+                () = sleep_until(next) => {}
+            }
+            self.look();
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let others = self.limiter_at.into_iter().chain(self.timers.next());
+        others.fold(self.upkeep_at, Instant::min)
+    }
+
+    /// Does what is due.
+    fn look(&mut self) {
+        let now = Instant::now();
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Queue(subject) => {
+                    self.expire(&subject, now);
+                    self.advance(subject);
+                }
+                Timer::Verification(digest) => self.look_at_verification(&digest, now),
+            }
+        }
+        if self.upkeep_at <= now {
+            self.upkeep(now);
+        }
+        self.limiter_at = self.start_calls();
+    }
+
+    fn job_ended(&mut self, ended: Result<(task::Id, Done), JoinError>) {
+        let (id, done) = match ended {
+            Ok((id, done)) => (id, Some(done)),
+            Err(error) => (error.id(), None),
+        };
+        // What was given up is not in the list.
+        match (self.running.remove(&id), done) {
+            (Some(Job::Call(call)), Some(Done::Call(answer))) => self.call_ended(call, id, answer),
+            (Some(Job::Call(call)), _) => self.call_panicked(call, id),
+            (Some(Job::Verification(digest)), Some(Done::Verification(verdict))) => {
+                self.verified(digest, verdict);
+            }
+            (Some(Job::Verification(digest)), _) => self.verified(digest, Verdict::Unknown),
+            (None, _) => {}
+        }
+        self.upkeep_at = self.upkeep_at.min(Instant::now() + UPKEEP_AFTER);
+    }
+
+    /// Renews what the cache says is due, and drops what is over.
+    fn upkeep(&mut self, now: Instant) {
+        let upkeep = self.parts.cache.upkeep();
+        self.upkeep_at = now + upkeep.pause.min(FAR);
+        for renewal in upkeep.due {
+            let digest = renewal.token.digest();
+            let queue = self.queue(renewal.subject, None);
+            if queue.get(&digest).is_none() {
+                let purpose = Purpose::Renewal(renewal.expiration);
+                queue.push(renewal.token, digest, purpose, false, now);
+            }
+            self.advance(renewal.subject);
+        }
+        let failing = self.queues.iter().filter(|(_, queue)| queue.is_failing());
+        let mut failing: Vec<_> = failing.map(|(subject, _)| *subject).collect();
+        failing.extend(self.parts.cache.failing());
+        failing.sort_unstable();
+        failing.dedup();
+        self.parts.metrics.backing_off.set(failing.len() as i64);
+    }
+
+    /// A subject's queue, which is opened if there is none.
+    pub(crate) fn queue(&mut self, subject: Subject, room: Option<Origin>) -> &mut Queue {
+        self.queues.entry(subject).or_insert_with(|| {
+            self.parts.metrics.exchanges.inc();
+            Queue::new(room)
+        })
+    }
+
+    /// Closes a subject's queue.
+    pub(crate) fn close(&mut self, subject: &Subject) -> Option<Queue> {
+        let queue = self.queues.remove(subject)?;
+        self.parts.metrics.exchanges.dec();
+        if let Some(owner) = queue.room {
+            self.room.release(owner);
+        }
+        Some(queue)
+    }
+
+    /// Gives up what is in flight for a pod that is gone.
+    fn forget(&mut self, pod: PodUid) {
+        let subject = Subject::Pod(pod);
+        // Once more, since a call may have ended since the cache was told.
+        self.parts.cache.forget(&subject);
+        let Some(queue) = self.close(&subject) else {
+            return;
+        };
+        match queue.attempt {
+            Some(Attempt::Call { id, abort, .. }) => {
+                abort.abort();
+                if self.running.remove(&id).is_some() {
+                    self.limiter.done();
+                }
+            }
+            Some(Attempt::Limiter { slot, .. }) => self.limiter.leave(slot),
+            None => {}
+        }
+        for waiter in queue.tokens.into_iter().flat_map(|queued| queued.waiters) {
+            let gone = "this pod has gone from the node, by what the agent knows";
+            self.send(waiter, Err(CredentialError::not_ready(gone)));
+        }
+    }
+
+    /// Answers a waiter, who gets what is valid in memory where there is nothing newer.
+    pub(crate) fn answer(
+        &self,
+        subject: &Subject,
+        digest: &TokenDigest,
+        mut waiter: Waiter,
+        outcome: Outcome,
+    ) {
+        use podcreds_cache::Lookup::{Fresh, Stale};
+        let is_not_ready = matches!(outcome, Err(CredentialError::NotReady { .. }));
+        let outcome = match is_not_ready.then(|| self.parts.cache.get(subject, digest)) {
+            Some(Fresh(body, _)) => Ok(body),
+            Some(Stale(body)) => {
+                waiter.served = Served::Stale;
+                Ok(body)
+            }
+            Some(_) | None => outcome,
+        };
+        self.send(waiter, outcome);
+    }
+
+    fn send(&self, waiter: Waiter, outcome: Outcome) {
+        self.parts.metrics.waiters.dec();
+        self.parts.cache.metrics().count(waiter.served);
+        // The client may have hung up.
+        let _ = waiter.reply.send(outcome);
+    }
+}

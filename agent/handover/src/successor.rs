@@ -1,0 +1,181 @@
+//! The successor's side: it takes in what the leader tells.
+
+use std::{collections::HashSet, future::pending, io, sync::Arc, time::Duration};
+
+use podcreds_cache::Cache;
+use tokio::{
+    net::{UnixStream, unix::ReadHalf},
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    change::Change,
+    folder::Folder,
+    frame::{self, Frame},
+    metrics::Metrics,
+    peer,
+};
+
+/// How long the leader may take to greet.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// After a connection that failed or broke.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest time after connections that made no sense: each has the leader tell everything anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The most entries that are taken in: many times as many as a node has pods.
+const MOST: usize = 100_000;
+
+/// How a conversation with the leader ended.
+enum Ended {
+    /// It has said its last word.
+    Left,
+    /// It does not speak this agent's version.
+    Foreign(u16),
+}
+
+/// An agent that takes in what its leader tells.
+pub(super) struct Successor {
+    pub(super) folder: Arc<Folder>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) metrics: Metrics,
+    /// Turns true when the leader has told everything, or never will.
+    pub(super) learned: watch::Sender<bool>,
+    /// Whether it serves.
+    pub(super) serves: watch::Receiver<bool>,
+}
+
+impl Successor {
+    /// Takes in what is told, over as many connections as it takes, until `last` turns true and the leader says
+    /// nothing any more.
+    pub(super) async fn follow(self, mut last: watch::Receiver<bool>) {
+        let mut complaint = None;
+        let mut pause = PAUSE;
+        loop {
+            let heard = match self.folder.connect().await {
+                Ok(Some(stream)) => self.listen(stream).await,
+                Ok(None) => Err(io::ErrorKind::NotConnected.into()),
+                Err(error) => Err(io::Error::other(error)),
+            };
+            pause = match &heard {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    (2 * pause).min(LONGEST_PAUSE)
+                }
+                _ => PAUSE,
+            };
+            match heard {
+                Ok(Ended::Left) => tracing::info!("the agent before this one has left"),
+                Ok(Ended::Foreign(theirs)) => {
+                    tracing::warn!(
+                        ours = frame::VERSION,
+                        theirs,
+                        "the agent before this one hands over in another version: its credentials are not used"
+                    );
+                    self.learned.send_replace(true);
+                    return;
+                }
+                // Said once: it is tried again and again.
+                Err(error) if complaint != Some(error.kind()) => {
+                    tracing::info!(%error, "the agent before this one cannot be heard");
+                    complaint = Some(error.kind());
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                biased;
+                _ = last.wait_for(|last| *last) => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Takes in what is told on one connection.
+    async fn listen(&self, mut stream: UnixStream) -> io::Result<Ended> {
+        peer::check(&stream)?;
+        let greeted = timeout(PATIENCE, async {
+            frame::greet(&mut stream).await?;
+            frame::hear(&mut stream).await
+        });
+        let theirs = greeted
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if theirs != frame::VERSION {
+            return Ok(Ended::Foreign(theirs));
+        }
+        let (from_leader, mut to_leader) = stream.split();
+        let mut serves = self.serves.clone();
+        tokio::select! {
+            end = self.take_in(from_leader) => end,
+            // Never: it is said once, and what comes of that is told on the other side.
+            never = async {
+                if serves.wait_for(|serves| *serves).await.is_ok() {
+                    let _said = frame::say_serving(&mut to_leader).await;
+                }
+                pending().await
+            } => never,
+        }
+    }
+
+    async fn take_in(&self, mut from_leader: ReadHalf<'_>) -> io::Result<Ended> {
+        let started = Instant::now();
+        let (mut told, mut kept) = (HashSet::new(), 0);
+        let mut is_complete = false;
+        let mut has_complained = false;
+        loop {
+            let skipped = match frame::receive(&mut from_leader).await? {
+                Frame::Change(bytes) => match Change::decode(&bytes) {
+                    Some(_) if !is_complete && told.len() >= MOST => Some("there are too many"),
+                    Some(change) => {
+                        self.metrics.received.inc();
+                        if !is_complete {
+                            told.insert(change.subject);
+                        }
+                        kept += usize::from(self.take(change));
+                        None
+                    }
+                    None => {
+                        // What was told of it before is no longer true.
+                        if let Some(gone) = Change::gone_by(&bytes) {
+                            self.take(gone);
+                        }
+                        Some("it cannot be read")
+                    }
+                },
+                Frame::Unknown(why) => Some(why),
+                Frame::Complete => {
+                    is_complete = true;
+                    // What an earlier connection has told may not be true any more.
+                    self.cache.disown_all_but(&std::mem::take(&mut told));
+                    self.learned.send_replace(true);
+                    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    tracing::info!(
+                        entries = kept,
+                        ms,
+                        "took in the credentials of the agent before this one"
+                    );
+                    None
+                }
+                Frame::Leaving => return Ok(Ended::Left),
+            };
+            if let Some(why) = skipped {
+                self.metrics.received_skipped.inc();
+                // Said once a connection, and counted each time.
+                if !has_complained {
+                    tracing::warn!(why, "passed over what the agent before this one has told");
+                    has_complained = true;
+                }
+            }
+        }
+    }
+
+    /// Takes in one change. True if there are credentials of the leader now.
+    fn take(&self, change: Change) -> bool {
+        match change.snapshot {
+            Some(snapshot) => self.cache.inherit(change.subject, snapshot),
+            None => {
+                self.cache.disown(&change.subject);
+                false
+            }
+        }
+    }
+}
