@@ -376,7 +376,7 @@ mod tests {
     }
 
     /// Ends this process, in a run of its own.
-    const ENDS: &str = "ops::watchdog::tests::the_process_ends_though_its_last_words_are_not_read";
+    const ENDS: &str = "watchdog::tests::the_process_ends_though_its_last_words_are_not_read";
 
     #[test]
     fn the_process_ends_though_its_last_words_are_not_read() {

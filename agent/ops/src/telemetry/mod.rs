@@ -87,6 +87,9 @@ impl From<Verbosity> for LevelFilter {
 /// How long the end of the process waits for somebody to read its last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What the names of our own crates begin with.
+const OURS: &str = "podcreds";
+
 /// The process's log, as `tracing`'s subscriber is the process's.
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -271,7 +274,7 @@ fn targets(verbosity: Verbosity) -> Targets {
     let confined = ours.min(LevelFilter::WARN);
     Targets::new()
         .with_default(others)
-        .with_target(env!("CARGO_PKG_NAME"), ours)
+        .with_target(OURS, ours)
         .with_targets(CONFINED.map(|target| (target, confined)))
 }
 
