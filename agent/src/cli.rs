@@ -47,7 +47,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Reads the words of a command line, the program's name first.
+    /// Reads the arguments of a command line, the program's name first.
     ///
     /// # Errors
     ///
@@ -68,8 +68,8 @@ impl Cli {
     }
 }
 
-/// Which of the optional things somebody has asked for. The agent ends when it cannot have one of
-/// those; without what is only there by default it goes on.
+/// Which of the optional things are named on the command line. The agent ends when it cannot have
+/// one of those; without what is only there by default it goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     /// Where metrics are served.
@@ -101,7 +101,7 @@ Examples:
       Redirects the pods of this node, and serves 169.254.170.23 and [fd00:ec2::23] as well
       where `podcreds initialize` has made them.
   podcreds server -c my-cluster --datapath ebpf
-      Serves nobody on a token alone: a pod must be known to the kernel.
+      Gives nothing for a token alone: the kernel must identify the pod.
   podcreds server -c my-cluster --datapath node -b 127.0.0.1 -p 8080
       Needs no privileges. Try it with
       curl -H \"Authorization: $(cat TOKEN_FILE)\" http://127.0.0.1:8080/v1/credentials
@@ -299,7 +299,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) shutdown_grace_period: Duration,
 
-    /// What of all this was on the command line; [`Cli::read`] sees to it.
+    /// Which of these were named on the command line; [`Cli::read`] fills it in.
     #[arg(skip)]
     pub(crate) named: Named,
 }
@@ -319,11 +319,11 @@ pub(crate) struct ProbeArgs {
 /// How pods reach the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Datapath {
-    /// Redirected by eBPF; whoever is not, and all where eBPF cannot be had, at the addresses of
-    /// --bind-hosts
+    /// Redirected by eBPF; pods that cannot be redirected, and all pods where eBPF cannot be had,
+    /// at the addresses of --bind-hosts
     #[default]
     Auto,
-    /// Redirected by eBPF, and identified by the kernel; nobody else is served
+    /// Redirected by eBPF, and identified by the kernel; no other pod is served
     Ebpf,
     /// At the addresses of --bind-hosts, identified by their tokens alone
     Node,
@@ -346,4 +346,4 @@ fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
+use http::{Uri, uri::InvalidUri};
 use podcreds_credentials as credentials;
 use podcreds_datapath as datapath;
 use podcreds_handover as handover;
@@ -44,7 +44,7 @@ pub(crate) struct Config {
     pub(crate) probe_port: u16,
     /// Which of the two must be had.
     pub(crate) named: cli::Named,
-    /// And the socket, if any.
+    /// The socket for probes, if any.
     pub(crate) probe_socket: Option<PathBuf>,
     /// Where agents hand over to each other, if they do.
     pub(crate) handover: Option<handover::Config>,
@@ -62,11 +62,45 @@ pub(crate) struct Paths {
 }
 
 /// A flag whose value makes no sense.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid value for --{flag}: {reason}")]
+#[derive(Debug, thiserror::Error)]
+#[error("invalid value for --{flag}: {source}")]
 pub(crate) struct ConfigError {
     flag: &'static str,
-    reason: String,
+    source: Problem,
+}
+
+/// What is wrong with a flag's value.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(
+        "without the cluster's keys no pod is known as a delegate: run in the cluster, or name \
+         them with --jwks-url"
+    )]
+    NoKeysForDelegates,
+    #[error("no file to read: set AWS_SHARED_CREDENTIALS_FILE")]
+    NoCredentialsFile,
+    #[error("{0:?} is not the name of an EKS cluster (letters, digits, - and _, at most 100)")]
+    ClusterName(String),
+    #[error("{url:?} is not a URL: {source}")]
+    Url { url: String, source: InvalidUri },
+    #[error("{0:?} is not an http:// or https:// URL with a host")]
+    NotHttp(String),
+    #[error("{0:?}: somebody on the way could make up keys: use https")]
+    NotSecure(String),
+}
+
+impl Problem {
+    fn of(self, flag: &'static str) -> ConfigError {
+        ConfigError { flag, source: self }
+    }
+}
+
+#[cfg(test)]
+impl ConfigError {
+    /// The flag that it is about.
+    pub(crate) fn flag(&self) -> &'static str {
+        self.flag
+    }
 }
 
 impl TryFrom<ServerArgs> for Config {
@@ -77,13 +111,7 @@ impl TryFrom<ServerArgs> for Config {
         let credentials = credentials(&args);
         let keys = keys(args.jwks_url)?;
         if keys.is_none() && !args.delegates.is_empty() {
-            return Err(ConfigError {
-                flag: "delegate",
-                reason:
-                    "without the cluster's keys nobody can be told to be a delegate: run in the \
-                         cluster, or name them with --jwks-url"
-                        .to_owned(),
-            });
+            return Err(Problem::NoKeysForDelegates.of("delegate"));
         }
         let mut upstream = upstream::Config::new(cluster_name(args.cluster_name)?);
         upstream.rotating_file = match args.rotate_credentials {
@@ -146,10 +174,8 @@ fn shared_credentials_file() -> Result<PathBuf, ConfigError> {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
     let home = || Some(PathBuf::from(variable("HOME")?).join(".aws/credentials"));
     let file = variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
-    file.or_else(home).ok_or_else(|| ConfigError {
-        flag: "rotate-credentials",
-        reason: "no file to read: set AWS_SHARED_CREDENTIALS_FILE".to_owned(),
-    })
+    file.or_else(home)
+        .ok_or_else(|| Problem::NoCredentialsFile.of("rotate-credentials"))
 }
 
 /// EKS's own rule for the names of clusters.
@@ -159,12 +185,7 @@ fn cluster_name(name: String) -> Result<String, ConfigError> {
     if starts_well && name.len() <= 100 && name.chars().all(valid) {
         return Ok(name);
     }
-    Err(ConfigError {
-        flag: "cluster-name",
-        reason: format!(
-            "{name:?} is not the name of an EKS cluster (letters, digits, - and _, at most 100)"
-        ),
-    })
+    Err(Problem::ClusterName(name).of("cluster-name"))
 }
 
 fn credentials(args: &ServerArgs) -> credentials::Config {
@@ -203,37 +224,38 @@ fn secure_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
     });
     match is_secure {
         true => Ok(url),
-        false => Err(ConfigError {
-            flag,
-            reason: format!("{url:?}: whoever is in between could make up keys: use https"),
-        }),
+        false => Err(Problem::NotSecure(url).of(flag)),
     }
 }
 
 fn http_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
-    let wrong = |reason: &str| ConfigError {
-        flag,
-        reason: format!("{url:?} {reason}"),
-    };
-    let uri: Uri = url.parse().map_err(|_| wrong("is not a URL"))?;
-    match uri.scheme_str() {
-        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(url),
-        _ => Err(wrong("is not an http:// or https:// URL with a host")),
+    match url.parse::<Uri>() {
+        Ok(uri) if is_http(&uri) => Ok(url),
+        Ok(_) => Err(Problem::NotHttp(url).of(flag)),
+        Err(source) => Err(Problem::Url { url, source }.of(flag)),
     }
+}
+
+fn is_http(uri: &Uri) -> bool {
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    matches!(uri.scheme_str(), Some("http" | "https")) && has_host
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{
+        Cli, Command,
+        tests::{Refused, refused_by_clap},
+    };
 
-    fn config(arguments: &[&str]) -> Result<Config, String> {
+    fn config(arguments: &[&str]) -> Result<Config, Refused> {
         let all = ["podcreds", "server"].iter().chain(arguments);
-        let cli = Cli::read(all).map_err(|error| error.to_string())?;
+        let cli = Cli::read(all).map_err(|error| refused_by_clap(&error))?;
         let Command::Server(args) = cli.command else {
-            return Err("not the server".to_owned());
+            panic!("not the server");
         };
-        Config::try_from(*args).map_err(|error| error.to_string())
+        Config::try_from(*args).map_err(|error| Refused::from(&error))
     }
 
     #[test]
@@ -248,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_the_flags_name() {
+    fn a_value_that_makes_no_sense_is_refused_by_its_flag() {
         for (flag, value) in [
             ("--cluster-name", ""),
             ("--cluster-name", "-x"),
@@ -270,12 +292,19 @@ mod tests {
             ("--verbosity", "loud"),
         ] {
             let argument = format!("{flag}={value}");
-            let error = config(&["--cluster-name", "test", &argument])
-                .or_else(|_| config(&[&argument]))
-                .expect_err(&argument);
-            assert!(error.contains(flag), "{argument}: {error}");
+            let arguments = match flag {
+                "--cluster-name" => vec![&*argument],
+                _ => vec!["--cluster-name=test", &argument],
+            };
+            let refused = config(&arguments).expect_err(&argument);
+            assert_eq!(refused.flag, flag, "{argument}");
+            assert!(
+                refused.words.contains(flag),
+                "{argument}: {}",
+                refused.words
+            );
         }
-        assert!(config(&[]).unwrap_err().contains("--cluster-name"));
+        assert_eq!(config(&[]).unwrap_err().flag, "--cluster-name");
     }
 
     /// Also where the value is the default one.

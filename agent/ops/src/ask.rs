@@ -5,7 +5,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -15,19 +15,37 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// More than any answer has.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
+/// Why there is no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The agent says that it is not well, in these words.
+    #[error("{0}")]
+    Unwell(String),
+    /// There is no answer.
+    #[error("no answer from {socket}: {source}", socket = socket.display())]
+    NoAnswer {
+        /// The socket that was asked.
+        socket: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
 /// Asks for `path`, and returns the answer's text.
 ///
 /// # Errors
 ///
-/// The answer's text when it says no, or why there is none.
-pub fn ask(socket: &Path, path: &str) -> Result<String, String> {
-    let answer = fetch(socket, path)
-        .map_err(|error| format!("no answer from {}: {error}", socket.display()))?;
+/// Any [`AskError`].
+pub fn ask(socket: &Path, path: &str) -> Result<String, AskError> {
+    let answer = fetch(socket, path).map_err(|source| AskError::NoAnswer {
+        socket: socket.to_owned(),
+        source,
+    })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) == Some("200") {
         Ok(body.to_owned())
     } else {
-        Err(body.trim_end().to_owned())
+        Err(AskError::Unwell(body.trim_end().to_owned()))
     }
 }
 

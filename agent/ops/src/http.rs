@@ -80,7 +80,9 @@ where
         match listener.next().await {
             Ok(stream) => {
                 let answer = Arc::clone(&answer);
-                open.add(|place| connections.spawn(serve_connection(stream, answer, place)));
+                open.add(|registered| {
+                    connections.spawn(serve_connection(stream, answer, registered))
+                });
                 // In a flood the next client is there already, and this one would be ended before
                 // it had its turn.
                 yield_now().await;
@@ -111,8 +113,8 @@ struct Connection {
     is_answered: bool,
 }
 
-/// One connection's place among those that are open. Dropped, it is given up.
-struct Place {
+/// One connection that is counted as open until this is dropped.
+struct Registered {
     open: Arc<Open>,
     number: u64,
 }
@@ -120,7 +122,7 @@ struct Place {
 impl Open {
     /// Adds the connection that `start` starts. If there are too many, the oldest one without a
     /// request ends, or the oldest one if all have been asked something.
-    fn add(self: &Arc<Self>, start: impl FnOnce(Place) -> AbortHandle) {
+    fn add(self: &Arc<Self>, start: impl FnOnce(Registered) -> AbortHandle) {
         // Held until it is in the list: the new one may end at once.
         let mut connections = self.lock();
         if connections.by_age.len() >= MAX_CONNECTIONS {
@@ -130,7 +132,7 @@ impl Open {
         let number = connections.last;
         let open = Arc::clone(self);
         let connection = Connection {
-            task: start(Place { open, number }),
+            task: start(Registered { open, number }),
             is_answered: false,
         };
         connections.by_age.insert(number, connection);
@@ -153,7 +155,7 @@ impl Connections {
     }
 }
 
-impl Place {
+impl Registered {
     /// The request is there.
     fn set_answered(&self) {
         if let Some(connection) = self.open.lock().by_age.get_mut(&self.number) {
@@ -162,13 +164,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.open.lock().by_age.remove(&self.number);
     }
 }
 
-async fn serve_connection<S, A, F>(stream: S, answer: Arc<A>, place: Place)
+async fn serve_connection<S, A, F>(stream: S, answer: Arc<A>, registered: Registered)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     A: Fn(String) -> F,
@@ -176,7 +178,7 @@ where
 {
     let asked = Notify::new();
     let service = service_fn(|request: Request<Incoming>| {
-        place.set_answered();
+        registered.set_answered();
         asked.notify_one();
         let readable = matches!(*request.method(), Method::GET | Method::HEAD);
         let pending = readable.then(|| answer(request.uri().path().to_owned()));

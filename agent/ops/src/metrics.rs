@@ -68,7 +68,7 @@ struct Last {
     begun: Option<Instant>,
     took: Duration,
     /// What the registry holds as text, or why that cannot be written down.
-    text: Result<Bytes, String>,
+    text: prometheus::Result<Bytes>,
 }
 
 impl Scrapes {
@@ -114,7 +114,7 @@ impl Scrapes {
         Last {
             begun: Some(begun),
             took: begun.elapsed(),
-            text: encoded.map(Bytes::from).map_err(|error| error.to_string()),
+            text: encoded.map(Bytes::from),
         }
     }
 }

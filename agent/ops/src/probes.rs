@@ -22,9 +22,20 @@ pub struct Readiness(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     awaited: Vec<&'static str>,
-    /// What whoever asks should know, though it is no reason not to be ready.
+    /// What an operator should know, though it is no reason not to be ready.
     remarks: Vec<Arc<str>>,
     draining: bool,
+}
+
+/// Why the agent is of no use now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// It is about to end.
+    #[error("draining")]
+    Draining,
+    /// It waits for these things.
+    #[error("waiting for {}", .0.join(", "))]
+    Waiting(Vec<&'static str>),
 }
 
 /// One thing that the agent waits for. Dropped without [`Gate::open`], it is never ready.
@@ -63,12 +74,12 @@ impl Readiness {
         }
     }
 
-    /// Has something said to whoever asks, as long as the agent is ready.
+    /// Adds a line to the answer, as long as the agent is ready.
     pub fn remark(&self, remark: impl Into<String>) {
         self.lock().remarks.push(remark.into().into());
     }
 
-    /// Has something said until the result is dropped.
+    /// Adds a line to the answer until the result is dropped.
     pub fn remark_while(&self, remark: impl Into<String>) -> Remark {
         let text: Arc<str> = remark.into().into();
         self.lock().remarks.push(Arc::clone(&text));
@@ -88,13 +99,13 @@ impl Readiness {
     /// # Errors
     ///
     /// Why it is not.
-    pub fn check(&self) -> Result<Vec<String>, String> {
+    pub fn check(&self) -> Result<Vec<String>, NotReady> {
         let state = self.lock();
         if state.draining {
-            return Err("draining".to_owned());
+            return Err(NotReady::Draining);
         }
         if !state.awaited.is_empty() {
-            return Err(format!("waiting for {}", state.awaited.join(", ")));
+            return Err(NotReady::Waiting(state.awaited.clone()));
         }
         Ok(state.remarks.iter().map(|text| text.to_string()).collect())
     }
@@ -218,10 +229,10 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn whoever_asks_through_the_socket_gets_a_yes_or_the_reason() {
+    async fn a_probe_through_the_socket_gets_a_yes_or_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("agent.sock");
-        let refused = ask(&socket, "/readyz").unwrap_err();
+        let refused = ask(&socket, "/readyz").unwrap_err().to_string();
         assert!(refused.contains("agent.sock"), "{refused}");
 
         let readiness = Readiness::new();
@@ -234,8 +245,8 @@ mod tests {
         readiness.remark("half of it");
         assert_eq!(ask("/readyz").await.unwrap().unwrap(), "ok\nhalf of it\n");
         let gate = readiness.gate("the datapath");
-        let waiting = "waiting for the datapath".to_owned();
-        assert_eq!(ask("/readyz").await.unwrap(), Err(waiting));
+        let waiting = ask("/readyz").await.unwrap().unwrap_err();
+        assert_eq!(waiting.to_string(), "waiting for the datapath");
         assert_eq!(ask("/healthz").await.unwrap().unwrap(), "ok\n");
         gate.open();
         assert!(ask("/readyz").await.unwrap().is_ok());

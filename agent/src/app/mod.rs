@@ -17,11 +17,11 @@ use podcreds_identity::Identity;
 use podcreds_keys::{ClusterKeys, VerifyToken};
 use podcreds_ops::{
     metrics::register_process,
+    port::BindError,
     probes::Readiness,
     shutdown::{Ending, Signals, within},
     socket::SocketError,
     telemetry,
-    turn::BindError,
     watchdog::{Health, OnStall, Watchdog, beat},
 };
 use podcreds_server as server;

@@ -7,9 +7,9 @@ use std::{
 
 use podcreds_ops::{
     metrics::serve_metrics,
+    port::{self, BindError, ReservedPort},
     probes::{Readiness, serve_probes},
     socket,
-    turn::{self, BindError, Turn},
     watchdog::Health,
 };
 use prometheus::Registry;
@@ -58,8 +58,8 @@ pub(super) fn serve(
         what: "probe",
         is_named: config.named.probes,
     };
-    let metrics = metrics.turn(readiness)?;
-    let probes = probes.turn(readiness)?;
+    let metrics = metrics.reserve(readiness)?;
+    let probes = probes.reserve(readiness)?;
     let (ready, health) = (readiness.clone(), health.clone());
     if let Some(path) = &config.probe_socket {
         let listener = socket::bind(path, "--probe-socket")?;
@@ -80,8 +80,8 @@ pub(super) fn serve(
 }
 
 impl Port {
-    /// Takes a place in line for the port, and waits for its turn in the result.
-    fn turn(
+    /// Reserves the port. The result listens on it when it is free.
+    fn reserve(
         self,
         readiness: &Readiness,
     ) -> Result<impl Future<Output = Option<TcpListener>> + Send + use<>, BindError> {
@@ -91,35 +91,35 @@ impl Port {
         };
         let readiness = readiness.clone();
         Ok(async move {
-            let turn = match bound {
-                Ok(turn) => turn,
+            let reserved = match bound {
+                Ok(reserved) => reserved,
                 Err(error) => self.bind_at_last(&error, &readiness).await,
             };
-            self.listen(turn).await
+            self.listen(reserved).await
         })
     }
 
-    fn bind(self) -> Result<Turn, BindError> {
-        turn::bind(self.ip, self.port, self.flag)
+    fn bind(self) -> Result<ReservedPort, BindError> {
+        port::reserve(self.ip, self.port, self.flag)
     }
 
     /// Tries again until the port can be had, and says meanwhile that it cannot.
-    async fn bind_at_last(self, error: &BindError, readiness: &Readiness) -> Turn {
+    async fn bind_at_last(self, error: &BindError, readiness: &Readiness) -> ReservedPort {
         let what = self.what;
         tracing::warn!(%error, "there is no {what} server until then: going on without");
         let _remark = readiness.remark_while(format!("without a {what} server: {error}"));
         loop {
             sleep(RETRY).await;
-            if let Ok(turn) = self.bind() {
-                return turn;
+            if let Ok(reserved) = self.bind() {
+                return reserved;
             }
         }
     }
 
-    /// Listens when it is this agent's turn.
-    async fn listen(self, turn: Turn) -> Option<TcpListener> {
+    /// Listens when no other agent does any more.
+    async fn listen(self, reserved: ReservedPort) -> Option<TcpListener> {
         let what = self.what;
-        match turn.listen().await {
+        match reserved.listen().await {
             Ok(listener) => {
                 if let Ok(address) = listener.local_addr() {
                     tracing::info!(%address, "{what} server listening");

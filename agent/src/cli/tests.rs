@@ -1,9 +1,46 @@
 use std::any::TypeId;
 
-use clap::{Arg, Command as ClapCommand, CommandFactory as _, Parser as _};
+use clap::{
+    Arg, Command as ClapCommand, CommandFactory as _, Parser as _,
+    error::{ContextKind, ContextValue},
+};
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
+
+/// A command line that is refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The flag that is at fault, such as `--port`.
+    pub(crate) flag: String,
+    /// What is said about it.
+    pub(crate) words: String,
+}
+
+impl From<&ConfigError> for Refused {
+    fn from(error: &ConfigError) -> Self {
+        Self {
+            flag: format!("--{}", error.flag()),
+            words: error.to_string(),
+        }
+    }
+}
+
+/// What clap refuses. Its words end with how to use the command, which names other flags as well.
+pub(crate) fn refused_by_clap(error: &clap::Error) -> Refused {
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => flag.as_str(),
+        Some(ContextValue::Strings(flags)) => flags.first().map_or("", String::as_str),
+        _ => "",
+    };
+    let flag = flag.split(' ').next().unwrap_or_default();
+    let words = error.to_string();
+    let words = words.split("\n\n").next().unwrap_or_default();
+    Refused {
+        flag: flag.to_owned(),
+        words: words.to_owned(),
+    }
+}
 
 /// A flag of AWS's eks-pod-identity-agent: its long name, its short one, and its default.
 type Official = (&'static str, Option<char>, Option<&'static str>);
@@ -43,12 +80,12 @@ fn server() -> ClapCommand {
     command().find_subcommand("server").unwrap().clone()
 }
 
-fn parse(arguments: &[&str]) -> Result<Cli, String> {
+fn parse(arguments: &[&str]) -> Result<Cli, Refused> {
     let all = ["podcreds", "server"].iter().chain(arguments);
-    Cli::try_parse_from(all).map_err(|error| error.to_string())
+    Cli::try_parse_from(all).map_err(|error| refused_by_clap(&error))
 }
 
-/// All that the server is told, as text.
+/// All that the command line says, as text.
 fn told(arguments: &[&str]) -> String {
     let cli = parse(arguments).unwrap();
     format!("{:?} {:?}", cli.command, cli.verbosity)
@@ -112,7 +149,7 @@ fn values_are_understood_as_the_official_agent_writes_them() {
 }
 
 #[test]
-fn what_makes_no_sense_is_told_by_the_flags_name() {
+fn a_value_that_makes_no_sense_is_refused_by_its_flag() {
     let server = server();
     // Any text may name a file.
     let is_path = |flag: &&Arg| flag.get_value_parser().type_id() == TypeId::of::<PathBuf>();
@@ -127,21 +164,18 @@ fn what_makes_no_sense_is_told_by_the_flags_name() {
             "cluster-name" => told.to_vec(),
             _ => [&["-c", "x"], &told[..]].concat(),
         };
-        let error = match parse(&all).map(|cli| cli.command) {
-            Ok(Command::Server(args)) => Config::try_from(*args).unwrap_err().to_string(),
+        let refused = match parse(&all).map(|cli| cli.command) {
+            Ok(Command::Server(args)) => Refused::from(&Config::try_from(*args).unwrap_err()),
             Ok(other) => panic!("{other:?}"),
-            Err(error) => error,
+            Err(refused) => refused,
         };
-        assert!(error.contains(&flag), "{flag}: {error}");
+        assert_eq!(refused.flag, flag);
+        assert!(refused.words.contains(&flag), "{flag}: {}", refused.words);
         // And with no value at all.
-        let error = parse(&[&flag]).unwrap_err();
-        assert!(error.contains(&flag), "{flag}: {error}");
+        assert_eq!(parse(&[&flag]).unwrap_err().flag, flag);
     }
-    assert!(
-        parse(&["-c", "x", "--unknown"])
-            .unwrap_err()
-            .contains("--unknown")
-    );
+    let refused = parse(&["-c", "x", "--unknown"]).unwrap_err();
+    assert_eq!(refused.flag, "--unknown");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 use aws_sdk_eksauth::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
@@ -24,21 +25,6 @@ use super::{
 /// The longest that EKS Auth is left alone because it says so. The limiter waits less.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// What an AWS service may say in place of `ThrottlingException`.
-const THROTTLING: [&str; 12] = [
-    "BandwidthLimitExceeded",
-    "EC2ThrottledException",
-    "LimitExceededException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "ThrottledException",
-    "Throttling",
-    "TooManyRequestsException",
-];
 /// What an AWS service says where the signature or the node's credentials are at fault, whatever
 /// the status.
 const ABOUT_NODE: [&str; 14] = [
@@ -57,8 +43,6 @@ const ABOUT_NODE: [&str; 14] = [
     "SubscriptionRequiredException",
     "UnrecognizedClientException",
 ];
-/// What an AWS service says where another try may do.
-const TRANSIENT: [&str; 2] = ["RequestTimeout", "RequestTimeoutException"];
 /// What it says where the endpoint is not EKS Auth's, or not of this version: true of all tokens.
 const NO_SUCH_OPERATION: &str = "UnknownOperationException";
 /// The action that a node must be allowed: `is not authorized to perform: eks-auth:Assume...`.
@@ -96,7 +80,7 @@ pub(super) fn classify(error: &SdkError<ServiceError, HttpResponse>) -> Upstream
 fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
     let status = raw.status().as_u16();
     let retry_after = retry_after(raw, SystemTime::now());
-    let throttles = |code| THROTTLING.contains(&code);
+    let throttles = |code| THROTTLING_ERRORS.contains(&code);
     if status == 429 || error.code().is_some_and(throttles) || error.is_throttling_exception() {
         return UpstreamError::Throttled { retry_after };
     }
@@ -132,7 +116,7 @@ fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
 /// than EKS Auth, on the way there, may reject it too: for its size, or for what is in it.
 fn is_about_request(status: u16, code: Option<&str>) -> bool {
     match code {
-        Some(code) if TRANSIENT.contains(&code) || code == NO_SUCH_OPERATION => false,
+        Some(code) if TRANSIENT_ERRORS.contains(&code) || code == NO_SUCH_OPERATION => false,
         Some(_) => (400..500).contains(&status) && status != 407 && status != 408,
         None => matches!(status, 400 | 413 | 414 | 422 | 431),
     }
@@ -287,7 +271,7 @@ mod tests {
 
     #[test]
     fn throttling_has_many_names() {
-        for code in THROTTLING {
+        for code in THROTTLING_ERRORS {
             let error = failed(ServiceError::generic(meta(code, "")), 400, &[]);
             assert!(matches!(error, UpstreamError::Throttled { .. }), "{code}");
         }

@@ -1,0 +1,144 @@
+//! Ports that one agent hands on to the next.
+//!
+//! In an update two agents overlap on a node, and both are told the same ports. The one that is
+//! there keeps answering; the new one waits for its turn. If both answered, a scraper would see
+//! counters jump back and forth, and a probe of one would reach the other.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    time::sleep,
+};
+use tracing::info;
+
+/// Clients that wait to be accepted: many, so that kubelet finds room in a flood.
+const BACKLOG: u32 = 1024;
+/// How often a port that another agent listens on is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another with {flag}")]
+pub struct BindError {
+    /// Where.
+    pub address: SocketAddr,
+    /// The flag that moves it.
+    pub flag: &'static str,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// An address that is ours as soon as no other agent listens on it.
+#[derive(Debug)]
+pub struct ReservedPort {
+    socket: TcpSocket,
+    address: SocketAddr,
+}
+
+/// Reserves an address, beside an agent that listens on it. Port 0 takes any free one.
+///
+/// # Errors
+///
+/// A [`BindError`] that names the `flag` to change, when the address does not exist or the port
+/// belongs to a program of another kind.
+pub fn reserve(ip: IpAddr, port: u16, flag: &'static str) -> Result<ReservedPort, BindError> {
+    let address = SocketAddr::new(ip, port);
+    bind(address).map_err(|source| BindError {
+        address,
+        flag,
+        source,
+    })
+}
+
+fn bind(address: SocketAddr) -> io::Result<ReservedPort> {
+    let socket = socket(address)?;
+    // Agents let each other bind; the kernel sees to it that they belong to the same user.
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    let address = socket.local_addr()?;
+    Ok(ReservedPort { socket, address })
+}
+
+impl ReservedPort {
+    /// Waits until nobody listens on the address any more, and listens.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub async fn listen(self) -> io::Result<TcpListener> {
+        let address = self.address;
+        if !is_free(address) {
+            info!(%address, "another agent answers here until it ends");
+        }
+        while !is_free(address) {
+            sleep(LOOK_EVERY).await;
+        }
+        self.socket.listen(BACKLOG)
+    }
+}
+
+/// Whether nobody listens there. Sockets that are merely bound, such as ours, do not count.
+fn is_free(address: SocketAddr) -> bool {
+    socket(address)
+        .and_then(|socket| socket.bind(address))
+        .is_ok()
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::{net::TcpStream, time::timeout};
+
+    use super::*;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[tokio::test]
+    async fn a_port_of_another_program_names_the_flag() {
+        let other = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        let address = other.local_addr().unwrap();
+        let error = reserve(address.ip(), address.port(), "--probe-port").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+        assert!(text.contains("--probe-port"), "{text}");
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn agents_answer_one_after_the_other() {
+        let first = reserve(LOCALHOST, 0, "--port").unwrap();
+        let address = first.address;
+        let first = first.listen().await.unwrap();
+
+        let second = reserve(address.ip(), address.port(), "--port").unwrap();
+        let mut second = tokio::spawn(second.listen());
+        let early = timeout(3 * LOOK_EVERY, &mut second).await;
+        assert!(early.is_err(), "both listen: {early:?}");
+        // As long as both are there, all clients are the first one's.
+        for _ in 0..20 {
+            let _client = TcpStream::connect(address).await.unwrap();
+            first.accept().await.unwrap();
+        }
+
+        drop(first);
+        let second = second.await.unwrap().unwrap();
+        assert_eq!(second.local_addr().unwrap(), address);
+        let _client = TcpStream::connect(address).await.unwrap();
+        second.accept().await.unwrap();
+    }
+}
