@@ -145,7 +145,7 @@ fn json(error: &CredentialError) -> Bytes {
     serde_json::to_vec(&body).unwrap_or_default().into()
 }
 
-/// How a denial is written down. Credentials are always JSON.
+/// How a refusal is written down. Credentials are always JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// An object with a code and a message.
@@ -156,8 +156,8 @@ pub(super) enum Format {
 
 impl Format {
     /// JSON unless the client says what it accepts, and that is something else. Of the SDKs some
-    /// say JSON and some nothing, and all can read it. So can whoever has a long list: its end is
-    /// not looked at.
+    /// say JSON and some nothing, and all can read it. A client with a long list can as well: its
+    /// end is not looked at.
     pub(super) fn wanted_by<B>(request: &Request<B>) -> Self {
         let mut accepted = request.headers().get_all(header::ACCEPT).iter().peekable();
         if accepted.peek().is_none() {

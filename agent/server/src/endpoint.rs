@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Identify, Metrics, Times,
     answer::{self, Answer, Format, NoCredentials},
+    connection_state::ConnectionState,
     host,
     metrics::Since,
-    stream::Progress,
     target,
 };
 
-/// What the connections share.
-pub(super) struct Shared {
+/// What the handlers of all connections share.
+pub(super) struct Endpoint {
     pub(super) store: Store,
     pub(super) pods: Pods,
     pub(super) metrics: Metrics,
@@ -28,49 +28,49 @@ pub(super) struct Shared {
     pub(super) draining: CancellationToken,
 }
 
-/// The service behind one connection.
-pub(super) struct Endpoint<I> {
-    shared: Arc<Shared>,
+/// Answers the requests of one connection.
+pub(super) struct RequestHandler<I> {
+    endpoint: Arc<Endpoint>,
     caller: I,
     times: Times,
-    progress: Arc<Progress>,
+    state: Arc<ConnectionState>,
     last_token: LastToken,
 }
 
-impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
+impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
     type Response = Answer;
     type Error = Infallible;
     type Future =
         Either<Ready<Result<Answer, Infallible>>, BoxFuture<'static, Result<Answer, Infallible>>>;
 
-    /// Answers at once what is at hand; only a wait for EKS Auth is worth a boxed future.
+    /// Answers at once what is in memory; only a wait for EKS Auth is worth a boxed future.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let since = self.since();
         if is_last(&request) {
-            self.progress.end();
+            self.state.end();
         }
         match self.find(&request) {
-            Ok(Found::Here(body)) => {
-                let answer = self.shared.finish(since, answer::credentials(body));
+            Ok(Found::Ready(body)) => {
+                let answer = self.endpoint.finish(since, answer::credentials(body));
                 Either::Left(ready(Ok(answer)))
             }
             Err(why) => {
-                let answer = self.shared.deny(&why, Format::wanted_by(&request));
-                let answer = self.shared.finish(since, answer);
+                let answer = self.endpoint.deny(&why, Format::wanted_by(&request));
+                let answer = self.endpoint.finish(since, answer);
                 Either::Left(ready(Ok(answer)))
             }
-            Ok(Found::Upstream(claimant, token)) => {
-                let shared = Arc::clone(&self.shared);
+            Ok(Found::ToFetch(claimant, token)) => {
+                let endpoint = Arc::clone(&self.endpoint);
                 let format = Format::wanted_by(&request);
                 let fetch = async move {
-                    let answer = match shared.store.fetch(claimant, token.clone()).await {
+                    let answer = match endpoint.store.fetch(claimant, token.clone()).await {
                         Ok(body) => {
-                            shared.served(claimant, &token);
+                            endpoint.served(claimant, &token);
                             answer::credentials(body)
                         }
-                        Err(error) => shared.deny(&error.into(), format),
+                        Err(error) => endpoint.deny(&error.into(), format),
                     };
-                    Ok(shared.finish(since, answer))
+                    Ok(endpoint.finish(since, answer))
                 };
                 Either::Right(fetch.boxed())
             }
@@ -80,30 +80,32 @@ impl<I: Identify> Service<Request<Incoming>> for Endpoint<I> {
 
 /// Where a request's credentials are.
 enum Found {
-    Here(Bytes),
-    Upstream(Claimant, Token),
+    /// In memory, ready to be sent.
+    Ready(Bytes),
+    /// At EKS Auth, or refused there.
+    ToFetch(Claimant, Token),
 }
 
-impl<I: Identify> Endpoint<I> {
+impl<I: Identify> RequestHandler<I> {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        endpoint: Arc<Endpoint>,
         caller: I,
         times: Times,
-        progress: Arc<Progress>,
+        state: Arc<ConnectionState>,
     ) -> Self {
         Self {
-            shared,
+            endpoint,
             caller,
             times,
-            progress,
+            state,
             last_token: LastToken::default(),
         }
     }
 
-    /// The first request of a connection has waited since the connection was made; the others come
-    /// whenever it pleases the client.
+    /// The first request of a connection has waited since the connection was made; a later one only
+    /// since its head has arrived.
     fn since(&self) -> Since {
-        if self.progress.head_arrived() {
+        if self.state.head_arrived() {
             Since {
                 begun: self.times.accepted,
                 connected: self.times.connected,
@@ -129,24 +131,24 @@ impl<I: Identify> Endpoint<I> {
             return Err(Refusal::Method.into());
         }
         let (token, digest) = self.last_token.read(authorization(request)?)?;
-        let store = &self.shared.store;
+        let store = &self.endpoint.store;
         let known = self.caller.pod().map(Claimant::Pod);
         if let Some(known) = known
             && let Some(at_hand) = store.at_hand(&known, &digest)
         {
             let body = at_hand?;
-            self.shared.served(known, &token);
-            return Ok(Found::Here(body));
+            self.endpoint.served(known, &token);
+            return Ok(Found::Ready(body));
         }
         let claimant = self.caller.identify(&token, target::route(request))?;
         if known != Some(claimant)
             && let Some(at_hand) = store.at_hand(&claimant, &digest)
         {
             let body = at_hand?;
-            self.shared.served(claimant, &token);
-            return Ok(Found::Here(body));
+            self.endpoint.served(claimant, &token);
+            return Ok(Found::Ready(body));
         }
-        Ok(Found::Upstream(claimant, token))
+        Ok(Found::ToFetch(claimant, token))
     }
 }
 
@@ -168,7 +170,7 @@ fn authorization<B>(request: &Request<B>) -> Result<&[u8], NoCredentials> {
     }
 }
 
-impl Shared {
+impl Endpoint {
     /// Notes that a token has got credentials.
     fn served(&self, claimant: Claimant, token: &Token) {
         if let Some(pod) = claimant.pod() {

@@ -1,21 +1,26 @@
 //! The credentials endpoint: HTTP/1.1 for the pods' SDKs.
 //!
-//! [`Server::serve`] takes over a connection with what the stage before knows of its caller, and
-//! answers `GET /v1/credentials` on it. The road of a request that finds its answer in memory is
-//! synchronous, copies no credential and ends in one `writev`.
+//! 1. [`Server::serve`] takes a connection over, with its caller ([`Identify`]), if its
+//!    `limits` have room for it.
+//! 2. The `scheduler` lets the connections of each caller run in their share of the thread, and
+//!    `answer_limit` gives one answer each time.
+//! 3. The `endpoint` looks at a request: the host, the target, the token, then the caller.
+//! 4. Credentials in memory are answered at once: nothing is copied, and one `writev` ends it.
+//!    Others are fetched, and the request waits.
+//! 5. Whatever is refused is told in the words of [`podcreds_types::Refusal`].
 
 mod answer;
+mod answer_limit;
 mod config;
+mod connection_state;
 mod endpoint;
 mod host;
 mod limits;
 mod metrics;
-mod progress;
-mod rationed;
+mod scheduler;
 mod serve;
 mod stream;
 mod target;
-mod turns;
 
 use podcreds_types::{Claimant, Origin, PodUid, Refusal, Route, Token};
 
@@ -24,7 +29,7 @@ pub use metrics::Metrics;
 pub use serve::{Server, Times};
 pub use stream::Transport;
 
-/// What the stage before knows of the process at the other end of a connection.
+/// What the stage before knows about the process at the other end of a connection.
 pub trait Identify: Send + Sync + 'static {
     /// Says whose credentials this token may fetch over this connection. The `route` that a request
     /// says it has come by decides only how a refusal is told and counted.

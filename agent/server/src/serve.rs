@@ -1,4 +1,4 @@
-//! Connections: admitted, served, and seen off.
+//! Connections: admitted, served, and ended.
 
 use std::{
     error::Error,
@@ -12,35 +12,33 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use podcreds_credentials::Store;
 use podcreds_types::{Pods, Refusal};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
     Config, Identify, Metrics,
-    endpoint::{Endpoint, Shared},
+    answer_limit::AnswerLimit,
+    connection_state::ConnectionState,
+    endpoint::{Endpoint, RequestHandler},
     limits::{Limits, Slot},
-    progress::Progress,
-    rationed::Rationed,
+    scheduler::Scheduler,
     stream::{Stream, Transport},
-    turns::Turns,
 };
 
 /// How long a client that has connected, and asked for nothing yet, is heard during a drain. Its
 /// request is on the way, and no other agent can answer it.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
-/// Less than a connection may take.
-const TICK: Duration = Duration::from_secs(1);
 /// hyper's own floor, below which it would panic.
 const MIN_HEAD: usize = 8 * 1024;
 
 /// The credentials endpoint, for connections that others accept.
 pub struct Server {
-    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
     http: http1::Builder,
     write_timeout: Duration,
     limits: Limits,
-    turns: Turns,
+    scheduler: Scheduler,
     connections: TaskTracker,
 }
 
@@ -53,7 +51,7 @@ pub struct Times {
     pub connected: Option<Instant>,
 }
 
-type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, Rationed<Endpoint<I>>>;
+type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, AnswerLimit<RequestHandler<I>>>;
 
 impl Server {
     /// An endpoint that hands out what is in `store`, and notes in `pods` who has got it.
@@ -66,7 +64,7 @@ impl Server {
             .half_close(true);
         let limits = Limits::new(config, metrics.clone());
         Self {
-            shared: Arc::new(Shared {
+            endpoint: Arc::new(Endpoint {
                 store,
                 pods,
                 metrics,
@@ -75,7 +73,7 @@ impl Server {
             http,
             write_timeout: config.write_timeout,
             limits,
-            turns: Turns::default(),
+            scheduler: Scheduler::default(),
             connections: TaskTracker::new(),
         }
     }
@@ -86,32 +84,21 @@ impl Server {
         S: Transport,
         I: Identify,
     {
-        let progress = Arc::new(Progress::default());
-        let Some(slot) = self.limits.admit(caller.origin(), &progress) else {
-            self.shared.metrics.refused(Refusal::TooManyConnections);
+        let state = Arc::new(ConnectionState::default());
+        let Some(slot) = self.limits.admit(caller.origin(), &state) else {
+            self.endpoint.metrics.refused(Refusal::TooManyConnections);
             return;
         };
-        let (server, its_own) = (Arc::clone(self), Arc::clone(&progress));
+        let (server, its_own) = (Arc::clone(self), Arc::clone(&state));
         let task = self.connections.spawn(async move {
             server.run(stream, caller, times, &its_own, &slot).await;
         });
-        progress.runs_in(task.abort_handle());
-    }
-
-    /// Keeps time on the current runtime, for ever. A timer that is due sooner than all others, as
-    /// each new connection's would be otherwise, makes the runtime wake itself up to hear of it:
-    /// one more system call.
-    pub async fn tick() {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-        }
+        state.runs_in(task.abort_handle());
     }
 
     /// Closes idle connections, and every other one after its next answer, and waits for them.
     pub async fn drain(&self) {
-        self.shared.draining.cancel();
+        self.endpoint.draining.cancel();
         self.connections.close();
         self.connections.wait().await;
     }
@@ -126,43 +113,43 @@ impl Server {
         stream: S,
         caller: I,
         times: Times,
-        progress: &Arc<Progress>,
+        state: &Arc<ConnectionState>,
         slot: &Slot,
     ) where
         S: Transport,
         I: Identify,
     {
-        let stream = Stream::new(stream, Arc::clone(progress), self.write_timeout);
-        let shared = Arc::clone(&self.shared);
-        let endpoint = Endpoint::new(shared, caller, times, Arc::clone(progress));
-        let service = Rationed::new(endpoint, Arc::clone(progress));
+        let stream = Stream::new(stream, Arc::clone(state), self.write_timeout);
+        let endpoint = Arc::clone(&self.endpoint);
+        let handler = RequestHandler::new(endpoint, caller, times, Arc::clone(state));
+        let service = AnswerLimit::new(handler, Arc::clone(state));
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let share = slot.share();
         let ended = tokio::select! {
             biased;
-            ended = self.turns.run(connection.as_mut(), share, progress) => ended,
-            () = self.shared.draining.cancelled() => {
-                self.see_off(connection, progress, slot).await
+            ended = self.scheduler.run(connection.as_mut(), share, state) => ended,
+            () = self.endpoint.draining.cancelled() => {
+                self.finish(connection, state, slot).await
             }
         };
-        let metrics = &self.shared.metrics;
-        if progress.is_refused_too_often() {
+        let metrics = &self.endpoint.metrics;
+        if state.is_refused_too_often() {
             metrics.refused(Refusal::TooManyRefusals);
         }
         if let Err(error) = ended {
             debug!(%error, "a connection failed");
-            if let Some(refusal) = fault(&error, progress) {
+            if let Some(refusal) = fault(&error, state) {
                 metrics.refused(refusal);
             }
         }
     }
 
     /// Brings a connection to its end. Whatever it is answered from here on says so.
-    async fn see_off<S, I>(
+    async fn finish<S, I>(
         &self,
         mut connection: Pin<&mut Connection<S, I>>,
-        progress: &Arc<Progress>,
+        state: &Arc<ConnectionState>,
         slot: &Slot,
     ) -> hyper::Result<()>
     where
@@ -170,26 +157,26 @@ impl Server {
         I: Identify,
     {
         let share = slot.share();
-        if progress.is_new() {
-            let first = self.turns.run(connection.as_mut(), share, progress);
+        if state.is_new() {
+            let first = self.scheduler.run(connection.as_mut(), share, state);
             if let Ok(ended) = timeout(FIRST_REQUEST, first).await {
                 return ended;
             }
         }
         connection.as_mut().graceful_shutdown();
-        self.turns.run(connection, share, progress).await
+        self.scheduler.run(connection, share, state).await
     }
 }
 
 /// What the client did wrong, if it was the client and not the network.
-fn fault(error: &hyper::Error, progress: &Progress) -> Option<Refusal> {
+fn fault(error: &hyper::Error, state: &ConnectionState) -> Option<Refusal> {
     if error.is_parse_too_large() {
         Some(Refusal::HeadTooLarge)
     } else if error.is_parse() {
         Some(Refusal::MalformedRequest)
     } else if error.is_timeout() {
         // The time is also up for clients that kept their connection and had no more to ask.
-        progress.is_behind().then_some(Refusal::HeadTimeout)
+        state.is_behind().then_some(Refusal::HeadTimeout)
     } else {
         let cause = error.source()?.downcast_ref::<io::Error>()?;
         (cause.kind() == io::ErrorKind::TimedOut).then_some(Refusal::WriteTimeout)

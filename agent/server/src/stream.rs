@@ -15,7 +15,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-pub(super) use super::progress::Progress;
+use super::connection_state::ConnectionState;
 
 /// What a connection runs over.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -36,7 +36,7 @@ impl Transport for TcpStream {
 /// a peer that reads a byte now and then gains nothing.
 pub(super) struct Stream<S> {
     inner: S,
-    progress: Arc<Progress>,
+    state: Arc<ConnectionState>,
     write_timeout: Duration,
     /// Set while a write is waiting for the peer.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -44,10 +44,10 @@ pub(super) struct Stream<S> {
 }
 
 impl<S: Transport> Stream<S> {
-    pub(super) fn new(inner: S, progress: Arc<Progress>, write_timeout: Duration) -> Self {
+    pub(super) fn new(inner: S, state: Arc<ConnectionState>, write_timeout: Duration) -> Self {
         Self {
             inner,
-            progress,
+            state,
             write_timeout,
             stalled: None,
             corked: false,
@@ -57,7 +57,7 @@ impl<S: Transport> Stream<S> {
     /// Lets the connection's last answer and its end leave in one segment: that saves the kernel,
     /// and the client, a fifth of the work for a connection.
     fn cork_last_answer(&mut self) {
-        if !self.corked && self.progress.is_ending() {
+        if !self.corked && self.state.is_ending() {
             self.corked = true;
             self.inner.cork();
         }
@@ -65,7 +65,7 @@ impl<S: Transport> Stream<S> {
 
     /// A write did not get through: wait for the peer, or for the time to run out.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.progress.stall();
+        self.state.stall();
         let timeout = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(stalled.as_mut().poll(cx));
@@ -82,7 +82,7 @@ impl<S: Transport> AsyncRead for Stream<S> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.progress.bytes_arrived();
+            self.state.bytes_arrived();
         }
         result
     }
@@ -120,7 +120,7 @@ impl<S: Transport> AsyncWrite for Stream<S> {
     /// hyper flushes when it has nothing more to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stalled = None;
-        if self.progress.flushed() {
+        if self.state.flushed() {
             cx.waker().wake_by_ref();
         }
         Pin::new(&mut self.inner).poll_flush(cx)
@@ -202,18 +202,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn progress_tells_idle_from_late() {
+    async fn the_state_tells_idle_from_late() {
         let (ours, mut theirs) = duplex(16);
-        let progress = Arc::new(Progress::default());
-        let mut stream = Stream::new(ours, Arc::clone(&progress), TIMEOUT);
-        assert!(progress.is_new() && progress.is_behind());
+        let state = Arc::new(ConnectionState::default());
+        let mut stream = Stream::new(ours, Arc::clone(&state), TIMEOUT);
+        assert!(state.is_new() && state.is_behind());
         theirs.write_all(b"head").await.unwrap();
         stream.read_exact(&mut [0; 4]).await.unwrap();
-        assert!(progress.head_arrived());
-        assert!(!progress.is_new() && !progress.is_behind());
+        assert!(state.head_arrived());
+        assert!(!state.is_new() && !state.is_behind());
         theirs.write_all(b"hea").await.unwrap();
         stream.read_exact(&mut [0; 3]).await.unwrap();
-        assert!(progress.is_behind());
-        assert!(!progress.head_arrived());
+        assert!(state.is_behind());
+        assert!(!state.head_arrived());
     }
 }

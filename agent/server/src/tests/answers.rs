@@ -33,7 +33,7 @@ async fn a_pod_that_gets_credentials_is_noted_as_served_and_a_refused_one_is_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_requests_are_told_what_is_wrong() {
+async fn a_wrong_request_gets_the_reason() {
     let fixture = Fixture::new(Config::default());
     let request = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\n{headers}\r\n");
     const LINE: &str = "GET /v1/credentials";
@@ -107,7 +107,7 @@ async fn wrong_requests_are_told_what_is_wrong() {
 
 /// As AWS's agent answers everybody.
 #[tokio::test(start_paused = true)]
-async fn who_accepts_no_json_is_told_in_a_line_of_text() {
+async fn a_client_that_accepts_no_json_gets_a_line_of_text() {
     let fixture = Fixture::new(Config::default());
     let ask = async |token: &str, accept: &str| {
         let request = get(token).replacen("\r\n", &format!("\r\n{accept}"), 1);
@@ -196,7 +196,7 @@ async fn head_gets_the_head_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_connected_and_the_method_to_use_is_named() {
+async fn a_connect_request_gets_405_and_the_method_to_use() {
     let fixture = Fixture::new(Config::default());
     let request = get("good").replace("GET", "CONNECT");
     let answer = fixture.connect().ask(request).await;
@@ -225,7 +225,7 @@ async fn a_long_list_of_what_is_accepted_is_not_read_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_upstream_is_worth_asking_again() {
+async fn a_request_that_waits_too_long_gets_503_and_a_time_to_retry() {
     let fixture = Fixture::new(Config::default());
     let mut client = fixture.connect();
     let asked = tokio::time::Instant::now();

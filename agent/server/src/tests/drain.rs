@@ -30,7 +30,7 @@ async fn requests_in_flight_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_just_connected_is_heard() {
+async fn a_client_that_has_just_connected_is_answered_during_a_drain() {
     let fixture = Fixture::new(Config::default());
     let mut silent = fixture.connect();
     let mut early = fixture.connect();
@@ -62,7 +62,7 @@ async fn connections_from_a_drained_backlog_are_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_take_too_long_are_counted() {
+async fn connections_that_outlast_the_grace_period_are_counted() {
     let config = Config {
         write_timeout: Duration::from_secs(1000),
         ..Config::default()

@@ -23,7 +23,7 @@ async fn a_head_that_trickles_in_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_cut_off_and_idleness_ended() {
+async fn silent_clients_are_cut_off_and_idle_connections_closed() {
     let config = Config::default();
     let fixture = Fixture::new(config.clone());
     let begun = Clock::now();
@@ -115,7 +115,7 @@ async fn a_pod_has_its_share_of_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_places_are_taken_who_has_most_makes_room() {
+async fn when_all_connections_are_taken_the_caller_with_most_makes_room() {
     let fixture = Fixture::new(Config {
         max_connections: 3,
         ..Config::default()
@@ -135,25 +135,21 @@ async fn when_all_places_are_taken_who_has_most_makes_room() {
     assert_eq!(useful.ask(get("good")).await.status(), 200);
     assert_eq!(fixture.refusals("evicted"), 1);
     assert_eq!(fixture.open(), 3);
-    // Two and one: who has one gets no second one, which would only turn the tables.
+    // Two and one: a second one for the caller that has one would only swap the two.
     assert!(fixture.connect_as(2).is_closed().await);
     assert_eq!(fixture.refusals("too_many_connections"), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_refused_again_and_again_is_shown_out() {
+async fn a_client_that_is_refused_32_times_in_a_row_is_disconnected() {
     let fixture = Fixture::new(Config::default());
     let mut client = fixture.connect();
-    let mut refused = 0;
-    loop {
+    for refused in 1..=32 {
         let answer = client.ask(get("malformed")).await;
         assert_eq!(answer.status(), 400);
-        refused += 1;
-        if answer.header("connection") == Some("close") {
-            break;
-        }
+        let is_last = answer.header("connection") == Some("close");
+        assert_eq!(is_last, refused == 32, "{refused}");
     }
-    assert_eq!(refused, 32);
     assert!(client.is_closed().await);
     assert_eq!(fixture.refusals("too_many_refusals"), 1);
 }

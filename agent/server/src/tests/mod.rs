@@ -88,7 +88,7 @@ const BODY: &str = concat!(
     r#""AccountId":"012345678901","Expiration":"2033-05-18T03:33:20Z"}"#
 );
 
-/// A caller who is what the token says, and how many tokens have been looked at.
+/// A caller that is what the token says, and how many tokens have been looked at.
 struct Caller(u64, Arc<AtomicUsize>);
 
 impl Identify for Caller {
@@ -231,8 +231,12 @@ impl Client {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Reads one answer.
+    /// Reads one answer, which must come at some time.
     async fn answer(&mut self) -> Answer {
+        timeout(LATER, self.read()).await.expect("an answer")
+    }
+
+    async fn read(&mut self) -> Answer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.0.read_u8().await.expect("an answer"));

@@ -43,7 +43,7 @@ async fn connections_are_kept_or_not_as_the_client_likes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pipelined_requests_are_answered_in_turn() {
+async fn pipelined_requests_are_answered_in_their_order() {
     let fixture = Fixture::new(Config::default());
     let mut client = fixture.connect();
     client

@@ -1,4 +1,4 @@
-//! How far a connection has come, for all who have to do with it.
+//! How far a connection has come, for all parts that serve it.
 
 use std::sync::{
     OnceLock,
@@ -11,10 +11,10 @@ use tokio::task::AbortHandle;
 /// Requests that are refused in a row before the connection is closed. SDKs give up after four.
 pub(super) const REFUSALS: u32 = 32;
 
-/// How far a connection has come. Its stream, its service and its task share it, and so do those
-/// who decide whose turn it is and which connection makes room for another.
+/// How far a connection has come. Its stream, its service and its task share it, and so do the
+/// scheduler and the limits.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct ConnectionState {
     /// A whole head has arrived at least once.
     asked: AtomicBool,
     /// Bytes have arrived since the last whole head.
@@ -23,27 +23,27 @@ pub(super) struct Progress {
     answering: AtomicBool,
     /// The next answer is the connection's last.
     ending: AtomicBool,
-    /// It was answered since somebody last looked.
+    /// It was answered since [`Self::take_activity`] was last called.
     active: AtomicBool,
-    /// It has given an answer in this turn.
+    /// It has given an answer in this slice.
     answered: AtomicBool,
     /// The peer does not take what has been written.
     stalled: AtomicBool,
     /// The next answer waits for that to end.
     held_back: AtomicBool,
-    /// It waits for its turn.
+    /// It waits in its caller's queue. See [`Scheduler`](super::scheduler::Scheduler).
     pub(super) is_queued: AtomicBool,
-    /// It has its turn now.
-    pub(super) is_next: AtomicBool,
+    /// A round has admitted it: it may run now.
+    pub(super) is_admitted: AtomicBool,
     /// Requests refused in a row.
     refusals: AtomicU32,
-    /// Its place among its caller's connections. See [`Limits`](super::limits::Limits).
-    place: AtomicU64,
+    /// Its order among its caller's connections. See [`Limits`](super::limits::Limits).
+    order: AtomicU64,
     /// Ends its task.
     task: OnceLock<AbortHandle>,
 }
 
-impl Progress {
+impl ConnectionState {
     /// Notes that bytes have arrived.
     pub(super) fn bytes_arrived(&self) {
         self.asking.store(true, Ordering::Relaxed);
@@ -70,17 +70,17 @@ impl Progress {
         !self.asked.load(Ordering::Relaxed)
     }
 
-    /// Whether the client owes us the rest of a request, rather than nothing at all.
+    /// Whether the client has yet to send a request, or the rest of one.
     pub(super) fn is_behind(&self) -> bool {
         self.is_new() || self.asking.load(Ordering::Relaxed)
     }
 
-    /// Notes that the connection has a turn from here on.
-    pub(super) fn begin_turn(&self) {
+    /// Notes that the connection runs, for one slice.
+    pub(super) fn begin_slice(&self) {
         self.answered.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the connection has given an answer in this turn.
+    /// Whether the connection has given an answer in this slice.
     pub(super) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
@@ -131,14 +131,14 @@ impl Progress {
         self.active.swap(false, Ordering::Relaxed) || self.answering.load(Ordering::Relaxed)
     }
 
-    /// The connection's place among its caller's.
-    pub(super) fn place(&self) -> u64 {
-        self.place.load(Ordering::Relaxed)
+    /// The connection's order among its caller's.
+    pub(super) fn order(&self) -> u64 {
+        self.order.load(Ordering::Relaxed)
     }
 
-    /// Gives the connection another place.
-    pub(super) fn take_place(&self, place: u64) {
-        self.place.store(place, Ordering::Relaxed);
+    /// Puts the connection elsewhere among its caller's.
+    pub(super) fn set_order(&self, order: u64) {
+        self.order.store(order, Ordering::Relaxed);
     }
 
     /// Notes the connection's task.

@@ -1,4 +1,4 @@
-//! One answer a turn, and no more refusals on one connection than a client has use for.
+//! One answer a slice, and no more refusals on one connection than a client has use for.
 
 use std::{
     convert::Infallible,
@@ -10,68 +10,68 @@ use std::{
 use http::{HeaderValue, Request, Response, header};
 use hyper::service::Service;
 
-use super::progress::Progress;
+use super::connection_state::ConnectionState;
 
-/// A service whose connection gives one answer in each of its turns, however many requests wait on
+/// A service whose connection gives one answer in each of its slices, however many requests wait on
 /// it. After too many refusals in a row the connection is closed.
-pub(super) struct Rationed<T> {
+pub(super) struct AnswerLimit<T> {
     inner: T,
-    progress: Arc<Progress>,
+    state: Arc<ConnectionState>,
 }
 
-/// An answer in the making.
-pub(super) struct Answer<F> {
+/// An answer that waits for its slice.
+pub(super) struct LimitedAnswer<F> {
     inner: F,
-    progress: Arc<Progress>,
+    state: Arc<ConnectionState>,
 }
 
-impl<T> Rationed<T> {
-    pub(super) fn new(inner: T, progress: Arc<Progress>) -> Self {
-        Self { inner, progress }
+impl<T> AnswerLimit<T> {
+    pub(super) fn new(inner: T, state: Arc<ConnectionState>) -> Self {
+        Self { inner, state }
     }
 }
 
-impl<T, A, B> Service<Request<A>> for Rationed<T>
+impl<T, A, B> Service<Request<A>> for AnswerLimit<T>
 where
     T: Service<Request<A>, Response = Response<B>, Error = Infallible>,
     T::Future: Unpin,
 {
     type Response = Response<B>;
     type Error = Infallible;
-    type Future = Answer<T::Future>;
+    type Future = LimitedAnswer<T::Future>;
 
     fn call(&self, request: Request<A>) -> Self::Future {
-        self.progress.begin_answer();
-        Answer {
+        self.state.begin_answer();
+        LimitedAnswer {
             inner: self.inner.call(request),
-            progress: Arc::clone(&self.progress),
+            state: Arc::clone(&self.state),
         }
     }
 }
 
-impl<F, B> Future for Answer<F>
+impl<F, B> Future for LimitedAnswer<F>
 where
     F: Future<Output = Result<Response<B>, Infallible>> + Unpin,
 {
     type Output = Result<Response<B>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.progress.has_answered() {
-            // There is more to do as soon as it is this connection's turn again.
+        if self.state.has_answered() {
+            // There is more to do in this connection's next slice.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         // Answers that nobody reads would only take memory. The stream wakes the connection once
         // they are read.
-        if self.progress.holds_back() {
+        if self.state.holds_back() {
             return Poll::Pending;
         }
         let Ok(mut answer) = ready!(Pin::new(&mut self.inner).poll(context));
-        self.progress.answered(answer.status());
-        if self.progress.is_refused_too_often() {
+        self.state.answered(answer.status());
+        if self.state.is_refused_too_often() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
-            self.progress.end();
+            self.state.end();
         }
         Poll::Ready(Ok(answer))
     }
@@ -87,7 +87,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::progress::REFUSALS;
+    use crate::connection_state::REFUSALS;
 
     /// Answers with the status that is asked for.
     struct Echo;
@@ -104,9 +104,9 @@ mod tests {
         }
     }
 
-    fn service() -> (Rationed<Echo>, Arc<Progress>) {
-        let progress = Arc::new(Progress::default());
-        (Rationed::new(Echo, Arc::clone(&progress)), progress)
+    fn service() -> (AnswerLimit<Echo>, Arc<ConnectionState>) {
+        let state = Arc::new(ConnectionState::default());
+        (AnswerLimit::new(Echo, Arc::clone(&state)), state)
     }
 
     fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -114,32 +114,32 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_gives_one_answer_a_turn() {
-        let (service, progress) = service();
+    fn a_connection_gives_one_answer_a_slice() {
+        let (service, state) = service();
         let mut first = service.call(Request::new(StatusCode::OK));
         assert!(poll(&mut first).is_ready());
         let mut second = service.call(Request::new(StatusCode::OK));
         assert!(poll(&mut second).is_pending());
-        progress.begin_turn();
+        state.begin_slice();
         assert!(poll(&mut second).is_ready());
     }
 
     #[test]
     fn an_answer_waits_until_the_last_one_is_read() {
-        let (service, progress) = service();
+        let (service, state) = service();
         let mut answer = service.call(Request::new(StatusCode::OK));
-        progress.stall();
+        state.stall();
         assert!(poll(&mut answer).is_pending());
-        assert!(progress.flushed());
+        assert!(state.flushed());
         assert!(poll(&mut answer).is_ready());
-        assert!(!progress.flushed());
+        assert!(!state.flushed());
     }
 
     #[test]
-    fn who_is_refused_again_and_again_is_shown_out() {
-        let (service, progress) = service();
+    fn a_connection_is_closed_after_32_refusals_in_a_row() {
+        let (service, state) = service();
         let closes = |status| {
-            progress.begin_turn();
+            state.begin_slice();
             let mut answer = service.call(Request::new(status));
             let Poll::Ready(Ok(answer)) = poll(&mut answer) else {
                 panic!("no answer")
@@ -158,6 +158,6 @@ mod tests {
             assert!(!closes(StatusCode::NOT_FOUND));
         }
         assert!(closes(StatusCode::FORBIDDEN));
-        assert!(progress.is_ending());
+        assert!(state.is_ending());
     }
 }
