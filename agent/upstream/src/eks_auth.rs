@@ -10,6 +10,7 @@ use aws_config::{
     stalled_stream_protection::StalledStreamProtectionConfig,
 };
 use aws_sdk_eksauth::{Client, config::retry::RetryConfig, config::timeout::TimeoutConfig};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::app_name::AppName;
 use futures_util::future::BoxFuture;
 use podcreds_types::{Credentials, Token};
@@ -112,12 +113,13 @@ impl EksAuth {
         outbound: &Outbound,
         metrics: Metrics,
     ) -> Result<Self, SetupError> {
+        let http = SharedHttpClient::new(outbound.sdk_client()?);
         let loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(outbound.sdk_client()?)
+            .http_client(http.clone())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         let loader = match &config.rotating_file {
             Some(file) => loader
-                .credentials_provider(RotatingFile::new(file.clone()))
+                .credentials_provider(RotatingFile::new(file.clone(), http))
                 .identity_cache(IdentityCache::no_cache()),
             None => {
                 let cache = IdentityCache::lazy().load_timeout(CREDENTIALS);

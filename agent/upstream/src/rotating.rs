@@ -11,11 +11,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::{profile::ProfileFileCredentialsProvider, provider_config::ProviderConfig};
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, Result, error::CredentialsError, future},
 };
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 /// How long before they expire credentials count as old: a call may be on its way for a while.
 const EXPIRES_SOON: Duration = Duration::from_secs(60);
@@ -24,9 +25,11 @@ const EXPIRES_SOON: Duration = Duration::from_secs(60);
 ///
 /// Every call to EKS Auth is signed with what the file holds at that time. When it cannot be read,
 /// because whatever writes it is not done, what it held last is still good.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RotatingFile {
     path: PathBuf,
+    /// For a profile that assumes a role.
+    http: SharedHttpClient,
     last: Mutex<Option<Read>>,
     failing: AtomicBool,
 }
@@ -42,10 +45,12 @@ struct Read {
 type Version = (u64, u64, u64, i64, i64);
 
 impl RotatingFile {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, http: SharedHttpClient) -> Self {
         Self {
             path,
-            ..Self::default()
+            http,
+            last: Mutex::default(),
+            failing: AtomicBool::default(),
         }
     }
 
@@ -84,9 +89,10 @@ impl RotatingFile {
     }
 
     async fn read(&self, version: Version) -> std::result::Result<Read, CredentialsError> {
-        // A provider reads its files once, so each time there is a new one.
-        let file = ProfileFileCredentialsProvider::builder().build();
-        let credentials = file.provide_credentials().await?;
+        // A provider, and its configuration, read files once, so each time there are new ones.
+        let config = ProviderConfig::without_region().with_http_client(self.http.clone());
+        let file = ProfileFileCredentialsProvider::builder().configure(&config);
+        let credentials = file.build().provide_credentials().await?;
         tracing::info!(
             access_key_id = credentials.access_key_id(),
             "read the node's credentials"
