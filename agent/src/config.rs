@@ -61,7 +61,7 @@ pub(crate) struct Paths {
     pub(crate) node: Option<Vec<SocketAddr>>,
 }
 
-/// A flag whose value makes no sense.
+/// A flag with a value that makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid value for --{flag}: {source}")]
 pub(crate) struct ConfigError {
@@ -213,7 +213,7 @@ fn keys(url: Option<String>) -> Result<Option<KeyServer>, ConfigError> {
     Ok(in_cluster.map(|(host, port)| KeyServer::in_cluster(&host, &port)))
 }
 
-/// A URL whose answer can be trusted.
+/// A URL with an answer that can be trusted.
 fn secure_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
     let url = http_url(flag, url)?;
     let is_secure = url.parse::<Uri>().is_ok_and(|uri| {
@@ -309,7 +309,7 @@ mod tests {
 
     /// Also where the value is the default one.
     #[test]
-    fn what_is_named_must_be_had() {
+    fn a_port_on_the_command_line_is_named_also_with_its_default() {
         let named = |arguments: &[&str]| config(arguments).unwrap().named;
         let only = |metrics, probes| cli::Named { metrics, probes };
         assert_eq!(named(&["-c", "x"]), only(false, false));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_meet_in_one_folder_unless_told_otherwise() {
+    fn the_handover_folder_is_run_podcreds_unless_named() {
         let handover = |arguments: &[&str]| config(arguments).unwrap().handover;
         let folder = |dir: &str, is_named| {
             let dir = dir.into();

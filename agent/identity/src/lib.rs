@@ -68,8 +68,8 @@ pub struct Identity {
     /// What people call the pods.
     pods: Pods,
     metrics: Metrics,
-    /// The pods whose foreign tokens have been logged, once each for each route: a proxy must not
-    /// hide a thief.
+    /// The pods that have been logged for showing a foreign token, once for each route: a proxy
+    /// must not hide a thief.
     reported: DashSet<(PodUid, Route)>,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: DashSet<PodUid>,

@@ -57,7 +57,7 @@ fn pod(uid: &str) -> Evidence {
     }
 }
 
-/// Somebody of whom only the token says that he is this pod.
+/// A caller that is this pod only by its token.
 fn bearer(uid: &str, origin: Origin) -> Claimant {
     Claimant::Bearer {
         claims: Some(uid.parse().unwrap()),
@@ -176,7 +176,7 @@ fn a_proxy_is_told_from_a_thief_and_gets_nothing_either() {
 }
 
 #[test]
-fn what_a_proxy_brings_is_logged_apart_from_a_theft() {
+fn a_token_through_a_proxy_is_logged_apart_from_a_theft() {
     let identity = identity(Mode::Enforce);
     let token = pod_token(OTHER, "sa");
     let caller = identity.caller(pod(POD));
@@ -199,7 +199,7 @@ fn a_token_that_is_bound_to_no_pod_is_another_pods() {
 }
 
 #[test]
-fn without_a_pod_there_is_no_identity() {
+fn a_caller_that_is_no_pod_has_no_identity() {
     for (evidence, refusal) in [
         (Evidence::Stranger { process: 1 }, Refusal::UnknownCaller),
         (Evidence::Unrecorded, Refusal::NoRecord),
@@ -231,7 +231,7 @@ fn on_the_node_path_the_token_speaks_for_itself_only() {
 }
 
 #[test]
-fn what_is_no_token_is_told_so() {
+fn a_text_that_is_no_token_is_refused_as_malformed() {
     let caller = identity(Mode::Enforce).caller(pod(POD));
     for text in ["", "x", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."] {
         let result = caller.identify(&Token::new(text), Route::Direct);
@@ -251,7 +251,7 @@ fn what_is_no_token_is_told_so() {
 }
 
 #[test]
-fn an_expired_token_is_told_so() {
+fn an_expired_token_is_refused_as_expired() {
     let token = token(&json!({"exp": 1, "kubernetes.io": {"pod": {"name": "a", "uid": POD}}}));
     let caller = identity(Mode::Enforce).caller(pod(POD));
     assert_eq!(

@@ -340,7 +340,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_asked_is_not_ended_for_who_says_nothing() {
+    async fn a_client_that_has_asked_is_not_ended_for_a_silent_one() {
         let (listener, address) = local().await;
         let release = Arc::new(Notify::new());
         let held = Arc::clone(&release);
@@ -360,7 +360,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_holds_a_connection_for_ever() {
+    async fn a_silent_or_slow_client_is_disconnected() {
         let (listener, address) = local().await;
         let server = tokio::spawn(serve(listener, ok()));
         let mut silent = clients(address, 1, "").await.remove(0);

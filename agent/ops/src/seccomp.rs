@@ -1,4 +1,4 @@
-//! System calls that the agent never makes, and that whoever took it over would like to.
+//! System calls that the agent never makes, and that an attacker in it would like to.
 
 use std::{collections::BTreeMap, env::consts::ARCH};
 
@@ -127,8 +127,8 @@ pub fn refuse_what_is_never_needed() -> Result<(), SeccompError> {
     Ok(seccompiler::apply_filter(&what_there_is_not())?)
 }
 
-/// Says ENOSYS to what a filter cannot look into: `clone3`, whose flags are in memory (C libraries
-/// then take `clone`), and all calls by their second numbers.
+/// Says ENOSYS to what a filter cannot look into: `clone3`, which has its flags in memory (C
+/// libraries then take `clone`), and all calls by their second numbers.
 fn what_there_is_not() -> BpfProgram {
     let instruction = |code: u32, jt, jf, k| sock_filter {
         code: code as u16,

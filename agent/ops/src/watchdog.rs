@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_in_order_is_not_waited_for() {
+    fn a_part_that_retired_is_not_watched() {
         let (health, mut watch) = (Health::default(), Watch::default());
         let part = health.vitals.thread("a part");
         part.beat();
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn a_thread_name_with_a_bracket_is_parsed() {
         let stat = "7 (a) R) S 1 7 7 0 -1 4194560 10 0 0 0 150 50 0 0 20 0 1 0 9 9 9";
         let expected = state(false, Duration::from_secs(2));
         assert_eq!(parse_stat(stat, 100), expected);

@@ -1,4 +1,4 @@
-//! One request: is it one, whose is it, and what is the answer?
+//! One request: is it one for credentials, which pod asks, and what is the answer?
 
 use std::{cell::RefCell, convert::Infallible, sync::Arc, time::Instant};
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_token_takes_no_room() {
+    fn a_text_that_cannot_be_a_token_is_not_kept() {
         let last = LastToken::default();
         let (_, first) = last.read(b"fi.r.st").unwrap();
         let long = format!("{}.x.y", "x".repeat(8 * 1024));

@@ -31,15 +31,15 @@ pub use stream::Transport;
 
 /// What the stage before knows about the process at the other end of a connection.
 pub trait Identify: Send + Sync + 'static {
-    /// Says whose credentials this token may fetch over this connection. The `route` that a request
-    /// says it has come by decides only how a refusal is told and counted.
+    /// Says for which claimant this token may fetch credentials over this connection. The `route`
+    /// that a request says it has come by decides only how a refusal is told and counted.
     ///
     /// # Errors
     ///
     /// A [`Refusal`] when the token cannot be read, or is not the caller's to use.
     fn identify(&self, token: &Token, route: Route) -> Result<Claimant, Refusal>;
 
-    /// Whose credentials these can only be, when the caller is known without a token.
+    /// The pod that this caller can only get credentials of, when it is known without a token.
     ///
     /// What is in memory for this pod was fetched with a token that [`Self::identify`] has accepted
     /// for it. The very same token need not be taken apart again.

@@ -41,7 +41,7 @@ struct Rounds {
 
 #[derive(Default)]
 struct Queues {
-    /// The shares whose queues are not empty.
+    /// The shares with connections in their queues.
     shares: Vec<Arc<Share>>,
     /// There is a task that begins the rounds.
     has_task: bool,

@@ -54,7 +54,7 @@ pub struct Times {
 type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, AnswerLimit<RequestHandler<I>>>;
 
 impl Server {
-    /// An endpoint that hands out what is in `store`, and notes in `pods` who has got it.
+    /// An endpoint that hands out what is in `store`, and notes in `pods` which pods have got it.
     pub fn new(config: &Config, store: Store, pods: Pods, metrics: Metrics) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())

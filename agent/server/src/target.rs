@@ -1,4 +1,4 @@
-//! What a request asks for, and what it tells of the way that it has come.
+//! What a request asks for, and how it says that it has come.
 
 use std::borrow::Cow;
 

@@ -35,7 +35,7 @@ use tokio::runtime::{Builder, Runtime};
 use self::path::{Paths, Stages};
 use crate::config::Config;
 
-/// Whom EKS Pod Identity's tokens are for.
+/// The audience of EKS Pod Identity's tokens.
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 /// Without it nothing is fetched, and nothing renewed.

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_writes_is_read() {
+    fn the_claims_that_kubernetes_writes_are_read() {
         let claims = read(&json!({
             "exp": 7,
             "kubernetes.io": {

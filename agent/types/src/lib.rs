@@ -1,5 +1,10 @@
-//! Plain values that more than one stage speaks of, and what each stage's vital parts are proven
-//! by. They know no stage.
+//! Plain values that more than one stage uses. They know no stage.
+//!
+//! 1. Who calls: [`Evidence`] and [`Route`] of a request, its [`Token`] and the token's [`Claims`].
+//! 2. What follows: the [`Claimant`] that credentials are for, or the [`Refusal`].
+//! 3. What EKS Auth says: [`Credentials`], or an [`EksRefusal`].
+//! 4. The node's pods: [`PodUid`], and one record for each in [`Pods`].
+//! 5. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
 
 mod caller;
 mod claims;

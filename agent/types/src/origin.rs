@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 pub enum Origin {
     /// The pod with this cgroup id: the kernel has said so.
     Pod(u64),
-    /// Whoever calls from this address.
+    /// Callers from this address.
     Address(IpAddr),
-    /// One of those of whom nothing is known. They count as one.
+    /// Callers about which nothing is known. They count as one.
     Unknown,
 }
 

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_uid_in_kubelets_three_spellings() {
+    fn a_uid_in_any_of_kubelets_three_spellings_is_the_same() {
         let dashes: PodUid = "0f0e0d0c-0b0a-0908-0706-050403020100".parse().unwrap();
         let underscores: PodUid = "0f0e0d0c_0b0a_0908_0706_050403020100".parse().unwrap();
         let plain: PodUid = "0F0E0D0C0B0A09080706050403020100".parse().unwrap();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_uid_is_refused() {
+    fn a_text_that_is_no_uid_is_refused() {
         for text in [
             "",
             "pod",

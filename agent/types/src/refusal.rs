@@ -1,7 +1,7 @@
 //! Why a request or a connection gets no credentials: all reasons, in one table.
 //!
 //! To add a reason, add a row to [`refusals!`] and one to the table in `docs/operations.md`. Its
-//! metric is there from the start, and whoever raises it has nothing more to say.
+//! metric is there from the start, and the code that raises it does nothing else.
 
 use http::StatusCode;
 

@@ -85,7 +85,7 @@ mod tests {
     use crate::Vitals;
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_now_and_then_is_borne_and_many_in_a_row_are_told() {
+    async fn a_task_is_restarted_after_a_panic_and_has_failed_after_many_in_a_row() {
         let (vitals, runs) = (Vitals::default(), Arc::new(AtomicU32::new(0)));
         let (vital, counted) = (vitals.task("accepting"), Arc::clone(&runs));
         let task = tokio::spawn(restarted(vital, "accepting", move || {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ends_or_is_told_to_end_has_not_failed() {
+    async fn a_task_that_ends_or_is_aborted_has_not_failed() {
         let vitals = Vitals::default();
         restarted(vitals.task("ends"), "ends", || async {}).await;
         watched(vitals.task("ends"), async {}).await;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_started_anew_has_failed_at_once() {
+    async fn a_watched_task_that_panics_has_failed_at_once() {
         let vitals = Vitals::default();
         watched(vitals.task("leading"), async { panic!("the mistake") }).await;
         assert_eq!(vitals.failed(), ["leading"]);

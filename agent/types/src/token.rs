@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_in_a_token_is_read_once() {
+    fn the_claims_of_a_token_are_decoded_once() {
         let token = Token::new("a.b.c");
         assert!(token.0.claims.get().is_none());
         assert_eq!(token.clone().claims(), Err(Unreadable::NoToken));

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_pod_could_use_is_no_answer() {
+    fn an_answer_that_no_pod_could_use_is_an_error() {
         let arn = "arn:aws:sts::123456789012:assumed-role/app/session";
         let later = 1_800_003_540;
         for (what, nonsense) in [

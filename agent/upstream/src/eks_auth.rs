@@ -102,8 +102,7 @@ pub struct EksAuth {
 
 impl EksAuth {
     /// Finds the region and the node's credentials the way that every AWS SDK does (environment,
-    /// profile, IMDS). Nothing is asked of EKS Auth yet. It is called the way that leads
-    /// `outbound`.
+    /// profile, IMDS). Nothing is asked of EKS Auth yet. It is called by way of `outbound`.
     ///
     /// # Errors
     ///
@@ -149,7 +148,7 @@ impl EksAuth {
         // A request that waits for a slow connection is not stalled: each step has its own limit.
         let stalled = StalledStreamProtectionConfig::disabled();
         service.set_stalled_stream_protection(Some(stalled));
-        // Whoever calls decides when to try again: they know who else is waiting.
+        // The caller decides when to try again: it knows which other requests wait.
         service.set_retry_config(Some(RetryConfig::disabled()));
         if config.endpoint.is_some() {
             service.set_endpoint_url(config.endpoint);
@@ -229,8 +228,11 @@ mod tests {
         config.endpoint = Some(format!("http://{}", closed.local_addr().unwrap()));
         drop(closed);
         let region = Some(Region::new("eu-central-1"));
-        let upstream =
-            EksAuth::with_environment(&environment(region), config, metrics(&registry)).unwrap();
+        let outbound = Outbound::from_environment().await.unwrap();
+        let environment = environment(region).into_builder();
+        let environment = environment.http_client(outbound.sdk_client().unwrap());
+        let metrics = metrics(&registry);
+        let upstream = EksAuth::with_environment(&environment.build(), config, metrics).unwrap();
 
         let error = upstream.assume_role(Token::new("eyJ.secret")).await;
         let Err(UpstreamError::Unavailable { reason, .. }) = error else {

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_can_provoke_with_its_token_is_no_outage() {
+    fn an_error_that_a_token_can_provoke_is_no_outage() {
         let odd =
             ServiceError::InvalidParameterException(InvalidParameterException::builder().build());
         let generic = |code: &str| ServiceError::generic(meta(code, "eyJhbGciOi.eyJhdWQ.c2ln"));

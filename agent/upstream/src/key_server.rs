@@ -94,7 +94,7 @@ struct Last {
 }
 
 impl KeyFetcher {
-    /// Asks `server`, the way that leads `outbound`.
+    /// Asks `server`, by way of `outbound`.
     pub fn new(server: KeyServer, outbound: Outbound) -> Self {
         Self {
             server,
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_key_set_is_an_error_that_says_why() {
+    async fn an_answer_without_keys_is_an_error_that_says_why() {
         let refused = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_owned();
         let huge = ok(&"x".repeat(64 * 1024 + 1));
         for (answer, reason) in [(refused, "HTTP 403"), (huge, "larger than 65536 bytes")] {

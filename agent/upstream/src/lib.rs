@@ -1,4 +1,10 @@
-//! The last stage: a token becomes the credentials of a role, at EKS Auth.
+//! The last stage: EKS Auth exchanges a token for the credentials of a role.
+//!
+//! 1. [`Outbound`] reads proxies and certificate authorities from the environment.
+//! 2. [`EksAuth`] calls `AssumeRoleForPodIdentity` through the AWS SDK, over `http`'s connections.
+//! 3. `answer` checks what comes back; `failure` sorts what goes wrong by what a caller can do.
+//! 4. [`KeyFetcher`] gets the keys that sign the cluster's tokens.
+//! 5. Nothing here waits for its turn, retries or remembers: that is done to the left.
 
 use std::time::Duration;
 

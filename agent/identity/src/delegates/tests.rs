@@ -50,7 +50,7 @@ impl FetchKeys for Publisher {
     }
 }
 
-/// A node with one pod, whose service account is a delegate's.
+/// A node with one pod, which runs as a delegate's service account.
 struct Scene {
     root: TempDir,
     publisher: Arc<Publisher>,
@@ -145,7 +145,7 @@ fn delegates(root: &TempDir, keys: ClusterKeys) -> Delegates {
 }
 
 #[tokio::test]
-async fn one_look_up_at_a_time_however_many_requests_there_are() {
+async fn many_requests_of_a_pod_start_one_look_up() {
     let root = tempfile::tempdir().unwrap();
     let keys = ClusterKeys::new(Arc::<Silent>::default(), "audience");
     let delegates = delegates(&root, keys);

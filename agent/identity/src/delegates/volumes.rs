@@ -75,7 +75,7 @@ mod tests {
     const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
 
     #[test]
-    fn what_is_too_large_or_no_file_is_no_token() {
+    fn a_file_that_is_too_large_or_not_regular_is_no_token() {
         let root = tempfile::tempdir().unwrap();
         let pod = root.path().join("pods").join(POD);
         let data = pod.join("volumes/kubernetes.io~projected/token/..data");

@@ -175,8 +175,8 @@ pub fn say(words: &dyn Display) {
     }
 }
 
-/// Waits for the last lines to be written, for a second at most: whoever reads them must not keep
-/// the process from ending. Call it before the process ends.
+/// Waits for the last lines to be written, for a second at most: a reader must not keep the
+/// process from ending. Call it before the process ends.
 pub fn finish() {
     let Some(log) = LOG.get() else { return };
     // Where even a thread cannot be had, the lines are lost.

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_reader_who_does_not_read() {
+    fn logging_does_not_wait_for_a_reader_that_does_not_read() {
         let (queue, dropped) = queue();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         queue.start(ours, || {}).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_the_last_lines() {
+    fn finishing_waits_for_the_last_lines() {
         let (queue, dropped) = queue();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         // Lines that came before there was a thread are kept.

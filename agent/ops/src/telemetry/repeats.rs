@@ -34,7 +34,7 @@ pub(super) struct Repeats {
 /// A place in the code that logs.
 #[derive(Default)]
 struct Place {
-    /// Its lines of the last [`PERIOD`]: whom they were about, and when they were written.
+    /// Its lines of the last [`PERIOD`]: what they were about, and when they were written.
     written: Vec<(Option<u64>, Instant)>,
     left_out: u64,
 }
@@ -60,7 +60,7 @@ impl Repeats {
         place.admit(self.who(event), now)
     }
 
-    /// A number for whom the event is about, if it says so.
+    /// A number for the pod or peer that the event is about, if it says so.
     fn who(&self, event: &Event<'_>) -> Option<u64> {
         let mut who = Who(String::new());
         event.record(&mut who);
@@ -82,7 +82,7 @@ impl Place {
     }
 }
 
-/// Collects the values that say whom an event is about.
+/// Collects the values that say what an event is about.
 struct Who(String);
 
 impl Visit for Who {

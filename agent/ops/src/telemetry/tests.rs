@@ -140,7 +140,7 @@ fn the_next_line_says_how_many_were_left_out() {
 }
 
 #[test]
-fn who_looks_for_a_mistake_sees_every_line() {
+fn at_debug_level_no_line_is_left_out() {
     let log = || {
         for _ in 0..100 {
             tracing::debug!(peer = 1, "a peer is odd");

@@ -148,7 +148,7 @@ async fn a_client_that_accepts_no_json_gets_a_line_of_text() {
 
 /// A pod in a crash loop asks again and again, on new connections and on kept ones.
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_is_refused_again_without_a_look_at_the_token() {
+async fn a_refused_token_is_refused_again_without_being_decoded() {
     let fixture = Fixture::new(Config::default());
     for (token, status) in [("unassociated", 404), ("denied", 400)] {
         let mut client = fixture.connect();

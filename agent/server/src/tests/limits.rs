@@ -80,7 +80,7 @@ async fn a_head_has_room_for_a_large_token_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_http_is_refused() {
+async fn a_request_that_is_no_http_gets_400() {
     let fixture = Fixture::new(Config::default());
     for nonsense in [
         "\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",

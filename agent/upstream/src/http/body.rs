@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_grows_keeps_what_it_has() {
+    fn a_body_that_grows_is_kept_whole() {
         let mut buffer = Zeroizing::new(Vec::new());
         for count in 1..100 {
             append(&mut buffer, &[count; 37]);

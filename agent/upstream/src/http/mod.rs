@@ -41,7 +41,8 @@ const MAX_HEADERS: usize = 100;
 /// How much of an answer may be on its way over HTTP/2 before somebody reads it.
 const WINDOW: u32 = 64 * 1024;
 
-/// What the environment says of the way to AWS and to the cluster: proxies, and whom to trust.
+/// What the environment says about the way to AWS and to the cluster: proxies, and certificate
+/// authorities to trust.
 /// Clones share what they know of names.
 #[derive(Clone, Debug)]
 pub struct Outbound {
@@ -211,7 +212,8 @@ impl Client {
         })
     }
 
-    /// Shows a proxy that forwards single requests who asks. The others see that with their tunnel.
+    /// Authenticates to a proxy that forwards single requests. The others see that with their
+    /// tunnel.
     fn authorize(&self, request: &mut Request<SdkBody>) {
         if request.uri().scheme() != Some(&Scheme::HTTP) {
             return;

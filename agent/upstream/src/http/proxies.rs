@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_a_proxy_is_told_from_what_does_not() {
+    fn a_value_that_names_no_proxy_is_refused() {
         for good in [
             "",
             "proxy:3128",

@@ -19,7 +19,7 @@ use rustls::ClientConfig;
 
 use super::{Outbound, SendError, is_local};
 
-/// How long somebody has for an answer of whom the SDK does not say it.
+/// How long a service has for an answer where the SDK does not say it.
 const ANSWER: Duration = Duration::from_secs(15);
 /// What is near has at least this: the SDK gives the instance metadata a second, and then asks
 /// again.

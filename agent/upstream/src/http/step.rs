@@ -9,7 +9,8 @@ use std::{
 
 use tokio::time::timeout;
 
-/// A step, with who it is about. Proxies are named without what is in front of their host.
+/// A step, with the name of the other end. Proxies are named without what is in front of their
+/// host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     LookUp(String),

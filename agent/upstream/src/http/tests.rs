@@ -17,7 +17,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn what_is_near_needs_no_proxy() {
+fn a_link_local_address_needs_no_proxy() {
     for url in [
         "http://169.254.169.254/latest/api/token",
         "http://[fd00:ec2::254]/latest/api/token",
@@ -154,7 +154,7 @@ async fn each_step_that_is_too_slow_is_named() {
 }
 
 #[tokio::test]
-async fn what_fails_at_once_says_where() {
+async fn a_step_that_fails_at_once_is_named() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
