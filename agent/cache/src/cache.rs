@@ -160,13 +160,15 @@ impl Cache {
     /// Whether a token has been refused within the last minute or so.
     pub fn was_refused(&self, subject: &Subject, digest: &TokenDigest) -> bool {
         let entry = self.entries.get(subject);
-        entry.is_some_and(|entry| entry.refused.has(digest))
+        entry.is_some_and(|entry| entry.refused.has(digest, self.clock.read().boot))
     }
 
     /// How long a subject's new tokens wait for their attempt, after others of it were refused.
     pub fn pause(&self, subject: &Subject) -> Duration {
         let entry = self.entries.get(subject);
-        entry.map_or(Duration::ZERO, |entry| entry.refused.pause())
+        entry.map_or(Duration::ZERO, |entry| {
+            entry.refused.pause(self.clock.read().boot)
+        })
     }
 
     /// Whether a token was accepted for what there is of a subject.

@@ -70,6 +70,11 @@ impl Remembered {
         }
     }
 
+    /// Whether it says something about the next tokens.
+    fn is_recent(&self, now: Duration) -> bool {
+        self.until + MEMORY > now
+    }
+
     /// What it has taken since then.
     fn taken_since(&self, then: Duration) -> Takes {
         let since = |at: Option<Duration>| at.is_some_and(|at| at >= then);
@@ -101,17 +106,15 @@ impl RefusedTokens {
     }
 
     /// Whether a token has been refused within the last minute or so.
-    pub(crate) fn has(&self, digest: &TokenDigest) -> bool {
-        self.find(digest).is_some()
+    pub(crate) fn has(&self, digest: &TokenDigest, now: Duration) -> bool {
+        self.find(digest).is_some_and(|known| known.is_recent(now))
     }
 
     /// How long a token that nobody has seen before waits for its attempt. A pod that shows one
     /// refused token after the other shall not spend the node's calls on them.
-    pub(crate) fn pause(&self) -> Duration {
-        let calls = self
-            .0
-            .iter()
-            .filter(|it| it.refused.source == Source::EksAuth);
+    pub(crate) fn pause(&self, now: Duration) -> Duration {
+        let calls = (self.0.iter())
+            .filter(|known| known.refused.source == Source::EksAuth && known.is_recent(now));
         match calls.count().checked_sub(PATIENCE) {
             None => Duration::ZERO,
             Some(more) => (FIRST * (more as u32 + 1)).min(LONGEST),
@@ -128,12 +131,14 @@ impl RefusedTokens {
             return false;
         }
         if self.0.len() >= PER_SUBJECT {
-            // What costs no call goes first: it can be told again for nothing.
-            let cheap = self
-                .0
-                .iter()
-                .position(|it| it.refused.source == Source::Agent);
-            self.0.remove(cheap.unwrap_or_default());
+            // What costs no call goes first: it can be told again for nothing. What took credentials
+            // goes last: the agent before this one may not know of it.
+            let least = self.0.iter().enumerate().min_by_key(|(_, known)| {
+                let is_call = known.refused.source == Source::EksAuth;
+                (is_call, known.taken_since(Duration::ZERO) != Takes::Nothing)
+            });
+            let least = least.map(|(at, _)| at);
+            self.0.remove(least.unwrap_or_default());
         }
         let mut new = Remembered {
             digest,
@@ -157,7 +162,7 @@ impl RefusedTokens {
 
     /// Forgets what nobody has asked about for a while.
     pub(crate) fn sweep(&mut self, now: Duration) {
-        self.0.retain(|known| known.until + MEMORY > now);
+        self.0.retain(|known| known.is_recent(now));
     }
 
     /// When the first of them is to be forgotten.
@@ -234,7 +239,7 @@ mod tests {
         let mut tokens = RefusedTokens::default();
         let mut pauses = Vec::new();
         for n in 0..20 {
-            pauses.push(tokens.pause().as_secs());
+            pauses.push(tokens.pause(SECOND).as_secs());
             refuse(&mut tokens, &n.to_string(), SECOND);
         }
         assert_eq!(pauses[..7], [0, 0, 0, 3, 6, 9, 10]);
@@ -254,8 +259,8 @@ mod tests {
                 SECOND,
             );
         }
-        assert_eq!(tokens.pause().as_secs(), 6);
-        assert!(tokens.has(&digest("asked0")) && tokens.has(&digest("forged19")));
+        assert_eq!(tokens.pause(SECOND).as_secs(), 6);
+        assert!(tokens.has(&digest("asked0"), SECOND) && tokens.has(&digest("forged19"), SECOND));
         assert_eq!(tokens.len(), PER_SUBJECT);
     }
 }
