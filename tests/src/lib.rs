@@ -2,6 +2,7 @@
 //! and simulated pods, on the real kernel. Nothing here knows the agent's code: it runs the binary.
 //!
 //! - [`between`]: proxies and TLS, between the agent and the stand-ins.
+//! - [`dns`]: a slow DNS server.
 //! - [`cluster`]: a real Kubernetes node on this machine.
 //! - [`token`]: an issuer that signs service-account tokens as the API server does.
 //! - [`aws`]: the node's own AWS credentials, and how issued credentials tell whose they are.
@@ -45,6 +46,7 @@ pub mod chart;
 pub mod checkout;
 pub mod cluster;
 pub mod dashboards;
+pub mod dns;
 pub mod eks_auth;
 pub mod guide;
 pub mod http;

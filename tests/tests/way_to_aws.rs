@@ -15,8 +15,12 @@ use podcreds_tests::{
     agent::{Agent, AgentBuilder},
     aws::{NodeCredentials, REGION},
     between::{Proxy, Tls},
+    dns::Dns,
     eks_auth::EksAuth,
     jwks::Jwks,
+    needs_privileges,
+    node::Node,
+    scenario::assert_owned,
     token::{BoundObject, Claims, Issuer},
     wait::until,
     wire,
@@ -81,6 +85,47 @@ fn a_way_that_is_slow_but_works_brings_credentials_and_stays_open() {
             proxy.asked()
         );
     }
+}
+
+/// A pod on a node whose DNS server `start` starts asks until it has credentials, and a second pod does.
+fn pods_are_served_through(start: impl FnOnce() -> Dns + Send) {
+    let node = Node::with_network();
+    let (eks_auth, tls, dns) = node.enter(|| {
+        let eks_auth = eks_auth();
+        let tls = Tls::start(NAME, eks_auth.address(), AT_ONCE);
+        (eks_auth, tls, start())
+    });
+    let endpoint = format!("https://{NAME}:{}", tls.address().port());
+    let agent = Agent::on(&node, &eks_auth).set("--endpoint", &endpoint);
+    let agent = dns.serve(agent).env("AWS_CA_BUNDLE", &path(&tls));
+    let _agent = agent.start();
+    for name in ["first", "second"] {
+        let pod = node.pod(name).account("shop", "reader").start();
+        let answer = pod.run(["patient"]);
+        println!(
+            "{name}: {} tries, {} ms",
+            answer["tries"], answer["waited_ms"]
+        );
+        assert_owned(&answer, &pod);
+    }
+    let mut asked = dns.asked();
+    asked.sort();
+    assert_eq!(asked, [format!("A {NAME}"), format!("AAAA {NAME}")]);
+}
+
+#[test]
+fn a_pod_gets_credentials_though_dns_answers_later_than_a_request_waits() {
+    needs_privileges!();
+    for delay in [SLOW, 3 * SLOW] {
+        pods_are_served_through(|| Dns::start(NAME, delay));
+    }
+}
+
+#[test]
+fn a_pod_gets_credentials_though_the_first_dns_server_does_not_answer() {
+    needs_privileges!();
+    let silent = Ipv4Addr::new(127, 0, 0, 2);
+    pods_are_served_through(|| Dns::start_behind(&[silent], NAME, AT_ONCE));
 }
 
 #[test]
