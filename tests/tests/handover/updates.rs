@@ -1,6 +1,10 @@
 //! Updates under load: nobody notices.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use podcreds_tests::{
     agent::{Agent, AgentBuilder},
@@ -38,7 +42,7 @@ fn assert_unnoticed(what: &str, scene: &Scene, report: &Report) {
     assert_eq!(scene.eks_auth.call_count(), 0);
 }
 
-/// Updates under the load of pods that are redirected, so many times.
+/// Updates under the load of redirected pods, so many times. `agent` makes each agent by its number.
 fn update(times: usize, agent: impl Fn(&Scene, usize) -> AgentBuilder) {
     let scene = Scene::new();
     let mut current = agent(&scene, 0).start();
@@ -148,23 +152,64 @@ fn an_update_on_the_node_path_is_noticed_by_nobody() {
     assert!(!port.lets_others_in());
 }
 
-#[test]
-fn an_update_of_both_paths_at_once_is_noticed_by_nobody() {
-    needs_privileges!();
+/// Updates of both paths under the load of redirected pods and of direct callers, so many times.
+fn update_both_paths(times: usize, choose: impl Fn(AgentBuilder, usize) -> AgentBuilder) {
     let (scene, port) = (Scene::new(), HostPort::find());
-    let start = || scene.with_folder(port.serve(Agent::on(&scene.node, &scene.eks_auth), "auto"));
-    let mut agent = start().start();
+    let start = |number| {
+        let agent = port.serve(Agent::on(&scene.node, &scene.eks_auth), "auto");
+        scene.with_folder(choose(agent, number))
+    };
+    let mut agent = start(0).start();
     let (redirected, direct) = (scene.served_pods(PODS, 0), scene.host_pods(&port));
     scene.eks_auth.forget_calls();
     let loads = [
         Load::start(&redirected),
         Load::to(&direct, &port.destinations()),
     ];
-    for _ in 0..2 {
-        replace(&mut agent, start());
+    for number in 1..=times {
+        replace(&mut agent, start(number));
     }
     wait_answers(&agent, ANSWERS);
     for (what, load) in ["redirected pods", "direct callers"].into_iter().zip(loads) {
         assert_unnoticed(what, &scene, &load.finish());
     }
+}
+
+#[test]
+fn an_update_of_both_paths_at_once_is_noticed_by_nobody() {
+    needs_privileges!();
+    update_both_paths(2, |agent, _| agent);
+}
+
+/// The agent of an earlier release, where the environment names one.
+fn earlier_release() -> Option<PathBuf> {
+    let path = env::var_os("PODCREDS_OLD_AGENT").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("skipped: PODCREDS_OLD_AGENT does not name the agent of an earlier release");
+    }
+    path
+}
+
+#[test]
+fn an_update_from_an_earlier_release_and_back_loses_no_request() {
+    needs_privileges!();
+    let Some(earlier) = earlier_release() else {
+        return;
+    };
+    update(2, |scene, number| match number {
+        1 => scene.agent(),
+        _ => scene.agent().binary(&earlier),
+    });
+}
+
+#[test]
+fn an_update_of_both_paths_from_an_earlier_release_and_back_loses_no_request() {
+    needs_privileges!();
+    let Some(earlier) = earlier_release() else {
+        return;
+    };
+    update_both_paths(2, |agent, number| match number {
+        1 => agent,
+        _ => agent.binary(&earlier),
+    });
 }
