@@ -59,7 +59,7 @@ fn two_agents_answer_on_the_ports_one_after_the_other() {
         assert_eq!(answer.stdout, b"ok\n");
     }
     for _ in 0..20 {
-        assert_eq!(refusals(metrics), Some(1.0), "the new agent answers");
+        assert_eq!(refusals(metrics), Some(1.0), "the old agent answers");
     }
 
     old.terminate();

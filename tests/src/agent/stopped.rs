@@ -49,16 +49,16 @@ impl StoppedThread {
     ///
     /// When that takes too long.
     pub fn wait_gone(mut self) {
-        self.gone = true;
         // The main thread is the process, which the caller waits for.
-        if self.thread == self.process {
-            return;
+        if self.thread != self.process {
+            let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+            until("a stopped thread ends with its process", || {
+                let status = waitpid(self.thread, Some(flags));
+                !matches!(status, Ok(WaitStatus::StillAlive))
+            });
         }
-        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
-        until("a stopped thread ends with its process", || {
-            let status = waitpid(self.thread, Some(flags));
-            !matches!(status, Ok(WaitStatus::StillAlive))
-        });
+        // Not before: nobody can wait for a killed process one of whose threads is traced.
+        self.gone = true;
     }
 }
 
