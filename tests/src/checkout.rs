@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The root of the checkout: of the one whose package cargo runs, or else of the one that this program or the
-/// current folder is in. It is looked for at run time, since a checkout can be moved or copied with all that
-/// it has built. `None` where there is none, such as in a virtual machine.
+/// The root of the checkout: of the one whose package cargo runs, or else of the one that this
+/// program or the current folder is in. It is looked for at run time, since a checkout can be moved
+/// or copied with all that it has built. `None` where there is none, such as in a virtual machine.
 pub fn root() -> Option<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let starts = [manifest, env::current_exe().ok(), env::current_dir().ok()];

@@ -49,7 +49,8 @@ impl Dns {
         Self::start_behind(&[], name, delay)
     }
 
-    /// The same, and resolvers ask the servers at these addresses of the loopback first, none of which answers.
+    /// The same, and resolvers ask the servers at these addresses of the loopback first, none of
+    /// which answers.
     ///
     /// # Panics
     ///
@@ -192,13 +193,15 @@ impl Question {
         let has_address = is_known && self.kind == TYPE_A;
         let flags = RESPONSE | if is_known { 0 } else { NO_SUCH_NAME };
         let mut answer = self.id.to_vec();
-        // The flags, then the number of questions, of answers, and of two kinds that there are none of.
+        // The flags, then the number of questions, of answers, and of two kinds that there are none
+        // of.
         for number in [flags, 1, u16::from(has_address), 0, 0] {
             answer.extend(number.to_be_bytes());
         }
         answer.extend(&self.bytes);
         if has_address {
-            // The name (a pointer to the question's), type A, class IN, 60 seconds to live, 4 bytes.
+            // The name (a pointer to the question's), type A, class IN, 60 seconds to live, 4
+            // bytes.
             answer.extend([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
             answer.extend(Ipv4Addr::LOCALHOST.octets());
         }

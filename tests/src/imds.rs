@@ -1,5 +1,5 @@
-//! A stand-in for the node's instance metadata service, version 2: the agent's region and the node's
-//! credentials.
+//! A stand-in for the node's instance metadata service, version 2: the agent's region and the
+//! node's credentials.
 
 use std::{
     collections::HashSet,

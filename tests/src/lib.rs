@@ -1,5 +1,6 @@
-//! What the integration tests, `cargo xtask demo` and `cargo xtask load` stand on: stand-ins for AWS
-//! and simulated pods, on the real kernel. Nothing here knows the agent's code: it runs the binary.
+//! What the integration tests, `cargo xtask demo` and `cargo xtask load` stand on: stand-ins for
+//! AWS and simulated pods, on the real kernel. Nothing here knows the agent's code: it runs the
+//! binary.
 //!
 //! - [`between`]: proxies and TLS, between the agent and the stand-ins.
 //! - [`dns`]: a slow DNS server.

@@ -1,4 +1,5 @@
-//! A host's network: a namespace of its own, so that a test may have the host's addresses to itself.
+//! A host's network: a namespace of its own, so that a test may have the host's addresses to
+//! itself.
 
 use std::{
     fs::File,
@@ -19,8 +20,8 @@ use crate::{
     pod::{Join, Pod, filter},
 };
 
-/// A network namespace that stands for a host's. It is gone with its last process once all clones of
-/// this are dropped.
+/// A network namespace that stands for a host's. It is gone with its last process once all clones
+/// of this are dropped.
 #[derive(Clone)]
 pub struct HostNetwork(Arc<Inner>);
 
@@ -130,8 +131,8 @@ impl HostNetwork {
         filter::load(self.join().command("nft"), ruleset);
     }
 
-    /// Makes a link to a pod, with an address of its own for the pod, and has the pod send everything
-    /// there.
+    /// Makes a link to a pod, with an address of its own for the pod, and has the pod send
+    /// everything there.
     pub(crate) fn connect(&self, pod: &Pod, with_ipv6: bool) {
         let number = self.0.pods.fetch_add(1, Ordering::Relaxed) + 1;
         // From outside, as a CNI plugin does.

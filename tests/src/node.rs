@@ -44,8 +44,8 @@ impl Node {
         }
     }
 
-    /// A node with a network of its own, in which pods reach the host: it has the addresses at which SDKs look
-    /// for credentials.
+    /// A node with a network of its own, in which pods reach the host: it has the addresses at
+    /// which SDKs look for credentials.
     ///
     /// # Panics
     ///

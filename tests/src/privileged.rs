@@ -20,7 +20,8 @@ const CAPABILITIES: [(&str, u32); 3] = [
 /// Exists only where the kernel has the bpf() system call.
 const BPF_SYSCTL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
-/// Leaves a test that cannot run here, after it has said why; see [`privileged`](crate::privileged).
+/// Leaves a test that cannot run here, after it has said why; see
+/// [`privileged`](crate::privileged).
 #[macro_export]
 macro_rules! needs_privileges {
     () => {

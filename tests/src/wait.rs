@@ -1,6 +1,7 @@
 //! Polling with a deadline, in place of sleeping for as long as things usually take.
 
 use std::{
+    process::{Child, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -33,4 +34,16 @@ pub fn poll<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Opti
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let met = poll(DEADLINE, || condition().then_some(()));
     assert!(met.is_some(), "gave up after {DEADLINE:?}: {what}");
+}
+
+/// Waits for a process of this one to end, within [`DEADLINE`].
+///
+/// # Panics
+///
+/// When it does not.
+pub fn exit(child: &mut Child) -> ExitStatus {
+    let ended = poll(DEADLINE, || {
+        child.try_wait().expect("a process's exit status")
+    });
+    ended.unwrap_or_else(|| panic!("process {} does not end", child.id()))
 }

@@ -127,8 +127,8 @@ fn five_thousand_connections_of_64_callers_are_identified(road: Road) {
     scene.agent.wait_metric("podcreds_connections", &[], open);
 }
 
-/// The cache and the server must have seen the same 5,000 connections of both families, and asked EKS Auth once
-/// for each pod.
+/// The cache and the server must have seen the same 5,000 connections of both families, and asked
+/// EKS Auth once for each pod.
 fn assert_all_served(before: &Metrics, after: &Metrics) {
     let moved = |name, labels: &[_]| after.sum(name, labels) - before.sum(name, labels);
     let hits = moved("podcreds_cache_requests_total", &[("result", "hit")]);
@@ -297,7 +297,8 @@ fn issued(eks_auth: &EksAuth) -> Owner {
     }
 }
 
-/// Checks that a date has the form that all SDKs read, and is up to a minute less than `lifetime` away.
+/// Checks that a date has the form that all SDKs read, and is up to a minute less than `lifetime`
+/// away.
 #[track_caller]
 fn assert_left(expiration: &str, lifetime: Duration) {
     assert_eq!(

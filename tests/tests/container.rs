@@ -1,5 +1,5 @@
-//! The agent as the chart runs it: with a few capabilities, in a cgroup namespace of its own, and with a file
-//! system that it can only read.
+//! The agent as the chart runs it: with a few capabilities, in a cgroup namespace of its own, and
+//! with a file system that it can only read.
 
 use podcreds_tests::{
     eks_auth::EksAuth,
@@ -9,7 +9,8 @@ use podcreds_tests::{
     scenario::{Scenario, wait_served},
 };
 
-/// Runs the rest of its arguments where nothing can be written to, least of all the cgroups in its first one.
+/// Runs the rest of its arguments where nothing can be written to, least of all the cgroups in its
+/// first one.
 const CONTAINER: &str = r#"
 set -e
 mount --make-rprivate /

@@ -1,4 +1,5 @@
-//! The dashboards of `deploy/grafana`: each panel says what it shows, in which unit, and what to do.
+//! The dashboards of `deploy/grafana`: each panel says what it shows, in which unit, and what to
+//! do.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{collections::BTreeSet, fs};
@@ -136,7 +137,8 @@ fn every_query_asks_the_chosen_source_for_the_chosen_agents() {
     });
 }
 
-/// A fixed range shows gaps where it is shorter than two scrapes, and hides peaks where one looks at days.
+/// A fixed range shows gaps where it is shorter than two scrapes, and hides peaks where one looks
+/// at days.
 #[test]
 fn rates_fit_the_scrapes_and_the_width_of_the_graph() {
     hold(|panel| {

@@ -85,7 +85,7 @@ fn waits_for(status: u16, pod: &Pod, victim: &Pod) -> Value {
 }
 
 #[test]
-fn a_delegate_is_told_to_wait_for_the_keys_and_served_as_soon_as_they_come() {
+fn a_delegate_gets_503_until_the_keys_come_and_credentials_then() {
     needs_privileges!();
     let scene = Scene::start();
     let victim = scene.scene.served_pod("victim");
@@ -116,7 +116,7 @@ fn a_delegate_is_told_to_wait_for_the_keys_and_served_as_soon_as_they_come() {
 }
 
 #[test]
-fn a_token_that_kubelet_mounts_late_is_not_too_late() {
+fn a_delegate_whose_token_is_mounted_late_is_served() {
     needs_privileges!();
     let scene = Scene::start();
     scene.jwks.set_down(false);

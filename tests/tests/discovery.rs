@@ -1,4 +1,5 @@
-//! Pods are found wherever kubelet puts them, followed while they change, and forgotten when they go.
+//! Pods are found wherever kubelet puts them, followed while they change, and forgotten when they
+//! go.
 
 #![expect(
     clippy::unwrap_used,
@@ -86,7 +87,7 @@ fn a_pod_with_a_user_namespace_is_served() {
 }
 
 #[test]
-fn who_passes_through_does_not_lend_a_namespace() {
+fn a_process_that_passes_through_a_pod_does_not_change_its_namespace() {
     needs_privileges!();
     let (eks_auth, node) = scene_without_agent();
     // A stranger, older than the pod, with a namespace of its own.

@@ -265,7 +265,7 @@ async fn each_fault_looks_to_the_client_as_it_should() {
     );
 }
 
-/// The SDK fills a missing required field in: whoever uses it must look for empty ones.
+/// The SDK fills in a missing required field: its user must look for empty ones.
 #[tokio::test]
 async fn a_missing_field_is_an_empty_one_to_the_sdk() {
     let eks_auth = with_reader();

@@ -1,5 +1,5 @@
-//! What the agent takes from its environment: its own credentials, also where they are replaced under
-//! it, and the way to AWS.
+//! What the agent takes from its environment: its own credentials, also where they are replaced
+//! under it, and the way to AWS.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{

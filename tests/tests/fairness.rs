@@ -16,7 +16,8 @@ use podcreds_tests::{
 };
 use serde_json::{Value, json};
 
-/// What the agent may use, whatever is done to it. The dev build is a few MB larger than the one that ships.
+/// What the agent may use, whatever is done to it. The dev build is a few MB larger than the one
+/// that ships.
 const RESIDENT: u64 = 64_000_000;
 /// How often the victim asks in a second, and how often in all.
 const RATE: &str = "50";
@@ -126,8 +127,9 @@ fn share(cpu: Duration, of: Duration) -> f64 {
 }
 
 impl Attack {
-    /// Attacks from a pod that has asked for no processor time, as most that an attacker gets have not. Others come
-    /// before it, as kubelet has it on a node; what goes to the agent cannot be shared out by the agent.
+    /// Attacks from a pod that has asked for no processor time, as most that an attacker gets have
+    /// not. Others come before it, as kubelet has it on a node; what goes to the agent cannot be
+    /// shared out by the agent.
     fn start(&self, pod: &Pod) -> Client {
         let mut command = pod.command("nice");
         command.args(["-n", "15"]).arg(binary::pod_client());
@@ -186,7 +188,7 @@ fn last_words(client: Client) -> Option<Value> {
 
 /// Everything is done to one agent, one thing after the other.
 #[test]
-fn who_takes_all_it_can_get_takes_nothing_from_others() {
+fn a_greedy_pod_fails_no_request_of_another_pod() {
     needs_privileges!();
     let scene = Scenario::start();
     let victim = scene.served_pod("victim");
@@ -203,13 +205,14 @@ fn who_takes_all_it_can_get_takes_nothing_from_others() {
         let agent = &scene.agent;
         agent.wait_metric(connections, &[], |count| count == 0.0);
     }
-    // A pod that was new to the agent all the time is served like any other, and so are the attackers.
+    // A pod that was new to the agent all the time is served like any other, and so are the
+    // attackers.
     wait_served(&attackers[0], []);
 }
 
 /// Connections of pods that ask for nothing make room for those that do.
 #[test]
-fn a_newcomer_finds_room_however_many_connections_there_are() {
+fn a_new_pod_gets_a_connection_when_all_are_taken() {
     needs_privileges!();
     let scene = Scenario::start();
     let agent = &scene.agent;
@@ -234,7 +237,7 @@ fn a_newcomer_finds_room_however_many_connections_there_are() {
 
 /// A log that is not read, as of a container runtime that hangs, costs lines and nothing else.
 #[test]
-fn a_log_that_nobody_reads_holds_up_nobody() {
+fn a_log_that_is_not_read_delays_no_request() {
     needs_privileges!();
     let mut scene = Scenario::with_args(["--verbosity", "debug"]);
     let [pod, other] = ["one", "other"].map(|name| scene.served_pod(name));

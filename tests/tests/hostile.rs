@@ -149,7 +149,7 @@ fn what_is_not_http_is_refused() {
 }
 
 #[test]
-fn a_client_may_hang_up_whenever_it_likes() {
+fn a_client_that_hangs_up_at_any_time_harms_nothing() {
     needs_privileges!();
     let scene = Scenario::start();
     let pod = scene.served_pod("hasty");
@@ -191,7 +191,8 @@ fn a_client_that_hangs_up_cancels_nothing() {
     });
 }
 
-/// Connections that are held, of every kind: the idle ones come last, and fill what the cap has left.
+/// Connections that are held, of every kind: the idle ones come last, and fill what the cap has
+/// left.
 const HOLD: [(&str, &str); 4] = [
     ("never-read", "1"),
     ("half-request", "20"),
@@ -234,7 +235,7 @@ fn assert_all_served(pods: &[&Pod]) {
 }
 
 #[test]
-fn a_pod_that_floods_harms_nobody_else() {
+fn a_pod_that_floods_delays_no_other_pod() {
     const CAP: f64 = 100.0;
     needs_privileges!();
     let scene = Scenario::with_args(["--max-connections-per-pod", "100"]);
@@ -243,8 +244,8 @@ fn a_pod_that_floods_harms_nobody_else() {
     let victim = scene.served_pod("victim");
     let on_host = scene.pod("on-host").host_network().start();
     wait_served(&on_host, []);
-    // It is served before it has a queue of its own. Then each of the three has one for each family, and
-    // so has the host.
+    // It is served before it has a queue of its own. Then each of the three has one for each
+    // family, and so has the host.
     agent.wait_metric("podcreds_listeners", &[], |count| count == 8.0);
     let before = agent.usage().descriptors;
 
@@ -255,8 +256,8 @@ fn a_pod_that_floods_harms_nobody_else() {
     let newcomer = scene.served_pod("newcomer");
     assert_all_served(&[&victim, &newcomer]);
     assert!(refusals(agent, "too_many_connections") >= 200.0);
-    // The flooder's, as many that were given up before anybody knew whose they were, and those of the
-    // pods that are served.
+    // The flooder's, as many that were given up before anybody knew whose they were, and those of
+    // the pods that are served.
     let open = agent.metrics().sum("podcreds_connections", &[]);
     assert!(open <= 2.0 * CAP + 8.0, "{open}");
     // Its own token, and a few of the forged ones.

@@ -32,7 +32,7 @@ fn pod_with_both_listeners(scene: &Scenario, name: &str) -> Pod {
 }
 
 #[test]
-fn a_stolen_token_is_refused_and_told_once() {
+fn a_stolen_token_is_refused_and_logged_once() {
     needs_privileges!();
     let scene = Scenario::start();
     let (thief, victim) = (scene.served_pod("thief"), scene.served_pod("victim"));
@@ -88,7 +88,7 @@ fn a_forged_token_brings_nothing() {
 }
 
 #[test]
-fn audit_tells_and_off_does_not_look() {
+fn audit_mode_logs_and_off_mode_does_not_check() {
     needs_privileges!();
     for (mode, decision) in [("audit", "audited"), ("off", "unchecked")] {
         let scene = Scenario::with_args(["--identity", mode]);
@@ -177,7 +177,7 @@ fn a_cgroup_that_is_named_after_another_pod_is_still_the_outer_pods() {
 }
 
 #[test]
-fn who_enters_a_foreign_namespace_stays_who_they_are() {
+fn a_process_that_enters_another_pods_namespace_keeps_its_identity() {
     needs_privileges!();
     let scene = Scenario::start();
     let thief = scene.served_pod("thief");
@@ -198,7 +198,7 @@ fn who_enters_a_foreign_namespace_stays_who_they_are() {
 }
 
 #[test]
-fn who_is_in_no_pod_is_nobody() {
+fn a_process_in_no_pod_is_refused() {
     needs_privileges!();
     let scene = Scenario::start();
     let victim = pod_with_both_listeners(&scene, "victim");
@@ -215,7 +215,7 @@ fn who_is_in_no_pod_is_nobody() {
 }
 
 #[test]
-fn straight_to_the_listener_is_the_same_as_by_its_address() {
+fn a_direct_connection_to_the_listener_is_identified_like_a_redirected_one() {
     needs_privileges!();
     let scene = Scenario::start();
     let pod = pod_with_both_listeners(&scene, "web");
@@ -235,7 +235,7 @@ fn straight_to_the_listener_is_the_same_as_by_its_address() {
 }
 
 #[test]
-fn a_way_round_through_the_unspecified_address_is_no_way_round() {
+fn a_connection_through_the_unspecified_address_is_identified() {
     needs_privileges!();
     let scene = Scenario::start();
     let pod = pod_with_both_listeners(&scene, "web");
@@ -253,7 +253,7 @@ fn a_way_round_through_the_unspecified_address_is_no_way_round() {
 }
 
 #[test]
-fn a_socket_belongs_to_whoever_connects_it() {
+fn a_socket_is_attributed_to_the_process_that_connects_it() {
     needs_privileges!();
     let scene = Scenario::start();
     let (giver, taker) = (scene.served_pod("giver"), scene.served_pod("taker"));

@@ -117,7 +117,7 @@ fn it_goes_on_without_ipv6() {
 }
 
 #[test]
-fn a_route_that_leads_elsewhere_is_told() {
+fn a_route_that_leads_elsewhere_is_reported() {
     needs_privileges!();
     let network = HostNetwork::with_link();
     network.ip("route add 169.254.170.23/32 dev other");
@@ -131,7 +131,7 @@ fn a_route_that_leads_elsewhere_is_told() {
 }
 
 #[test]
-fn a_missing_capability_is_told() {
+fn a_missing_capability_is_reported() {
     needs_privileges!();
     let network = HostNetwork::with_link();
     let mut command = network.join().command("setpriv");
@@ -164,7 +164,7 @@ fn without_a_link_it_makes_a_dummy() {
 }
 
 #[test]
-fn a_kernel_without_dummy_links_is_told() {
+fn a_kernel_without_dummy_links_is_reported() {
     needs_privileges!();
     let network = HostNetwork::new();
     if network.has_dummies() {

@@ -16,7 +16,7 @@ const TOO_OLD: [&str; 2] = ["this kernel is older than 5.15", "--datapath node"]
 
 #[test]
 #[ignore = "for kernels before 5.15: cargo xtask kernels 5.10"]
-fn a_kernel_that_is_too_old_is_told() {
+fn a_kernel_that_is_too_old_is_reported() {
     needs_privileges!();
     let (eks_auth, node) = (EksAuth::start(), Node::new());
     let mut agent = Agent::on(&node, &eks_auth).spawn();

@@ -24,7 +24,7 @@ use podcreds_tests::{
     node::Node,
     run::{self, RunName},
     scenario::Scenario,
-    wait::until,
+    wait::{self, until},
 };
 
 /// A run that begins removes what dead runs have left, which another test may be looking at.
@@ -122,7 +122,7 @@ fn tests_that_a_signal_ends_leave_nothing() {
         // A cgroup, a folder, the agent and the pod's pause process.
         assert!(before.len() >= 4, "{before:?}");
         signal(child.id(), by);
-        assert_eq!(child.wait().unwrap().signal(), Some(by as i32));
+        assert_eq!(wait::exit(&mut child).signal(), Some(by as i32));
         wait_until_nothing_is_left(&name);
     }
 }
@@ -138,7 +138,7 @@ fn tests_end_with_the_cargo_that_runs_them() {
     command.args(["-c", &format!("{}; true", program("a_run").join(" "))]);
     let (mut child, name) = start(command);
     signal(child.id(), Signal::SIGTERM);
-    child.wait().unwrap();
+    wait::exit(&mut child);
     wait_until_nothing_is_left(&name);
 }
 
@@ -162,7 +162,7 @@ fn end_program(name: &str, arguments: &[&str], by: Signal) {
             >= 2
     });
     signal(child.id(), by);
-    child.wait().unwrap();
+    wait::exit(&mut child);
     wait_until_nothing_is_left(&run);
 }
 
@@ -186,7 +186,7 @@ fn the_next_run_removes_what_a_dead_run_has_left_and_nothing_of_a_living_one() {
     let (mut child, name) = start_run();
     signal(janitor(&name), Signal::SIGKILL);
     signal(child.id(), Signal::SIGKILL);
-    child.wait().unwrap();
+    wait::exit(&mut child);
     let left = run::leftovers(&name);
     assert!(left.len() >= 4, "{left:?}");
     let before = run::leftovers(&neighbour);
@@ -197,6 +197,6 @@ fn the_next_run_removes_what_a_dead_run_has_left_and_nothing_of_a_living_one() {
     assert_eq!(run::leftovers(&neighbour), before);
     assert!(Path::new(&format!("/proc/{}", living.id())).exists());
     signal(living.id(), Signal::SIGTERM);
-    living.wait().unwrap();
+    wait::exit(&mut living);
     wait_until_nothing_is_left(&neighbour);
 }

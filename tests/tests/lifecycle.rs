@@ -83,7 +83,7 @@ fn no_request_is_cut_off_when_the_agent_ends_under_load() {
 }
 
 #[test]
-fn what_waits_for_eks_auth_is_answered_before_the_end() {
+fn requests_that_wait_for_eks_auth_are_answered_before_the_agent_ends() {
     needs_privileges!();
     let mut scene = Scenario::start();
     scene.served_pod("known");
@@ -218,7 +218,7 @@ fn clients_notice_at_once_when_the_agent_is_killed() {
     for (pod, storm) in pods.iter().zip(storms) {
         until("nobody answers", || pod.run(["get"])["error"] == NOBODY);
         let tally = storm.finish().pop().unwrap();
-        // What was in flight is lost, but nobody is left waiting.
+        // Open requests are lost, but no client is left waiting.
         let possible = [
             "200",
             NOBODY,

@@ -1,5 +1,4 @@
-//! Containers that a pod runs in a network of their own get their pod's credentials, and nobody
-//! else's.
+//! Containers that a pod runs in a network namespace of their own get their pod's credentials only.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use podcreds_tests::{
@@ -16,7 +15,7 @@ use serde_json::Value;
 const IPV4: &str = "169.254.170.23:80";
 const IPV6: &str = "[fd00:ec2::23]:80";
 
-/// Asks until the container is served, and nothing but what is to be tried again comes before that.
+/// Asks until the container is served. Until then it gets connection errors or 503 only.
 fn wait_served(nested: &Nested<'_>, pod: &Pod) {
     until("the nested container is served", || {
         let answer = nested.run(["get", "--timeout-ms", "1000"]);
@@ -54,7 +53,7 @@ fn a_container_behind_its_pods_address_is_served() {
     let scene = Scenario::on_network("auto", []);
     let pod = scene.served_pod("docker");
     let nested = pod.nested_behind_nat();
-    // Its token comes with the pod's address and without the kernel's word: not yet.
+    // The first request comes by the node path, where the token of a redirected pod is refused.
     let first = nested.run(["get"]);
     assert_eq!(first["body"]["code"], "Detour", "{first}");
     wait_served(&nested, &pod);
@@ -98,7 +97,7 @@ fn containers_without_a_way_out_are_served_too_and_leave_nothing() {
     }
     namespaces(4.0);
     assert_eq!(agent.map_entries("NESTED"), 2);
-    // With their last process they are gone, and with the pod all of them.
+    // A namespace is forgotten after its last process, and all of them with their pod.
     drop(nested.pop());
     namespaces(3.0);
     assert_owned(&nested[0].run(["get"]), &pod);
@@ -137,7 +136,7 @@ fn a_stolen_token_is_of_no_use_in_a_nested_container() {
         let answer = nested.run(with_stolen.into_iter().chain(["--dst", address]));
         assert_eq!(answer["body"]["code"], "TokenOfAnotherPod", "{answer}");
     }
-    // That the victim has such containers too opens nothing.
+    // Nested containers of the victim do not change that.
     let nested_victim = victim.nested_behind_nat();
     wait_served(&nested_victim, &victim);
     let outside = Join::nothing().network(&thief.network());
@@ -146,7 +145,7 @@ fn a_stolen_token_is_of_no_use_in_a_nested_container() {
 }
 
 #[test]
-fn who_enters_a_nested_namespace_stays_who_they_are() {
+fn a_process_that_enters_a_nested_namespace_keeps_its_identity() {
     needs_privileges!();
     let scene = Scenario::start();
     let (victim, thief) = (scene.served_pod("victim"), scene.served_pod("thief"));
@@ -159,7 +158,7 @@ fn who_enters_a_nested_namespace_stays_who_they_are() {
         .network(&nested.network());
     let stolen = victim.token();
     for address in [v4, v6] {
-        // The victim's listener is not the thief's, whatever token it shows.
+        // The victim's listener refuses the thief with any token.
         for join in [&entered, &outside] {
             for token in [&stolen, &thief.token()] {
                 let answer = ask(join, &thief, &["--dst", address, "--token", token]);
@@ -167,7 +166,7 @@ fn who_enters_a_nested_namespace_stays_who_they_are() {
             }
         }
     }
-    // By the agent's address it gets what is its own, from a listener of its own, and no more.
+    // At the agent's address it is sent to a listener of its own, and gets its own credentials.
     until("the thief is redirected", || {
         let answer = ask(&entered, &thief, &["--token", &stolen]);
         assert_ne!(answer["status"], 200, "{answer}");
@@ -175,7 +174,7 @@ fn who_enters_a_nested_namespace_stays_who_they_are() {
     });
     assert_owned(&ask(&entered, &thief, &[]), &thief);
     assert_owned(&nested.run(["get"]), &victim);
-    // Nobody is redirected in a namespace that is another pod's own.
+    // In the namespace of another pod a process is not redirected.
     let in_pod = thief.join().network(&victim.network());
     for _ in 0..3 {
         let answer = ask(&in_pod, &thief, &[]);
@@ -184,7 +183,7 @@ fn who_enters_a_nested_namespace_stays_who_they_are() {
 }
 
 #[test]
-fn a_pod_with_many_namespaces_does_not_take_everything() {
+fn a_pod_gets_listeners_in_sixteen_nested_namespaces_at_most() {
     needs_privileges!();
     let scene = Scenario::start();
     let (greedy, other) = (scene.served_pod("greedy"), scene.served_pod("other"));

@@ -1,4 +1,5 @@
-//! The node path, as pods use it: over the network, from addresses of their own, with nothing but a token.
+//! The node path, as pods use it: over the network, from addresses of their own, known by a token
+//! only.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{net::SocketAddr, time::Duration};
@@ -33,8 +34,8 @@ fn with_keys() -> (Scenario, Jwks) {
     (scene, jwks)
 }
 
-/// What a process gets that is in a pod's network, but in no pod that the agent knows: as a sandboxed pod's
-/// are.
+/// What a process gets that is in a pod's network, but in no pod that the agent knows: as a
+/// sandboxed pod's are.
 fn ask_unknown(pod: &Pod) -> Value {
     let mut command = Join::nothing()
         .network(&pod.network())
@@ -102,8 +103,8 @@ fn both_families_share_one_limiter() {
     assert_eq!(eks_auth.call_count(), 1);
 }
 
-/// How long a pod may wait while another one floods, in milliseconds: a fraction of what it would be
-/// in one line with the flood.
+/// How long a pod may wait while another one floods, in milliseconds: a fraction of what it would
+/// be in one line with the flood.
 const NOT_LONG: u64 = 10_000;
 
 #[test]
@@ -167,11 +168,12 @@ fn a_rotated_token_is_known_by_its_signature() {
     assert_eq!(metrics.sum("podcreds_cache_entries", &[]), 1.0);
 }
 
-/// Longer than the first token's life, so that the second one is another within the same second too.
+/// Longer than the first token's life, so that the second one is another within the same second
+/// too.
 const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 #[test]
-fn what_the_cluster_has_not_signed_for_us_is_refused_here() {
+fn tokens_that_the_cluster_has_not_signed_for_eks_are_refused_by_the_agent() {
     needs_privileges!();
     let (scene, _jwks) = with_keys();
     let (victim, thief) = (scene.served_pod("victim"), scene.served_pod("thief"));
@@ -195,7 +197,7 @@ fn what_the_cluster_has_not_signed_for_us_is_refused_here() {
 }
 
 #[test]
-fn with_both_roads_who_is_not_redirected_is_served_by_its_token() {
+fn with_both_paths_a_pod_that_is_not_redirected_is_served_by_its_token() {
     needs_privileges!();
     let scene = Scenario::on_network("auto", []);
     let pod = scene.pod("web").start();
@@ -206,16 +208,16 @@ fn with_both_roads_who_is_not_redirected_is_served_by_its_token() {
     assert_owned(&ask_unknown(&sandboxed), &sandboxed);
     assert_eq!(decisions(agent, "node_path"), 1.0);
     assert_eq!(scene.eks_auth.call_count(), 2);
-    // The kernel vouches for this pod: its token is of no use to whoever comes another way.
+    // This pod is redirected, so its token is refused on any other path.
     let stolen = ask_unknown(&pod);
     assert_eq!(stolen["status"], 503, "{stolen}");
     assert_eq!(stolen["body"]["code"], "Detour", "{stolen}");
     assert_owned(&pod.run(["get"]), &pod);
 }
 
-/// Between the end of the redirect and the end of the agent there is no other way, and so no wrong one.
+/// After the redirect has ended all pods come by the node path, with tokens that are not stolen.
 #[test]
-fn with_both_roads_the_end_of_one_leaves_the_other_open_to_all() {
+fn with_both_paths_the_node_path_serves_all_pods_after_the_redirect_has_ended() {
     needs_privileges!();
     let mut scene = Scenario::on_network("auto", []);
     let pod = scene.served_pod("web");
@@ -235,9 +237,9 @@ fn with_both_roads_the_end_of_one_leaves_the_other_open_to_all() {
     assert_eq!(outcomes, ["200", "ECONNREFUSED"], "{tally}");
 }
 
-/// The next agent accepts from the same listeners, and has seen nobody being redirected.
+/// The next agent accepts from the same listeners, and knows of no redirected pod.
 #[test]
-fn with_both_roads_an_update_to_one_turns_nobody_away() {
+fn an_update_from_both_paths_to_the_node_path_loses_no_request() {
     needs_privileges!();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();
@@ -260,9 +262,10 @@ fn with_both_roads_an_update_to_one_turns_nobody_away() {
     drop(next);
 }
 
-/// A proxy in another pod, and one on the node: neither is taken for a thief, nor does either get anything.
+/// A proxy in another pod, and one on the node: neither counts as a thief, and neither gets
+/// credentials.
 #[test]
-fn with_both_roads_what_comes_through_a_proxy_is_told_so() {
+fn with_both_paths_a_request_through_a_proxy_is_refused_with_the_reason() {
     needs_privileges!();
     let scene = Scenario::on_network("auto", []);
     let (pod, proxy) = (scene.served_pod("web"), scene.served_pod("proxy"));
@@ -302,7 +305,7 @@ fn with_both_roads_what_comes_through_a_proxy_is_told_so() {
 }
 
 #[test]
-fn with_ebpf_alone_nobody_is_served_on_a_token() {
+fn with_ebpf_alone_a_token_from_an_unknown_process_is_not_served() {
     needs_privileges!();
     let scene = Scenario::on_network("ebpf", []);
     let pod = scene.served_pod("web");

@@ -102,7 +102,8 @@ fn metrics_are_well_formed() {
     }
 }
 
-/// What AWS's agent calls its metrics: they have no unit and no `_total`, as dashboards expect them.
+/// What AWS's agent calls its metrics: they have no unit and no `_total`, as dashboards expect
+/// them.
 const OFFICIAL: [&str; 3] = [
     "pod_identity_http_response",
     "pod_identity_cache_state",
@@ -316,8 +317,8 @@ fn secrets_are_in_neither_logs_nor_metrics() {
     }
 }
 
-/// Root without the capabilities for that may still look into processes that have no more privileges
-/// than itself, unless they have made themselves undumpable.
+/// Root without the capabilities for that may still look into processes that have no more
+/// privileges than itself, unless they have made themselves undumpable.
 #[test]
 fn memory_is_neither_dumped_nor_shown() {
     needs_privileges!();

@@ -36,7 +36,7 @@ fn paths(agent: &Agent) -> (f64, f64) {
 }
 
 #[test]
-fn auto_takes_both_roads() {
+fn auto_serves_on_both_paths() {
     needs_privileges!();
     let (eks_auth, node) = (EksAuth::start(), Node::new());
     let agent = auto(&node, &eks_auth).start();
@@ -89,7 +89,7 @@ fn auto_without_ebpf_serves_on_the_node_path_and_says_so() {
 }
 
 #[test]
-fn auto_without_any_road_ends_and_names_both() {
+fn auto_without_any_path_ends_and_names_both() {
     needs_privileges!();
     let (eks_auth, node) = (EksAuth::start(), Node::new());
     // An address for documentation: no host has it.

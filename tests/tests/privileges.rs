@@ -33,7 +33,8 @@ const DOCUMENT: &str = include_str!("../../docs/security.md");
 
 const NO_PERMISSION: Option<i32> = Some(77);
 
-/// The capabilities in the table below a heading, row by row: those in the first column and those behind it.
+/// The capabilities in the table below a heading, row by row: those in the first column and those
+/// behind it.
 fn table(heading: &str) -> Vec<(String, BTreeSet<String>)> {
     let (_, section) = DOCUMENT.split_once(heading).expect("the heading");
     let section = section.split("\n## ").next().unwrap_or_default();
@@ -102,7 +103,8 @@ fn names(set: u64) -> BTreeSet<String> {
     held.map(|(_, name)| (*name).to_owned()).collect()
 }
 
-/// Kubelet's folder with the token of a pod of `kube-system/driver`, which belongs to the user that it runs as.
+/// Kubelet's folder with the token of a pod of `kube-system/driver`, which belongs to the user that
+/// it runs as.
 struct Delegate {
     kubelet: tempfile::TempDir,
     jwks: Jwks,
@@ -264,7 +266,8 @@ fn each_thread_keeps_its_own_part() {
         "80",
     ]);
     let agent = delegate.allow(agent).start();
-    // A visitor of the host's namespace, from before the agent gave up anything, may not be quite gone.
+    // A visitor of the host's namespace, from before the agent gave up anything, may not be quite
+    // gone.
     until("the first visitors are gone", || {
         !held_by_threads(&agent).contains_key("netns")
     });
@@ -295,7 +298,7 @@ fn without_ebpf_no_thread_keeps_what_that_needs() {
 }
 
 #[test]
-fn it_forbids_itself_what_it_never_needs() {
+fn the_agent_refuses_itself_system_calls_that_it_never_needs() {
     needs_privileges!();
     let (eks_auth, node) = (EksAuth::start(), Node::new());
     let agent = Agent::on(&node, &eks_auth).start();

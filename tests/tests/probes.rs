@@ -1,4 +1,4 @@
-//! How kubelet and Prometheus reach the right one of two agents that share a node's ports.
+//! How kubelet and Prometheus reach the right one of two agents that share the ports of a node.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{
@@ -39,13 +39,13 @@ fn refusals(metrics: SocketAddr) -> Option<f64> {
 }
 
 #[test]
-fn two_agents_answer_on_the_ports_one_after_the_other() {
+fn the_new_agent_answers_on_the_ports_when_the_old_one_has_ended() {
     let eks_auth = EksAuth::start();
     let folder = tempfile::tempdir().unwrap();
     let sockets = ["old.sock", "new.sock"].map(|name| folder.path().join(name));
     let mut old = agent(&eks_auth, &sockets[0]).start();
     let (metrics, probes) = (old.metrics_address(), old.probe_address());
-    // So that it is told from the new one.
+    // Its counter of refusals tells it from the new one.
     let refused = client::get(old.node_path_address(), "/").unwrap();
     assert_ne!(refused.status, 200);
 
@@ -76,7 +76,7 @@ fn two_agents_answer_on_the_ports_one_after_the_other() {
     assert!(here.status.success(), "{here:?}");
 }
 
-/// As many connections as a flood in the trial had, which each say this and then nothing.
+/// Opens many connections, which send this and then nothing.
 fn flood(address: SocketAddr, said: &str) -> Vec<TcpStream> {
     let connect = |_| {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
@@ -123,7 +123,7 @@ fn kubelet_and_prometheus_are_answered_however_many_others_connect() {
 }
 
 #[test]
-fn a_question_that_the_agent_does_not_know_is_refused() {
+fn a_probe_of_an_unknown_path_fails() {
     let eks_auth = EksAuth::start();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("agent.sock");

@@ -67,7 +67,8 @@ fn wait_redirected(scene: &Scenario, pod: &Pod) {
     wait_served(pod, IPV6);
 }
 
-/// Starts a pod, and waits until it is redirected: its very first connects may come by the node path.
+/// Starts a pod, and waits until it is redirected: its very first connects may come by the node
+/// path.
 fn redirected_pod(scene: &Scenario, name: &str) -> Pod {
     let pod = scene.served_pod(name);
     wait_redirected(scene, &pod);
@@ -153,7 +154,7 @@ fn a_packet_filter_is_noticed_when_the_next_container_starts() {
 }
 
 #[test]
-fn what_a_proxy_swallows_has_not_arrived() {
+fn a_connection_that_a_proxy_takes_counts_as_missing() {
     needs_privileges!();
     let scene = scene();
     let pod = redirected_pod(&scene, "mesh");

@@ -33,7 +33,7 @@ fn assert_refused(scene: &Scenario, answer: &Value, status: u16, code: &str, rea
 }
 
 #[test]
-fn what_is_no_request_for_credentials_is_told_so() {
+fn a_request_for_something_else_is_refused_with_the_reason() {
     needs_privileges!();
     let scene = Scenario::start();
     let pod = scene.served_pod("web");
@@ -83,7 +83,7 @@ fn a_bearer_token_is_told_from_a_token() {
 }
 
 #[test]
-fn tokens_that_are_no_good_are_refused_with_the_reason() {
+fn invalid_tokens_are_refused_with_the_reason() {
     needs_privileges!();
     let scene = Scenario::start();
     let pod = scene.served_pod("web");
@@ -134,7 +134,7 @@ fn tokens_that_are_no_good_are_refused_with_the_reason() {
 }
 
 #[test]
-fn a_service_account_without_a_role_is_told_so() {
+fn a_service_account_without_a_role_is_refused_with_the_reason() {
     needs_privileges!();
     let scene = Scenario::start();
     let reader = scene.served_pod("web");
@@ -156,7 +156,7 @@ fn a_service_account_without_a_role_is_told_so() {
 }
 
 #[test]
-fn trouble_upstream_is_what_every_sdk_retries() {
+fn a_fault_of_eks_auth_is_answered_with_a_status_that_every_sdk_retries() {
     needs_privileges!();
     let scene = Scenario::start();
     let pods = [

@@ -65,7 +65,8 @@ fn prometheus_understands_every_rule() {
     assert!(output.status.success(), "{}", said(&output));
 }
 
-/// Each fires in its fault and clears after it, no other fires beside it, and a quiet fleet raises none.
+/// Each fires in its fault and clears after it, no other fires beside it, and a quiet fleet raises
+/// none.
 #[test]
 fn alerts_fire_in_their_fault_and_clear_after_it() {
     if !can_run(prometheus::check()) {

@@ -1,5 +1,4 @@
-//! An agent that stands still, as a whole or in one of its threads, and how soon pods are served
-//! again.
+//! A stalled or suspended agent, or one of its threads, and how soon pods are served again.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{
@@ -24,14 +23,14 @@ use serde_json::{Value, json};
 
 /// From sysexits.h: EX_SOFTWARE.
 const STALLED: Option<i32> = Some(70);
-/// How soon an agent of which a part stands still must have ended.
+/// How soon an agent with a stalled thread must have ended.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How soon pods must be served again when the whole process stands still.
+/// How soon pods must be served again when the whole process is stopped.
 const REPLACED: Duration = Duration::from_secs(30);
-/// How long the whole process stands still: longer than one of its parts may.
+/// How long the whole process is suspended: longer than a thread may stall.
 const SUSPENDED: Duration = Duration::from_secs(12);
 
-/// Stops a thread, and sees that the agent ends and says which, and that the next agent serves.
+/// Stops a thread, and checks that the agent ends and names it, and that the next agent serves.
 fn the_next_agent_serves_after(thread: &str, named: &str) {
     let mut scene = Scenario::start();
     let pod = scene.served_pod("web");
@@ -52,25 +51,25 @@ fn the_next_agent_serves_after(thread: &str, named: &str) {
 }
 
 #[test]
-fn a_serving_thread_that_stands_still_ends_the_agent() {
+fn a_stalled_serving_thread_ends_the_agent() {
     needs_privileges!();
     the_next_agent_serves_after("podcreds", "the serving runtime");
 }
 
 #[test]
-fn a_control_thread_that_stands_still_ends_the_agent() {
+fn a_stalled_control_thread_ends_the_agent() {
     needs_privileges!();
     the_next_agent_serves_after("control", "the control runtime");
 }
 
 #[test]
-fn a_datapath_thread_that_stands_still_ends_the_agent() {
+fn a_stalled_datapath_thread_ends_the_agent() {
     needs_privileges!();
     the_next_agent_serves_after("datapath", "the datapath's thread");
 }
 
 #[test]
-fn a_standby_serves_in_place_of_an_agent_that_stands_still() {
+fn a_successor_serves_in_place_of_a_stalled_agent() {
     needs_privileges!();
     let folder = tempfile::tempdir().unwrap();
     let meet = ["--handover-dir", folder.path().to_str().unwrap()];
@@ -78,22 +77,22 @@ fn a_standby_serves_in_place_of_an_agent_that_stands_still() {
         agent.set(meet[0], meet[1])
     });
     let pod = scene.served_pod("web");
-    let standby = Agent::on(&scene.node, &scene.eks_auth).set(meet[0], meet[1]);
-    let _standby = standby.start();
+    let successor = Agent::on(&scene.node, &scene.eks_auth).set(meet[0], meet[1]);
+    let _successor = successor.start();
     let stopped = scene.agent.stop_thread("podcreds");
     let start = Instant::now();
     stopped.wait_gone();
     assert_eq!(scene.agent.wait_exit().code(), STALLED);
     wait_served(&pod, []);
     let took = start.elapsed();
-    println!("beside a standby: served again after {took:?}");
+    println!("beside a successor: served again after {took:?}");
     assert!(took < LIMIT, "{took:?}");
     assert_eq!(scene.eks_auth.call_count(), 1);
 }
 
-/// The time is what this is about, so it has to pass.
+/// This is about time that passes, so the test has to let it pass.
 #[test]
-fn an_agent_that_was_suspended_goes_on() {
+fn an_agent_that_was_suspended_continues() {
     needs_privileges!();
     let scene = Scenario::start();
     let pod = scene.served_pod("web");
@@ -110,7 +109,7 @@ fn an_agent_that_was_suspended_goes_on() {
     assert_eq!(scene.agent.probe("/healthz"), 200);
 }
 
-/// As much of kubelet as a liveness probe takes, told by the chart what to do.
+/// The part of kubelet that runs a liveness probe, with the chart's settings.
 struct Kubelet {
     period: Duration,
     threshold: u64,
@@ -144,13 +143,12 @@ impl Kubelet {
         })
     }
 
-    /// Asks an agent until it has failed to answer often enough, and ends it.
+    /// Probes an agent until it has failed often enough, and ends it.
     fn watch(&self, agent: &mut Agent, socket: &Path) {
         let start = Instant::now();
         let (mut asked, mut failures) = (0, 0);
         while failures < self.threshold {
-            // Kubelet's own clock: the first time a whole period after the trouble began, as bad as
-            // it gets.
+            // The worst case: the first probe comes a whole period after the stop.
             asked += 1;
             thread::sleep((asked * self.period).saturating_sub(start.elapsed()));
             let mut probe = Command::new(binary::podcreds());
@@ -168,7 +166,7 @@ impl Kubelet {
 }
 
 #[test]
-fn a_standby_serves_half_a_minute_after_an_agent_was_stopped() {
+fn a_successor_serves_within_half_a_minute_after_its_leader_was_stopped() {
     needs_privileges!();
     let Some(kubelet) = Kubelet::of_chart() else {
         return;
@@ -181,14 +179,14 @@ fn a_standby_serves_half_a_minute_after_an_agent_was_stopped() {
         agent.args(["--probe-socket", socket.to_str().unwrap()])
     });
     let pod = scene.served_pod("web");
-    let standby = Agent::on(&scene.node, &scene.eks_auth).set(meet[0], meet[1]);
-    let _standby = standby.start();
+    let successor = Agent::on(&scene.node, &scene.eks_auth).set(meet[0], meet[1]);
+    let _successor = successor.start();
     scene.agent.signal(Signal::SIGSTOP);
     let start = Instant::now();
     kubelet.watch(&mut scene.agent, &socket);
     wait_served(&pod, []);
     let took = start.elapsed();
-    println!("stopped beside a standby: served again after {took:?}");
+    println!("stopped beside a successor: served again after {took:?}");
     assert!(took < REPLACED, "{took:?}");
     assert_eq!(scene.eks_auth.call_count(), 1);
 }

@@ -1,4 +1,4 @@
-//! What keeps the agent from starting, and how it says so: by its exit code and its last words.
+//! What keeps the agent from starting, and how it reports that: by its exit code and its last line.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -35,7 +35,7 @@ fn assert_fails(agent: AgentBuilder, code: Option<i32>) -> String {
 }
 
 #[test]
-fn a_wrong_command_line_is_told_by_the_flags_name() {
+fn an_invalid_value_is_reported_with_its_flag() {
     let eks_auth = EksAuth::start();
     for (flag, value) in [
         ("--cluster-name", "not/a/name"),
@@ -57,7 +57,7 @@ fn a_wrong_command_line_is_told_by_the_flags_name() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_by_the_flags_name() {
+fn a_port_that_is_taken_is_reported_with_its_flag() {
     let eks_auth = EksAuth::start();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -71,7 +71,7 @@ fn a_port_that_is_taken_is_told_by_the_flags_name() {
     }
 }
 
-/// Nobody has asked for the default ports by name, so the agent goes on without them until they are
+/// No flag names the default ports, so the agent starts without them and takes them when they are
 /// free.
 #[test]
 fn a_default_port_that_is_taken_keeps_no_agent_from_starting() {
@@ -118,7 +118,7 @@ fn a_default_port_that_is_taken_keeps_no_agent_from_starting() {
 }
 
 #[test]
-fn a_missing_cluster_name_is_told() {
+fn a_missing_cluster_name_is_reported() {
     for command in [&["server"][..], &["server", "--port", "80"]] {
         let output = Command::new(binary::podcreds()).args(command).output();
         let output = output.unwrap();
@@ -129,7 +129,7 @@ fn a_missing_cluster_name_is_told() {
 }
 
 #[test]
-fn addresses_that_the_host_has_not_are_told() {
+fn addresses_that_the_host_does_not_have_are_reported() {
     let eks_auth = EksAuth::start();
     // For documentation: no host has them.
     let agent = Agent::on_loopback(&eks_auth).set("--bind-hosts", "192.0.2.1,2001:db8::1");
@@ -146,7 +146,7 @@ fn addresses_that_the_host_has_not_are_told() {
 }
 
 #[test]
-fn a_port_that_needs_a_capability_is_told() {
+fn a_port_that_needs_a_capability_is_reported() {
     needs_privileges!();
     let node = Node::with_network();
     let eks_auth = node.enter(EksAuth::start);
@@ -157,7 +157,7 @@ fn a_port_that_needs_a_capability_is_told() {
 }
 
 #[test]
-fn credentials_to_rotate_must_be_somewhere() {
+fn rotating_credentials_without_a_file_is_refused() {
     let eks_auth = EksAuth::start();
     let agent = Agent::on_loopback(&eks_auth).args(["--rotate-credentials"]);
     let said = assert_fails(agent, USAGE);
@@ -167,7 +167,7 @@ fn credentials_to_rotate_must_be_somewhere() {
 }
 
 #[test]
-fn a_cgroup_root_must_be_one() {
+fn a_cgroup_root_that_is_none_is_refused() {
     needs_privileges!();
     let (eks_auth, node) = (EksAuth::start(), Node::new());
     for path in ["/proc", "/no/such/folder"] {
@@ -209,7 +209,7 @@ fn a_user_namespace_is_not_enough() {
 }
 
 #[test]
-fn a_missing_cgroup2_hierarchy_is_told() {
+fn a_missing_cgroup2_hierarchy_is_reported() {
     needs_privileges!();
     let (eks_auth, node) = (EksAuth::start(), Node::new());
     let mount = cgroup::mount_point().unwrap();
@@ -221,7 +221,7 @@ fn a_missing_cgroup2_hierarchy_is_told() {
 }
 
 #[test]
-fn missing_certificate_authorities_are_told() {
+fn missing_certificate_authorities_are_reported() {
     let eks_auth = EksAuth::start();
     let agent = Agent::on_loopback(&eks_auth)
         .env("SSL_CERT_FILE", "/no/such/bundle")
@@ -232,7 +232,7 @@ fn missing_certificate_authorities_are_told() {
 }
 
 #[test]
-fn a_missing_region_is_told() {
+fn a_missing_region_is_reported() {
     let eks_auth = EksAuth::start();
     let agent = Agent::on_loopback(&eks_auth).env_remove("AWS_REGION");
     let said = assert_fails(agent, USAGE);

@@ -1,5 +1,5 @@
-//! The way from the agent to AWS and to the cluster's keys: slow, encrypted, told by variables,
-//! endless.
+//! The connections from the agent to AWS and to the cluster's keys: slow ones, encrypted ones,
+//! those that environment variables name, and endless answers.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{
@@ -27,7 +27,7 @@ use podcreds_tests::{
 };
 use serde_json::Value;
 
-/// EKS Auth's name in these tests. Nobody can look it up.
+/// EKS Auth's name in these tests, which public DNS does not have.
 const NAME: &str = "eks-auth.invalid";
 const SLOW: Duration = Duration::from_millis(1200);
 const AT_ONCE: Duration = Duration::ZERO;
@@ -38,7 +38,7 @@ fn eks_auth() -> EksAuth {
     eks_auth
 }
 
-/// A token that nobody has shown yet.
+/// A token that the agent has not seen yet.
 fn token(eks_auth: &EksAuth) -> String {
     let claims = Claims::new("shop", "reader", BoundObject::new("reader"));
     eks_auth.issuer().sign(&claims)
@@ -67,7 +67,7 @@ fn path(tls: &Tls) -> String {
 }
 
 #[test]
-fn a_way_that_is_slow_but_works_brings_credentials_and_stays_open() {
+fn a_slow_connection_brings_credentials_and_is_kept() {
     for (tunnel, handshake) in [(SLOW, AT_ONCE), (AT_ONCE, SLOW), (2 * SLOW, 2 * SLOW)] {
         let eks_auth = eks_auth();
         let tls = Tls::start(NAME, eks_auth.address(), handshake);
@@ -87,7 +87,7 @@ fn a_way_that_is_slow_but_works_brings_credentials_and_stays_open() {
     }
 }
 
-/// A pod on a node whose DNS server `start` starts asks until it has credentials, and a second pod does.
+/// Pods ask until they have credentials, on a node that uses the DNS server of `start`.
 fn pods_are_served_through(start: impl FnOnce() -> Dns + Send) {
     let node = Node::with_network();
     let (eks_auth, tls, dns) = node.enter(|| {
@@ -129,7 +129,7 @@ fn a_pod_gets_credentials_though_the_first_dns_server_does_not_answer() {
 }
 
 #[test]
-fn a_step_that_takes_too_long_is_told_to_the_pod() {
+fn a_step_that_takes_too_long_is_named_in_the_answer() {
     let eks_auth = eks_auth();
     let tls = Tls::start(NAME, eks_auth.address(), AT_ONCE);
     let proxy = Proxy::start(tls.address(), 600 * SLOW);
@@ -161,11 +161,14 @@ fn aws_is_trusted_by_the_bundle_that_the_environment_or_the_profile_names() {
     }
     let untrusted = agent().start();
     let token = token(&eks_auth);
-    until("the pod is told that nobody vouches for the server", || {
-        let answer = ask(&untrusted, &token);
-        assert_eq!(answer["status"], 503, "{answer}");
-        answer["body"].to_string().contains("UnknownIssuer")
-    });
+    until(
+        "the pod is told that the server's certificate is not trusted",
+        || {
+            let answer = ask(&untrusted, &token);
+            assert_eq!(answer["status"], 503, "{answer}");
+            answer["body"].to_string().contains("UnknownIssuer")
+        },
+    );
 }
 
 #[test]
@@ -287,7 +290,7 @@ fn a_program_that_takes_long_for_the_nodes_credentials_is_waited_for() {
     is_served(&agent, &token(&eks_auth));
 }
 
-/// Answers everybody, and never comes to the end of it.
+/// Answers each client with `start` and then without end.
 fn endless(start: &'static str) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -305,7 +308,7 @@ fn endless(start: &'static str) -> SocketAddr {
 }
 
 #[test]
-fn answers_without_end_take_no_memory() {
+fn endless_answers_take_little_memory() {
     let eks_auth = eks_auth();
     for start in [
         "HTTP/1.1 200 OK\r\n\r\n",
@@ -329,7 +332,7 @@ fn answers_without_end_take_no_memory() {
 }
 
 #[test]
-fn a_signature_that_is_none_does_not_reach_eks_auth() {
+fn a_token_with_a_malformed_signature_does_not_reach_eks_auth() {
     let (eks_auth, jwks) = (eks_auth(), Jwks::start(&Issuer::cluster()));
     let agent = Agent::on_loopback(&eks_auth)
         .args(["--jwks-url", &jwks.url()])

@@ -138,7 +138,8 @@ impl Logs {
     ///
     /// # Panics
     ///
-    /// When none has come after [`DEADLINE`], or none can come any more because the agent has ended.
+    /// When none has come after [`DEADLINE`], or none can come any more because the agent has
+    /// ended.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&LogLine) -> bool) -> LogLine {
         let end = Instant::now() + DEADLINE;
         let mut held = self.held();

@@ -11,7 +11,6 @@ use std::{
     net::SocketAddr,
     process::{Child, ExitStatus},
     thread,
-    time::Duration,
 };
 
 pub use builder::AgentBuilder;
@@ -136,7 +135,8 @@ impl Agent {
         Metrics::parse(&answer.body)
     }
 
-    /// Waits until the sum of the samples of this name and these labels is as wanted, and returns it.
+    /// Waits until the sum of the samples of this name and these labels is as wanted, and returns
+    /// it.
     ///
     /// # Panics
     ///
@@ -222,11 +222,7 @@ impl Agent {
     ///
     /// When it has not within a minute.
     pub fn wait_exit(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        let exited = wait::poll(Duration::from_secs(60), || {
-            child.try_wait().expect("the agent's exit status")
-        });
-        exited.expect("the agent stops within a minute")
+        wait::exit(&mut self.child)
     }
 }
 

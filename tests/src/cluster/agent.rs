@@ -29,7 +29,8 @@ pub fn install() -> Result<()> {
     install::wait_daemon_set(&Api::of(layout), NAMESPACE, NAME)
 }
 
-/// What users have to fill in is filled in, and EKS Auth is the stand-in. All the rest is as they apply it.
+/// What users have to fill in is filled in, and EKS Auth is the stand-in. All the rest is as they
+/// apply it.
 fn manifests(layout: &Layout) -> Result<String> {
     let path = layout.checkout().join(MANIFESTS);
     let mut text =

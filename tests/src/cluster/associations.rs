@@ -1,7 +1,7 @@
 //! Which service account has which role.
 //!
-//! The table is a ConfigMap, from namespace and service account to the role's name, so that the admission
-//! policy that stands for EKS' webhook and the stand-in for EKS Auth read the same.
+//! The table is a ConfigMap, from namespace and service account to the role's name, so that the
+//! admission policy that stands for EKS' webhook and the stand-in for EKS Auth read the same.
 
 use serde_json::{Value, json};
 

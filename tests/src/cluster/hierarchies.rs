@@ -1,4 +1,5 @@
-//! The node's control groups: one in each hierarchy of the machine, which the node takes for its root.
+//! The node's control groups: one in each hierarchy of the machine, which the node takes for its
+//! root.
 
 use std::{
     fs,
@@ -13,7 +14,8 @@ use procfs::process::{MountInfo, Process};
 use super::layout::Layout;
 use crate::pod::cgroup::remove_tree;
 
-/// In a hierarchy of version 2, processes must be in leaves: those of the node itself are in this one.
+/// In a hierarchy of version 2, processes must be in leaves: those of the node itself are in this
+/// one.
 const LEAF: &str = "system";
 /// What a new cpuset needs before a process can be in it, in version 1.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
@@ -92,8 +94,8 @@ impl NodeCgroups {
     }
 }
 
-/// From inside of the node's cgroup and mount namespaces: mounts each hierarchy anew, so that the node
-/// sees its own part only, and takes it for the whole.
+/// From inside of the node's cgroup and mount namespaces: mounts each hierarchy anew, so that the
+/// node sees its own part only, and takes it for the whole.
 pub(super) fn remount() -> Result<()> {
     for hierarchy in hierarchies()? {
         let path = &hierarchy.mount_point;

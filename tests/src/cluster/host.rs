@@ -49,8 +49,8 @@ impl Host {
         self.node_pid().is_some()
     }
 
-    /// Starts it, and waits until it is up. `report` is told what has been done. A node that is `bound`
-    /// ends with this process.
+    /// Starts it, and waits until it is up. `report` is told what has been done. A node that is
+    /// `bound` ends with this process.
     ///
     /// # Errors
     ///
@@ -104,14 +104,14 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
-            // Ctrl-C ends whoever waits for the node, and not the node.
+            // Ctrl-C ends the process that waits for the node, and not the node.
             .process_group(0)
             .spawn()
             .context("cannot start the node")
     }
 
-    /// Becomes the node's first process, in namespaces of its own. Only `up` calls this, in a process for
-    /// the purpose.
+    /// Becomes the node's first process, in namespaces of its own. Only `up` calls this, in a
+    /// process for the purpose.
     ///
     /// # Errors
     ///

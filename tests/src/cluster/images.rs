@@ -1,4 +1,5 @@
-//! Container images without a registry: archives in OCI's layout, put together from files of the machine.
+//! Container images without a registry: archives in OCI's layout, put together from files of the
+//! machine.
 
 use std::{
     fs,

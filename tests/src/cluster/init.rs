@@ -1,5 +1,5 @@
-//! The node's first process: it makes the node out of its namespaces, starts the components, and starts
-//! those anew that end.
+//! The node's first process: it makes the node out of its namespaces, starts the components, and
+//! starts those anew that end.
 
 use std::{
     env, fs,
@@ -49,7 +49,7 @@ const KUBELETS_SYSCTLS: [(&str, &str); 6] = [
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// What the node's first process says when all is up. Whoever waits for it reads no further.
+/// What the node's first process says when all is up. The reader stops there.
 pub(super) const UP: &str = "the node is up";
 
 /// The folders that are mounted over, and have to exist on the machine for that.

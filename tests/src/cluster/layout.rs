@@ -13,8 +13,8 @@ use crate::checkout;
 
 /// The folders of one checkout's cluster.
 ///
-/// Certificates, configuration and logs are on disk and stay for a look. What the components write is
-/// in memory, in a mount that only the node sees, and gone with it.
+/// Certificates, configuration and logs are on disk and stay for a look. What the components write
+/// is in memory, in a mount that only the node sees, and gone with it.
 #[derive(Clone, Debug)]
 pub struct Layout {
     checkout: PathBuf,

@@ -1,5 +1,5 @@
-//! What pods take from the machine instead of from an image: its programs, and what this checkout has
-//! built. All of it read-only.
+//! What pods take from the machine instead of from an image: its programs, and what this checkout
+//! has built. All of it read-only.
 
 use std::{
     env, fs,

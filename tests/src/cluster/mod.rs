@@ -1,5 +1,5 @@
-//! A Kubernetes node on this machine, with nothing simulated but AWS: etcd, API server, controllers,
-//! scheduler, containerd and kubelet, in namespaces and cgroups of their own.
+//! A Kubernetes node on this machine, with nothing simulated but AWS: etcd, API server,
+//! controllers, scheduler, containerd and kubelet, in namespaces and cgroups of their own.
 //!
 //! ```text
 //! machine                        node: network, mount, PID and cgroup namespaces

@@ -37,8 +37,8 @@ pub(super) fn raise() -> Result<()> {
     replace_dummy()
 }
 
-/// The link that `podcreds initialize` makes is a dummy, which not every kernel has. Where there is none, it
-/// finds a bridge in its place, which does the same without a port.
+/// The link that `podcreds initialize` makes is a dummy, which not every kernel has. Where there is
+/// none, it finds a bridge in its place, which does the same without a port.
 fn replace_dummy() -> Result<()> {
     if command::run("ip", &format!("link add {LINK} type dummy")).is_ok() {
         return command::run("ip", &format!("link delete {LINK}"));

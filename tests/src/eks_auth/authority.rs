@@ -1,4 +1,4 @@
-//! Whose word the stand-in takes.
+//! Who decides whether the stand-in accepts a token.
 
 use jsonwebtoken::errors::ErrorKind;
 
@@ -13,8 +13,8 @@ pub trait Authority: Send + Sync + 'static {
     /// Why it is no good.
     fn verify(&self, token: &str) -> Result<Claims, Rejected>;
 
-    /// The role of a service account. One that is not known here may have been given to the stand-in
-    /// itself.
+    /// The role of a service account. One that is not known here may have been given to the
+    /// stand-in itself.
     ///
     /// # Errors
     ///

@@ -118,7 +118,8 @@ impl EksAuth {
         self.state().associations.remove(&account);
     }
 
-    /// Has every call meet this fault, once the faults set before are used up, until [`heal`](Self::heal).
+    /// Has every call meet this fault, once the faults set before are used up, until
+    /// [`heal`](Self::heal).
     pub fn fail(&self, fault: Fault) {
         self.state().faults.push(fault, None);
     }
@@ -204,8 +205,8 @@ impl EksAuth {
     }
 }
 
-/// Serves the cluster named [`CLUSTER`] at an address, on the word of `authority`, until the server is
-/// dropped. Calls are to be signed with the default [`NodeCredentials`].
+/// Serves the cluster named [`CLUSTER`] at an address, on the word of `authority`, until the server
+/// is dropped. Calls are to be signed with the default [`NodeCredentials`].
 pub fn serve(address: SocketAddr, authority: Arc<dyn Authority>) -> Server {
     let signer = NodeCredentials::default();
     let state = State {

@@ -78,7 +78,8 @@ pub fn read_answer(stream: &mut impl Read) -> io::Result<Answer> {
 ///
 /// # Errors
 ///
-/// `UnexpectedEof` when the last answer is not complete; `InvalidData` for what is no HTTP/1 answer.
+/// `UnexpectedEof` when the last answer is not complete; `InvalidData` for what is no HTTP/1
+/// answer.
 pub fn split_answers(mut received: &[u8]) -> io::Result<Vec<Answer>> {
     let mut answers = Vec::new();
     while !received.is_empty() {

@@ -118,7 +118,7 @@ async fn accept(listener: tokio::net::TcpListener, handler: Arc<dyn Handler>) {
             Ok((stream, _)) => {
                 tokio::spawn(serve(stream, Arc::clone(&handler)));
             }
-            // Out of descriptors, most likely: let the connections at hand finish.
+            // Out of descriptors, most likely: let the open connections finish.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

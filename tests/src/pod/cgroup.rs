@@ -52,8 +52,8 @@ pub fn processes(cgroup: &Path) -> io::Result<Vec<u32>> {
 /// is left after all: it is called where nobody can handle an error.
 pub fn remove_tree(cgroup: &Path) {
     let gone = poll(REMOVAL, || {
-        // Again, since a process may have joined meanwhile. Absent where the cgroup is, and where the
-        // kernel is older than 5.14.
+        // Again, since a process may have joined meanwhile. Absent where the cgroup is, and where
+        // the kernel is older than 5.14.
         let _ = fs::write(cgroup.join("cgroup.kill"), "1");
         remove_depth_first(cgroup);
         (!cgroup.exists()).then_some(())

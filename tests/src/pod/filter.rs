@@ -1,4 +1,5 @@
-//! What somebody with the privileges for it does to a pod's network: links, addresses and packet filters.
+//! What somebody with the privileges for it does to a pod's network: links, addresses and packet
+//! filters.
 
 use std::{
     io::Write,

@@ -154,7 +154,8 @@ impl Pod {
         Client::spawn(self.client(arguments))
     }
 
-    /// Runs `pod-client` with these arguments in this pod, and returns the last line that it printed.
+    /// Runs `pod-client` with these arguments in this pod, and returns the last line that it
+    /// printed.
     ///
     /// # Panics
     ///
@@ -219,8 +220,8 @@ impl Pod {
         }
     }
 
-    /// Makes the sandbox anew, as the kubelet does when the pause process has died: other namespaces,
-    /// and another container. What still runs in the pod stays in the old ones.
+    /// Makes the sandbox anew, as the kubelet does when the pause process has died: other
+    /// namespaces, and another container. What still runs in the pod stays in the old ones.
     ///
     /// # Panics
     ///

@@ -1,10 +1,11 @@
 //! A run: one process of tests, demo or load, and all that it makes on the machine.
 //!
-//! What a run makes carries its name: cgroups and temporary folders in their own names, processes in their
-//! environment. So it can be removed by others when the run is ended before it has done so itself:
+//! What a run makes carries its name: cgroups and temporary folders in their own names, processes
+//! in their environment. So it can be removed by others when the run is ended before it has done so
+//! itself:
 //!
-//! - by a janitor, a process that each run starts. It waits until the run has ended, whether in order or by a
-//!   signal, and then removes what is left.
+//! - by a janitor, a process that each run starts. It waits until the run has ended, whether in
+//!   order or by a signal, and then removes what is left.
 //! - where the janitor was killed too, by the next run.
 //!
 //! Neither touches what belongs to a run that lives.
@@ -58,7 +59,8 @@ impl Run {
         let name = RunName::own().expect("this process in /proc");
         let folder = folder(&name);
         fs::create_dir_all(&folder).unwrap_or_else(|why| panic!("cannot make {folder:?}: {why}"));
-        // Fails only where a folder has been chosen already, which is then where temporary files are.
+        // Fails only where a folder has been chosen already, which is then where temporary files
+        // are.
         let _ = tempfile::env::override_temp_dir(&folder);
         Self {
             _janitor: start_janitor(&name),
@@ -77,7 +79,8 @@ pub fn leftovers(run: &RunName) -> Vec<String> {
     leftovers::list(run)
 }
 
-/// Waits until a run has ended, which is when the input of this process ends, and removes what it has left.
+/// Waits until a run has ended, which is when the input of this process ends, and removes what it
+/// has left.
 ///
 /// # Errors
 ///

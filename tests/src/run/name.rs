@@ -54,7 +54,8 @@ fn own_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
 
-/// When a process was started. One that has ended counts as gone even if nobody has waited for it yet.
+/// When a process was started. One that has ended counts as gone even if nobody has waited for it
+/// yet.
 fn start_of(pid: i32) -> Option<u64> {
     let process = Process::new(pid).ok().filter(Process::is_alive)?;
     Some(process.stat().ok()?.starttime)

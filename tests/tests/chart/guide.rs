@@ -137,7 +137,7 @@ fn beside_the_add_on_the_agent_takes_other_ports() {
 
 /// A DaemonSet without a single pod is "successfully rolled out".
 #[test]
-fn the_guide_counts_nodes_before_it_believes_a_rollout() {
+fn the_guide_counts_nodes_before_it_trusts_a_rollout() {
     let guide = Guide::read(GUIDE).unwrap();
     let mut rollouts = 0;
     for section in guide.sections() {

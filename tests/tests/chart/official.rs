@@ -36,7 +36,8 @@ fn its_defaults_give_the_same_daemon_set_with_this_agent() {
     assert!(arguments.contains(&"--verbosity=trace"), "{arguments:?}");
     let initialize = strings(&pod["initContainers"][0]["args"]);
     assert_eq!(initialize, ["initialize", "-v=trace"]);
-    // What names the other agent's image, and what stands for something else, is not passed over in silence.
+    // What names the other agent's image, and what stands for something else, is not passed over in
+    // silence.
     for warning in [
         "clusterName",
         "AWS_REGION",

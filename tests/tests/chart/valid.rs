@@ -95,8 +95,8 @@ fn every_rendering_fits_the_schemas_of_kubernetes() {
     assert_eq!(renderings[6].of_kind("DaemonSet").len(), 3);
 }
 
-/// A flag that the agent does not know ends it at once. So it has understood all those before the first
-/// that it complains about.
+/// A flag that the agent does not know ends it at once. So it has understood all those before the
+/// first that it complains about.
 #[test]
 fn the_agent_understands_what_it_is_told() {
     let Some(renderings) = renderings() else {
@@ -203,7 +203,7 @@ fn the_next_agent_starts_before_the_last_one_ends() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn values_that_contradict_each_other_are_refused() {
     for (values, named) in [
         (json!({ "clusterName": "" }), "clusterName is required"),
         (json!({ "clusterName": "no/name" }), "/clusterName"),

@@ -1,4 +1,5 @@
-//! Agents that are killed under load: how long pods get nothing, and what they see of it.
+//! Agents that are killed under load: for how long pods get no credentials, and which errors they
+//! get.
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +19,10 @@ use podcreds_tests::{
 
 use crate::scene::{Load, PODS, Report, Scene, wait_answers, wait_role};
 
-/// What each agent answers before something happens to it.
+/// How many requests each agent answers before it is killed.
 const ANSWERS: f64 = 500.0;
-/// All that a client may see: the answer, that it is to come back in a second, a connection that was cut, or that nobody
-/// is there. None waits in vain.
+/// All that a client may get: credentials, a 503, a connection that was reset, or one that was
+/// refused. No client times out.
 const POSSIBLE: [&str; 7] = [
     "200",
     "503",
@@ -31,7 +32,7 @@ const POSSIBLE: [&str; 7] = [
     "EPIPE",
     "closed",
 ];
-/// Pods in which somebody uses boto3 just then.
+/// Pods in which an application uses boto3 meanwhile.
 const APPLICATIONS: usize = 3;
 
 fn kill(mut agent: Agent) -> Instant {
@@ -40,7 +41,7 @@ fn kill(mut agent: Agent) -> Instant {
     Instant::now()
 }
 
-/// Says what the clients saw of an agent's death.
+/// Prints what clients got while an agent was killed, and checks that it is [`POSSIBLE`].
 #[track_caller]
 fn tell(what: &str, report: &Report, gap: Duration) {
     println!(
@@ -54,7 +55,7 @@ fn tell(what: &str, report: &Report, gap: Duration) {
     assert!(outcomes.is_subset(&POSSIBLE.into()), "{report:?}");
 }
 
-/// An application that gets its credentials through boto3, and what comes of it.
+/// Gets a pod's credentials through boto3, and checks that they are the pod's.
 fn application(pod: &Pod) {
     let got = Sdk::Boto3.run(|program| pod.command(program)).unwrap();
     let Got::Credentials(owner) = got else {
@@ -64,7 +65,7 @@ fn application(pod: &Pod) {
 }
 
 #[test]
-fn boto3_rides_over_an_agent_that_is_killed_and_started_anew() {
+fn boto3_gets_credentials_while_the_agent_is_killed_and_restarted() {
     needs_privileges!();
     if !can_run(Sdk::Boto3.check()) {
         return;
@@ -76,7 +77,7 @@ fn boto3_rides_over_an_agent_that_is_killed_and_started_anew() {
     wait_answers(&agent, ANSWERS);
     let killed = kill(agent);
     let next = scene.agent().spawn();
-    // Nobody serves yet, but on the slowest machine somebody will before boto3 gives up.
+    // No agent serves yet, but the next one does before boto3 gives up.
     wait_role(&next, "leader");
     let gap = thread::scope(|scope| {
         for pod in &pods[..APPLICATIONS] {
@@ -90,20 +91,20 @@ fn boto3_rides_over_an_agent_that_is_killed_and_started_anew() {
 }
 
 #[test]
-fn an_agent_that_is_killed_beside_its_heir_is_hardly_missed() {
+fn the_successor_serves_at_once_when_its_leader_is_killed() {
     needs_privileges!();
     let scene = Scene::new();
     let agent = scene.agent().start();
     let pods = scene.served_pods(PODS, 0);
     scene.eks_auth.forget_calls();
     let load = Load::start(&pods);
-    let heir = scene.agent().start();
+    let successor = scene.agent().start();
     wait_answers(&agent, ANSWERS);
     let killed = kill(agent);
     wait_served(&pods[0], []);
     let gap = killed.elapsed();
-    wait_answers(&heir, ANSWERS);
-    tell("killed beside its heir", &load.finish(), gap);
+    wait_answers(&successor, ANSWERS);
+    tell("killed beside its successor", &load.finish(), gap);
     assert_eq!(scene.eks_auth.call_count(), 0);
-    wait_role(&heir, "leader");
+    wait_role(&successor, "leader");
 }

@@ -1,5 +1,5 @@
-//! Agents that follow each other on one node: updates under load, the queue that they stand in, and what is
-//! refused at the place where they meet.
+//! Agents that follow each other on one node: updates under load, the queue that they stand in, and
+//! what is refused at the place where they meet.
 #![expect(
     clippy::panic,
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What is refused at the place where agents meet, and what is put up with.
+//! What agents refuse in their hand-over folder and from their peers, and what they tolerate.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -24,14 +24,14 @@ use crate::scene::{Scene, wait_role};
 
 /// From sysexits.h.
 const USAGE: Option<i32> = Some(64);
-/// Nobody in particular.
+/// The user `nobody`.
 const STRANGER: u32 = 65534;
-/// An agent's greeting, of a version that there will never be.
+/// An agent's greeting, with a version that no build has.
 const OTHER_VERSION: &[u8; 10] = b"podcreds\xff\xff";
 /// This build's.
 const GREETING: &[u8] = b"podcreds\x00\x01";
 
-/// Checks that an agent does not start here, and that it says why in one sentence that names the flag.
+/// Checks that an agent does not start, and that its last line names the flag and the reason.
 #[track_caller]
 fn assert_refused(agent: AgentBuilder, why: &str) {
     let mut agent = agent.spawn();
@@ -47,7 +47,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_folder_that_others_could_have_prepared_is_refused() {
+fn a_folder_that_another_user_could_have_prepared_is_refused() {
     needs_privileges!();
     let scene = Scene::new();
     let at = |path: &Path| scene.agent().set("--handover-dir", path.to_str().unwrap());
@@ -71,7 +71,7 @@ fn a_folder_that_others_could_have_prepared_is_refused() {
 }
 
 #[test]
-fn what_others_could_have_put_into_the_folder_is_refused() {
+fn a_file_that_another_user_could_have_put_into_the_folder_is_refused() {
     needs_privileges!();
     let elsewhere = tempfile::tempdir().unwrap();
     for name in ["leader.sock", "lend.sock", "leader.lock", "heir.lock"] {
@@ -90,13 +90,13 @@ fn what_others_could_have_put_into_the_folder_is_refused() {
     assert_refused(scene.agent(), "is no socket");
     fs::remove_file(&socket).unwrap();
 
-    // Whoever can read a lock can hold it for ever.
+    // A user who can read a lock file can hold the lock for ever.
     set_mode(&scene.folder().join("leader.lock"), 0o644);
     assert_refused(scene.agent(), "leader.lock");
 }
 
 #[test]
-fn what_is_left_of_a_dead_agent_is_no_hindrance() {
+fn an_agent_starts_in_the_folder_that_a_killed_agent_has_left() {
     needs_privileges!();
     let scene = Scene::new();
     let folder = scene.folder().join("made");
@@ -119,7 +119,7 @@ fn what_is_left_of_a_dead_agent_is_no_hindrance() {
 }
 
 #[test]
-fn without_root_there_is_nothing_to_meet_for() {
+fn without_root_a_named_folder_is_refused_and_the_default_one_is_not_used() {
     needs_privileges!();
     let eks_auth = EksAuth::start();
     // The capability is for its own program file, wherever that is.
@@ -132,8 +132,8 @@ fn without_root_there_is_nothing_to_meet_for() {
     assert_eq!(agent.logs().with_message(warning).len(), 1);
 }
 
-/// An agent that has `prepare` run in a mount namespace of its own before it starts, in which
-/// nobody has named a folder.
+/// An agent without `--handover-dir`, in a mount namespace of its own in which `prepare` runs
+/// first.
 fn unnamed(eks_auth: &EksAuth, prepare: &str) -> AgentBuilder {
     let script = format!("mount -t tmpfs tmpfs /run && {prepare} && exec \"$@\"");
     let agent = Agent::on_loopback(eks_auth).unset("--handover-dir");
@@ -210,16 +210,16 @@ fn the_default_folder_keeps_no_agent_from_starting() {
 }
 
 #[test]
-fn whoever_is_not_root_is_told_nothing() {
+fn a_peer_that_is_not_root_is_sent_no_credentials() {
     needs_privileges!();
     let scene = Scene::new();
     let leader = scene.agent().start();
     let _pod = scene.served_pod("web");
-    // As careless as can be.
+    // Only the check of the peer is left to keep others out.
     set_mode(scene.folder(), 0o755);
     let socket = scene.folder().join("leader.sock");
     set_mode(&socket, 0o666);
-    // Whether it can say what it wants to before it is turned away does not matter.
+    // The agent may close the connection before this is sent.
     let logger = Command::new("setpriv")
         .args(["--reuid", "65534", "logger", "--socket"])
         .args([socket.as_os_str(), "hello".as_ref()])
@@ -233,7 +233,7 @@ fn whoever_is_not_root_is_told_nothing() {
     assert!(why.contains("user 65534"), "{why}");
 }
 
-/// How much an agent has told others.
+/// How many entries an agent has sent.
 fn sent(agent: &Agent) -> f64 {
     let direction = [("direction", "sent")];
     agent
@@ -241,19 +241,19 @@ fn sent(agent: &Agent) -> f64 {
         .sum("podcreds_handover_entries_total", &direction)
 }
 
-/// Says something to an agent, and returns all that it says.
+/// Sends bytes to the leader, and returns all that it sends.
 fn say(scene: &Scene, bytes: &[u8]) -> Vec<u8> {
     let mut stream = UnixStream::connect(scene.folder().join("leader.sock")).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(bytes).unwrap();
     let mut heard = Vec::new();
-    // It may hang up before it has read everything.
+    // It may close the connection before it has read everything.
     let _ = stream.read_to_end(&mut heard);
     heard
 }
 
 #[test]
-fn an_heir_of_another_version_is_told_no_more_than_that() {
+fn a_successor_of_another_version_is_sent_no_credentials() {
     needs_privileges!();
     let scene = Scene::new();
     let leader = scene.agent().start();
@@ -266,7 +266,7 @@ fn an_heir_of_another_version_is_told_no_more_than_that() {
     assert_eq!(say(&scene, garbage), GREETING);
     assert_eq!(sent(&leader), 0.0);
 
-    // It goes on as if nothing had been.
+    // The next agent still gets everything.
     let next = scene.agent().start();
     drop(leader);
     wait_role(&next, "leader");
@@ -274,8 +274,8 @@ fn an_heir_of_another_version_is_told_no_more_than_that() {
     assert_eq!(scene.eks_auth.call_count(), 1);
 }
 
-/// Stands in for a leader that greets so and then says this, and starts an heir beside it.
-fn heir_of(scene: &Scene, greeting: &'static [u8]) -> Agent {
+/// Starts an agent beside a stand-in for a leader that sends `greeting` and no more.
+fn successor_of(scene: &Scene, greeting: &'static [u8]) -> Agent {
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -288,7 +288,7 @@ fn heir_of(scene: &Scene, greeting: &'static [u8]) -> Agent {
     thread::spawn(move || {
         let _lock = lock;
         while let Ok((mut stream, _)) = listener.accept() {
-            // The heir may hang up at any time.
+            // The successor may close the connection at any time.
             let _ = stream.write_all(greeting);
             let _ = stream.read_to_end(&mut Vec::new());
         }
@@ -297,7 +297,7 @@ fn heir_of(scene: &Scene, greeting: &'static [u8]) -> Agent {
 }
 
 #[test]
-fn a_leader_that_makes_no_sense_is_not_listened_to() {
+fn a_successor_serves_beside_a_leader_that_sends_garbage() {
     needs_privileges!();
     for (greeting, noticed) in [
         (&OTHER_VERSION[..], "in another version"),
@@ -305,37 +305,38 @@ fn a_leader_that_makes_no_sense_is_not_listened_to() {
         (b"podcreds\x00\x01\x01\xff\xff\xff\xff", "cannot be heard"),
     ] {
         let scene = Scene::new();
-        let heir = heir_of(&scene, greeting);
-        heir.logs()
+        let successor = successor_of(&scene, greeting);
+        successor
+            .logs()
             .wait_for(noticed, |line| line.message.contains(noticed));
-        wait_role(&heir, "successor");
+        wait_role(&successor, "successor");
         let pod = scene.served_pod("web");
         assert_owned(&pod.run(["get"]), &pod);
     }
 }
 
-/// What cannot be read is passed over, and what comes after it is heard.
+/// The entries after one that cannot be read are taken over.
 #[test]
-fn what_an_heir_does_not_understand_is_passed_over() {
+fn a_successor_skips_entries_that_it_cannot_read() {
     needs_privileges!();
     const KIB: u32 = 1024;
     let too_long = [&[1][..], &(257 * KIB).to_be_bytes(), &[b'x'; 257 * 1024]].concat();
     for entry in [
         &too_long[..],
-        // A change that is none, one of a pod that cannot be told, and a kind that there is not
-        // yet.
+        // A change without content, a change of no valid pod, and a kind of frame that does not
+        // exist.
         b"\x01\x00\x00\x00\x02{}",
         b"\x01\x00\x00\x00\x23{\"subject\":{\"pod\":\"?\"},\"kept\":null}",
         b"\x07\x00\x00\x00\x02{}",
     ] {
         let scene = Scene::new();
         let said = [GREETING, entry, b"\x02\x00\x00\x00\x00"].concat();
-        let heir = heir_of(&scene, said.leak());
+        let successor = successor_of(&scene, said.leak());
         let all = "took in the credentials of the agent before this one";
-        heir.logs().wait_for(all, |line| line.message == all);
+        successor.logs().wait_for(all, |line| line.message == all);
         let skipped = [("direction", "received")];
-        heir.wait_metric("podcreds_handover_skipped_total", &skipped, |it| it == 1.0);
-        let warnings = heir.logs().all().into_iter();
+        successor.wait_metric("podcreds_handover_skipped_total", &skipped, |it| it == 1.0);
+        let warnings = successor.logs().all().into_iter();
         let warnings = warnings.filter(|line| line.message.starts_with("passed over"));
         assert_eq!(warnings.count(), 1);
     }

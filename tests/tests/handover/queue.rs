@@ -1,4 +1,4 @@
-//! The queue in which agents stand: one leads, one is next, the others wait.
+//! The queue of agents: one is the leader, one its successor, the others wait.
 
 use std::{
     fs::{self, File},
@@ -13,14 +13,14 @@ use podcreds_tests::{
     http::client,
     needs_privileges,
     scenario::{assert_owned, wait_served},
-    wait::until,
+    wait::{DEADLINE, until},
 };
 
 use crate::scene::{Scene, wait_role};
 
 const ROLES: [&str; 3] = ["leader", "successor", "waiting"];
 
-/// The agents by their roles, once each of the three has another one.
+/// The agents in the order of their roles, once the three have three different ones.
 fn sorted(mut agents: [Agent; 3]) -> [Agent; 3] {
     let place = |agent: &Agent| {
         let metrics = agent.metrics();
@@ -37,7 +37,7 @@ fn sorted(mut agents: [Agent; 3]) -> [Agent; 3] {
 }
 
 #[test]
-fn three_agents_that_start_at_once_settle_on_an_order() {
+fn three_agents_that_start_at_once_get_three_different_roles() {
     needs_privileges!();
     let scene = Scene::new();
     let pod = scene.node.pod("web").account("shop", "reader").start();
@@ -46,8 +46,8 @@ fn three_agents_that_start_at_once_settle_on_an_order() {
         agent.metrics_address();
         agent
     };
-    let [mut leader, mut heir, waiting] = sorted([start(), start(), start()]);
-    heir.wait_ready();
+    let [mut leader, mut successor, waiting] = sorted([start(), start(), start()]);
+    successor.wait_ready();
     let why = client::get(waiting.probe_address(), "/readyz").unwrap();
     assert_eq!(why.status, 503);
     assert!(
@@ -58,73 +58,74 @@ fn three_agents_that_start_at_once_settle_on_an_order() {
     assert_eq!(waiting.metrics().sum("podcreds_listeners", &[]), 0.0);
     wait_served(&pod, []);
 
-    // Whichever has got them, and however soon it ends now, the heir has them.
-    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
-    // Each moves up when one before it is gone, however it went.
+    // Either may have fetched them, and may end at any moment: the successor has them.
+    successor.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
+    // Each moves up when one before it has ended, by whatever means.
     leader.signal(Signal::SIGKILL);
     leader.wait_exit();
-    wait_role(&heir, "leader");
+    wait_role(&successor, "leader");
     wait_role(&waiting, "successor");
     waiting.wait_ready();
-    assert!(heir.terminate().success());
+    assert!(successor.terminate().success());
     wait_role(&waiting, "leader");
     assert_owned(&pod.run(["get"]), &pod);
     assert_eq!(scene.eks_auth.call_count(), 1);
 }
 
 #[test]
-fn whoever_is_told_to_end_leaves_the_queue_at_once() {
+fn an_agent_that_is_terminated_leaves_the_queue_at_once() {
     needs_privileges!();
     let scene = Scene::new();
     let leader = scene.agent().start();
     wait_role(&leader, "leader");
-    let mut heir = scene.agent().start();
+    let mut successor = scene.agent().start();
     let mut waiting = scene.agent().spawn();
     wait_role(&waiting, "waiting");
     assert!(waiting.terminate().success());
-    wait_role(&heir, "successor");
-    assert!(heir.terminate().success());
+    wait_role(&successor, "successor");
+    assert!(successor.terminate().success());
     let next = scene.agent().start();
     wait_role(&next, "successor");
     wait_role(&leader, "leader");
 }
 
 #[test]
-fn a_leader_that_stands_still_delays_nobody_and_may_speak_later() {
+fn a_suspended_leader_delays_nobody_and_hands_over_when_it_resumes() {
     needs_privileges!();
     let scene = Scene::new();
     let leader = scene.agent().start();
     let (stays, goes) = (scene.served_pod("stays"), scene.served_pod("goes"));
     leader.signal(Signal::SIGSTOP);
     drop(goes);
-    let mut heir = scene.agent().start();
+    let mut successor = scene.agent().start();
     let silent = "the agent before this one does not tell what it has: starting without";
-    assert_eq!(heir.logs().with_message(silent).len(), 1);
+    assert_eq!(successor.logs().with_message(silent).len(), 1);
     leader.signal(Signal::SIGCONT);
     let heard = "took in the credentials of the agent before this one";
-    heir.logs()
+    successor
+        .logs()
         .wait_for("the leader speaks", |line| line.message == heard);
-    // What it told of the pod that is gone was either not told or not kept.
-    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
+    // The entry of the pod that is gone was either not sent or not kept.
+    successor.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
     drop(leader);
-    wait_role(&heir, "leader");
+    wait_role(&successor, "leader");
     assert_owned(&stays.run(["get"]), &stays);
     assert_eq!(scene.eks_auth.call_count(), 2);
-    assert!(heir.terminate().success());
+    assert!(successor.terminate().success());
 }
 
-/// Holds the heir's lock, as an agent does that starts.
-fn heirs_lock(scene: &Scene) -> File {
+/// Takes the successor's lock, as an agent that starts does.
+fn successors_lock(scene: &Scene) -> File {
     let lock = File::options()
         .write(true)
         .open(scene.folder().join("heir.lock"))
         .unwrap();
-    until("the heir's lock is free", || lock.try_lock().is_ok());
+    until("the successor's lock is free", || lock.try_lock().is_ok());
     lock
 }
 
 #[test]
-fn whoever_is_told_to_end_waits_for_an_heir_that_starts_but_not_for_one_that_is_gone() {
+fn a_terminated_leader_waits_for_a_successor_that_starts_and_not_for_one_that_is_gone() {
     needs_privileges!();
     let scene = Scene::new();
     let waiting = |line: &LogLine| line.message.contains("does not serve yet: waiting for it");
@@ -135,7 +136,7 @@ fn whoever_is_told_to_end_waits_for_an_heir_that_starts_but_not_for_one_that_is_
     };
     let mut agent = start();
     let pod = scene.served_pod("web");
-    let lock = heirs_lock(&scene);
+    let lock = successors_lock(&scene);
     agent.signal(Signal::SIGTERM);
     agent.logs().wait_for("it waits", waiting);
     assert_owned(&pod.run(["get"]), &pod);
@@ -143,43 +144,44 @@ fn whoever_is_told_to_end_waits_for_an_heir_that_starts_but_not_for_one_that_is_
     assert!(agent.wait_exit().success());
 
     let mut agent = start();
-    let _lock = heirs_lock(&scene);
-    let mut heir = UnixStream::connect(scene.folder().join("leader.sock")).unwrap();
-    heir.write_all(b"podcreds\x00\x01").unwrap();
+    let _lock = successors_lock(&scene);
+    let mut successor = UnixStream::connect(scene.folder().join("leader.sock")).unwrap();
+    successor.set_read_timeout(Some(DEADLINE)).unwrap();
+    successor.write_all(b"podcreds\x00\x01").unwrap();
     agent.signal(Signal::SIGTERM);
     agent.logs().wait_for("it waits", waiting);
     assert_owned(&pod.run(["get"]), &pod);
-    heir.write_all(b"!").unwrap();
+    successor.write_all(b"!").unwrap();
     assert!(agent.wait_exit().success());
     let mut told = Vec::new();
-    heir.read_to_end(&mut told).unwrap();
+    successor.read_to_end(&mut told).unwrap();
     assert!(told.ends_with(b"\x03\x00\x00\x00\x00"), "its last word");
 }
 
 #[test]
-fn credentials_outlive_an_agent_that_is_killed_beside_its_heir() {
+fn a_successor_keeps_the_credentials_of_a_killed_leader() {
     needs_privileges!();
     let scene = Scene::new();
     let mut leader = scene.agent().start();
     let early = scene.served_pod("early");
-    let heir = scene.agent().start();
-    // Its credentials are told as a change.
+    let successor = scene.agent().start();
+    // Its credentials are sent as a change.
     let late = scene.served_pod("late");
-    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 2.0);
+    successor.wait_metric("podcreds_cache_entries", &[], |entries| entries == 2.0);
     drop(early);
-    heir.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
+    successor.wait_metric("podcreds_cache_entries", &[], |entries| entries == 1.0);
     leader.signal(Signal::SIGKILL);
     leader.wait_exit();
-    wait_role(&heir, "leader");
+    wait_role(&successor, "leader");
     assert_owned(&late.run(["get"]), &late);
     assert_eq!(scene.eks_auth.call_count(), 2);
     let received = [("direction", "received")];
-    let metrics = heir.metrics();
+    let metrics = successor.metrics();
     assert!(metrics.sum("podcreds_handover_entries_total", &received) >= 2.0);
 }
 
 #[test]
-fn a_token_that_was_rotated_before_the_update_is_good_after_it() {
+fn a_token_that_was_rotated_before_an_update_is_accepted_after_it() {
     needs_privileges!();
     let scene = Scene::new();
     let mut agent = scene.agent().args(["--verbosity", "trace"]).start();

@@ -96,7 +96,8 @@ impl Scene {
 }
 
 impl Scene {
-    /// A few pods in the host's network that ask at addresses of the host, and have their credentials.
+    /// A few pods in the host's network that ask at addresses of the host, and have their
+    /// credentials.
     pub(crate) fn host_pods(&self, port: &HostPort) -> Vec<Pod> {
         let pods = (0..HOST_PODS).map(|number| {
             let name = format!("host-{number}");

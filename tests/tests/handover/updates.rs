@@ -1,4 +1,4 @@
-//! Updates under load: nobody notices.
+//! Updates under load lose no request.
 
 use std::{
     env, fs,
@@ -14,10 +14,11 @@ use podcreds_tests::{
 
 use crate::scene::{HOST_PODS, HostPort, Load, PODS, Report, Scene, wait_answers, wait_role};
 
-/// What each agent answers before the next one comes.
+/// How many requests each agent answers before the next one starts.
 const ANSWERS: f64 = 500.0;
 
-/// Replaces an agent, as a DaemonSet with `maxSurge: 1` does: the next one gets ready, then this one is told to end.
+/// Replaces an agent, as a DaemonSet with `maxSurge: 1` does: the next one gets ready, then this
+/// one is told to end.
 fn replace(agent: &mut Agent, next: AgentBuilder) {
     wait_answers(agent, ANSWERS);
     let next = next.start();
@@ -27,9 +28,9 @@ fn replace(agent: &mut Agent, next: AgentBuilder) {
     wait_role(agent, "leader");
 }
 
-/// Says what the pods saw, and checks that they saw nothing.
+/// Prints what the pods got, and checks that no request failed and that EKS Auth was not called.
 #[track_caller]
-fn assert_unnoticed(what: &str, scene: &Scene, report: &Report) {
+fn assert_nothing_failed(what: &str, scene: &Scene, report: &Report) {
     println!(
         "{what}: {} requests, {} failed {:?}, {} calls to EKS Auth, worst latency {:?}",
         report.requests,
@@ -42,7 +43,8 @@ fn assert_unnoticed(what: &str, scene: &Scene, report: &Report) {
     assert_eq!(scene.eks_auth.call_count(), 0);
 }
 
-/// Updates under the load of redirected pods, so many times. `agent` makes each agent by its number.
+/// Updates under the load of redirected pods, so many times. `agent` makes each agent by its
+/// number.
 fn update(times: usize, agent: impl Fn(&Scene, usize) -> AgentBuilder) {
     let scene = Scene::new();
     let mut current = agent(&scene, 0).start();
@@ -53,28 +55,28 @@ fn update(times: usize, agent: impl Fn(&Scene, usize) -> AgentBuilder) {
         replace(&mut current, agent(&scene, number));
     }
     wait_answers(&current, ANSWERS);
-    assert_unnoticed(&format!("{times} updates"), &scene, &load.finish());
+    assert_nothing_failed(&format!("{times} updates"), &scene, &load.finish());
     for pod in &pods {
         assert_owned(&pod.run(["get"]), pod);
     }
 }
 
 #[test]
-fn an_update_under_load_is_noticed_by_nobody() {
+fn an_update_under_load_loses_no_request() {
     needs_privileges!();
     update(2, |scene, _| scene.agent());
 }
 
 #[test]
 #[ignore = "takes a while: cargo test -p podcreds-tests --test handover ten_updates -- --ignored --nocapture"]
-fn ten_updates_in_a_row_are_noticed_by_nobody() {
+fn ten_updates_in_a_row_lose_no_request() {
     needs_privileges!();
     update(10, |scene, _| scene.agent());
 }
 
-/// Whoever replaces the agent does not wait until the next one is ready, as without a readiness probe of its own.
+/// As in an update that does not wait until the new agent is ready.
 #[test]
-fn an_agent_that_is_told_to_end_waits_for_the_next_one_to_serve() {
+fn a_terminated_agent_waits_until_its_successor_serves() {
     needs_privileges!();
     let scene = Scene::new();
     let mut agent = scene.agent().start();
@@ -89,7 +91,7 @@ fn an_agent_that_is_told_to_end_waits_for_the_next_one_to_serve() {
         assert!(before.terminate().success());
     }
     wait_answers(&agent, ANSWERS);
-    assert_unnoticed("3 hasty updates", &scene, &load.finish());
+    assert_nothing_failed("3 hasty updates", &scene, &load.finish());
 }
 
 /// Another build, as far as it can be told from this one: its revision.
@@ -119,7 +121,7 @@ fn other_build(folder: &Path) -> String {
 }
 
 #[test]
-fn to_another_build_and_back_is_noticed_by_nobody() {
+fn an_update_to_another_build_and_back_loses_no_request() {
     needs_privileges!();
     let folder = tempfile::tempdir().unwrap();
     let other = other_build(folder.path());
@@ -129,10 +131,10 @@ fn to_another_build_and_back_is_noticed_by_nobody() {
     });
 }
 
-/// The node path, whose listeners each agent gets from the one before; also where one is told to end before the one that it
-/// stands beside.
+/// Each agent gets the listeners of the node path from the one before it. One successor is
+/// terminated before it leads.
 #[test]
-fn an_update_on_the_node_path_is_noticed_by_nobody() {
+fn an_update_on_the_node_path_loses_no_request() {
     needs_privileges!();
     let (scene, port) = (Scene::new(), HostPort::find());
     let start = || scene.with_folder(port.serve(Agent::on(&scene.node, &scene.eks_auth), "node"));
@@ -147,8 +149,8 @@ fn an_update_on_the_node_path_is_noticed_by_nobody() {
     assert!(retracted.terminate().success());
     replace(&mut agent, start());
     wait_answers(&agent, ANSWERS);
-    assert_unnoticed("updates on the node path", &scene, &load.finish());
-    // It would be sent others' tokens.
+    assert_nothing_failed("updates on the node path", &scene, &load.finish());
+    // A program that listens on the same port would be sent other pods' tokens.
     assert!(!port.lets_others_in());
 }
 
@@ -171,12 +173,12 @@ fn update_both_paths(times: usize, choose: impl Fn(AgentBuilder, usize) -> Agent
     }
     wait_answers(&agent, ANSWERS);
     for (what, load) in ["redirected pods", "direct callers"].into_iter().zip(loads) {
-        assert_unnoticed(what, &scene, &load.finish());
+        assert_nothing_failed(what, &scene, &load.finish());
     }
 }
 
 #[test]
-fn an_update_of_both_paths_at_once_is_noticed_by_nobody() {
+fn an_update_of_both_paths_at_once_loses_no_request() {
     needs_privileges!();
     update_both_paths(2, |agent, _| agent);
 }

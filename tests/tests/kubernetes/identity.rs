@@ -127,7 +127,8 @@ fn nothing_of_the_node_itself_is_redirected() {
         .start(&PodSpec::client("app", ["get"]).account("app"))
         .result();
     assert_eq!(answer["status"], 200, "{answer}");
-    // A process of the node asks, as kubelet would. What answers it, if anything, is the node's own address.
+    // A process of the node asks, as kubelet would. What answers it, if anything, is the node's own
+    // address.
     let asked = Command::new(binary::pod_client())
         .args(["get", "--no-token", "--timeout-ms", "500"])
         .output()

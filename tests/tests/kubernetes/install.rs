@@ -1,5 +1,5 @@
-//! `docs/install.md`, walked there and back as its readers do: with the commands that it shows, and with pods
-//! that ask all the while.
+//! `docs/install.md`, walked there and back as its readers do: with the commands that it shows, and
+//! with pods that ask all the while.
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +23,8 @@ use tempfile::TempDir;
 
 use crate::load::Load;
 
-/// What is not run: there is no registry, and so no image of the AWS CLI. The pods that ask stand for the
-/// pod that the guide checks with.
+/// What is not run: there is no registry, and so no image of the AWS CLI. The pods that ask stand
+/// for the pod that the guide checks with.
 const NOT_RUN: [&str; 3] = [
     "cargo xtask image",
     "skopeo copy",
@@ -142,8 +142,8 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // Other tests go on with what `cargo xtask cluster` has installed. What has gone already cannot be
-        // removed, and if the rest fails they say so.
+        // Other tests go on with what `cargo xtask cluster` has installed. What has gone already
+        // cannot be removed, and if the rest fails they say so.
         self.shell("helm uninstall podcreds --namespace kube-system --wait");
         self.shell("kubectl delete --ignore-not-found --filename addon.yaml");
         let installed = agent::install();
@@ -204,8 +204,8 @@ fn walk(major: &str) {
     });
 }
 
-/// A selector that no node has empties the fleet, and the guide's check says so though the rollout is called
-/// a success.
+/// A selector that no node has empties the fleet, and the guide's check says so though the rollout
+/// is called a success.
 fn no_check_passes_on_no_node(reader: &mut Reader) {
     let commands = reader.section("3. All nodes").commands;
     let [upgrade, count, rollout] = &commands[..] else {

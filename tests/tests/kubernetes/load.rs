@@ -48,8 +48,8 @@ impl Load {
         Self { pods }
     }
 
-    /// Ends it, and checks that each request of each pod was answered with its own credentials. Returns
-    /// how many there were, and the longest time that one took, in milliseconds.
+    /// Ends it, and checks that each request of each pod was answered with its own credentials.
+    /// Returns how many there were, and the longest time that one took, in milliseconds.
     pub(crate) fn finish(self) -> (u64, u64) {
         for pod in &self.pods {
             until("a pod of the load takes the end", || {

@@ -12,7 +12,8 @@ use crate::load::Load;
 /// How soon pods must be served again when the agent stands still.
 const REPLACED: Duration = Duration::from_secs(30);
 
-/// Kills a component under load, and sees that neither pods that are there notice, nor pods that come.
+/// Kills a component under load, and sees that neither pods that are there notice, nor pods that
+/// come.
 fn nobody_notices_the_end_of(component: &str, is_back: impl Fn(&Solitude) -> bool) {
     let cluster = Cluster::alone();
     let namespace = cluster.namespace("restart");

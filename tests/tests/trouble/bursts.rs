@@ -18,7 +18,7 @@ const FAMILIES: [(&str, &str); 2] = [("169.254.170.23:80", "249"), ("[fd00:ec2::
 #[test]
 fn five_hundred_cold_callers_of_one_pod_cost_one_call() {
     needs_privileges!();
-    // None of them shall be told to come back because this machine is busy.
+    // A busy machine must not make the agent answer any of them with a 503.
     let scene = Scenario::with_args(["--max-request-wait", "4s"]);
     let pod = scene.known_pod("web");
     scene.eks_auth.fail(Fault::Slow(Duration::from_millis(300)));

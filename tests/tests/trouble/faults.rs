@@ -51,7 +51,7 @@ fn pods(scene: &Scenario) -> Vec<(Pod, Fault)> {
 const MANY_CALLS: [&str; 2] = ["--max-service-qps", "100"];
 
 #[test]
-fn each_fault_during_a_first_flight_ends_in_credentials() {
+fn each_fault_during_a_first_exchange_ends_in_credentials() {
     needs_privileges!();
     let scene = Scenario::with_args(MANY_CALLS);
     let pods = pods(&scene);
@@ -80,7 +80,7 @@ fn each_fault_during_a_first_flight_ends_in_credentials() {
 }
 
 #[test]
-fn each_fault_during_a_refresh_goes_unnoticed() {
+fn each_fault_during_a_renewal_fails_no_request() {
     needs_privileges!();
     let renewal = ["--max-credential-retention-before-renewal", "2s"];
     let scene = Scenario::with_args(MANY_CALLS.into_iter().chain(renewal));

@@ -79,7 +79,7 @@ fn a_full_cache_makes_room_and_serves_all() {
         .metrics()
         .sum("podcreds_cache_evictions_total", &[]);
     assert_eq!(evicted, 2.0);
-    // The last two are at hand, and stay there while others come: in turn, the least recently used
+    // The last two are cached, and stay so while others come: in turn, the least recently used
     // goes.
     assert_owned(&pods[2].run(["get"]), &pods[2]);
     assert_owned(&pods[3].run(["get"]), &pods[3]);
@@ -110,7 +110,7 @@ fn without_a_cache_every_request_is_a_call_and_a_crowd_still_one() {
         assert_eq!(tally["outcomes"], json!({ "200": 50 }), "{tally}");
         assert_eq!(scene.eks_auth.call_count(), 4, "{off:?}");
 
-        // Slower than a request waits: whoever comes back gets the answer, once.
+        // Slower than a request waits: a pod that asks again gets the answer, after one call.
         scene.eks_auth.heal();
         scene
             .eks_auth

@@ -77,7 +77,7 @@ fn tokens_rotate_through_an_outage_without_a_failed_request() {
 }
 
 #[test]
-fn what_the_cluster_has_not_signed_gets_nothing_in_an_outage() {
+fn tokens_that_the_cluster_has_not_signed_get_nothing_in_an_outage() {
     needs_privileges!();
     let jwks = Jwks::start(&Issuer::cluster());
     let scene = start(&jwks);

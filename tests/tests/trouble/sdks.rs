@@ -1,4 +1,5 @@
-//! Unmodified SDKs ride through trouble. The test prints what each of them saw: docs/clients.md has it.
+//! Unmodified SDKs ride through trouble. The test prints what each of them saw: docs/clients.md has
+//! it.
 
 use std::{
     thread,
@@ -42,7 +43,7 @@ fn troubles() -> [(&'static str, Trouble); 8] {
 }
 
 #[test]
-fn unmodified_sdks_ride_through() {
+fn unmodified_sdks_get_credentials_in_spite_of_each_fault() {
     needs_privileges!();
     let mut sdks = Sdk::ALL.to_vec();
     sdks.retain(|sdk| privileged::can_run(sdk.check()));
@@ -66,7 +67,8 @@ fn unmodified_sdks_ride_through() {
     println!("{}", lines.join("\n"));
 }
 
-/// Lets an SDK meet trouble. The line says what it got, how long it took, and how many calls it cost.
+/// Lets an SDK meet trouble. The line says what it got, how long it took, and how many calls it
+/// cost.
 fn line(sdk: Sdk, (name, trouble): &(&str, Trouble)) -> String {
     let scene = Scenario::start();
     let pod = scene.known_pod("web");
@@ -136,7 +138,8 @@ fn run(scene: &Scenario, pod: &Pod, sdk: Sdk) -> Seen {
     }
 }
 
-/// The answers that the pod got, such as `503, 503, 200`: the last one that it waits for is the 200.
+/// The answers that the pod got, such as `503, 503, 200`: the last one that it waits for is the
+/// 200.
 fn answers(before: &Metrics, after: &Metrics) -> String {
     let name = "podcreds_request_duration_seconds_count";
     let mut answers = Vec::new();

@@ -39,13 +39,13 @@ const SUPPORTED: &[Check] = &[
         title: "the kernel says who is calling",
         program: "identity",
         tests: &[
-            "a_stolen_token_is_refused_and_told_once",
+            "a_stolen_token_is_refused_and_logged_once",
             "a_forged_token_brings_nothing",
             "a_cgroup_that_is_named_after_another_pod_is_still_the_outer_pods",
-            "who_enters_a_foreign_namespace_stays_who_they_are",
-            "who_is_in_no_pod_is_nobody",
-            "straight_to_the_listener_is_the_same_as_by_its_address",
-            "a_socket_belongs_to_whoever_connects_it",
+            "a_process_that_enters_another_pods_namespace_keeps_its_identity",
+            "a_process_in_no_pod_is_refused",
+            "a_direct_connection_to_the_listener_is_identified_like_a_redirected_one",
+            "a_socket_is_attributed_to_the_process_that_connects_it",
             "a_process_is_judged_by_where_it_was_when_it_connected",
             "pods_in_the_hosts_network_are_told_apart",
             "two_pods_that_share_a_namespace_are_told_apart",
@@ -56,7 +56,7 @@ const SUPPORTED: &[Check] = &[
         program: "nested",
         tests: &[
             "containers_without_a_way_out_are_served_too_and_leave_nothing",
-            "who_enters_a_nested_namespace_stays_who_they_are",
+            "a_process_that_enters_a_nested_namespace_keeps_its_identity",
         ],
     },
     Check {
@@ -100,7 +100,7 @@ const SUPPORTED: &[Check] = &[
     Check {
         title: "an update under load",
         program: "handover",
-        tests: &["updates::an_update_under_load_is_noticed_by_nobody"],
+        tests: &["updates::an_update_under_load_loses_no_request"],
     },
     Check {
         title: "just the documented capabilities",
@@ -108,7 +108,7 @@ const SUPPORTED: &[Check] = &[
         tests: &[
             "the_documented_capabilities_are_enough",
             "each_thread_keeps_its_own_part",
-            "it_forbids_itself_what_it_never_needs",
+            "the_agent_refuses_itself_system_calls_that_it_never_needs",
         ],
     },
     INITIALIZE,
@@ -116,13 +116,13 @@ const SUPPORTED: &[Check] = &[
     Check {
         title: "both paths at once",
         program: "node_path",
-        tests: &["with_both_roads_who_is_not_redirected_is_served_by_its_token"],
+        tests: &["with_both_paths_a_pod_that_is_not_redirected_is_served_by_its_token"],
     },
     Check {
         title: "without eBPF it degrades",
         program: "paths",
         tests: &[
-            "auto_takes_both_roads",
+            "auto_serves_on_both_paths",
             "auto_without_ebpf_serves_on_the_node_path_and_says_so",
         ],
     },
@@ -131,7 +131,7 @@ const SUPPORTED: &[Check] = &[
         program: "startup",
         tests: &[
             "a_user_namespace_is_not_enough",
-            "a_missing_cgroup2_hierarchy_is_told",
+            "a_missing_cgroup2_hierarchy_is_reported",
         ],
     },
 ];
@@ -142,7 +142,7 @@ const TOO_OLD: &[Check] = &[
         title: "says what is missing",
         program: "kernels",
         tests: &[
-            "a_kernel_that_is_too_old_is_told",
+            "a_kernel_that_is_too_old_is_reported",
             "an_old_kernel_has_the_node_path",
         ],
     },

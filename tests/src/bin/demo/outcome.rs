@@ -1,4 +1,5 @@
-//! One line of the table: what a client got, how the agent knew who it was, and whether that is right.
+//! One line of the table: what a client got, how the agent knew who it was, and whether that is
+//! right.
 
 use std::iter;
 
@@ -109,7 +110,7 @@ impl Line {
         self.right
     }
 
-    /// Who got what, for whoever watches the table come about.
+    /// Who got what, for a reader who watches the table grow.
     pub(crate) fn summary(&self) -> String {
         self.cells[..4].join(", ")
     }

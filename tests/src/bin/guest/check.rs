@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Files rather than pipes: nobody has to read them, so that nothing waits for a process which a test
-/// has left behind.
+/// Files rather than pipes: nobody has to read them, so that nothing waits for a process which a
+/// test has left behind.
 const OUTPUT: &str = "/tmp/output";
 const ERRORS: &str = "/tmp/errors";
 

@@ -61,7 +61,8 @@ fn load(driver: PathBuf) -> Result<()> {
     finit_module(file, c"", ModuleInitFlags::empty()).with_context(|| format!("loading {shown}"))
 }
 
-/// Starts this program with `argument`, and sees all processes of the machine off until that one ends.
+/// Starts this program with `argument`, and sees all processes of the machine off until that one
+/// ends.
 pub(crate) fn supervise(argument: &str) -> Result<()> {
     let program = env::current_exe().context("the path of this program")?;
     let worker = Command::new(program)

@@ -1,8 +1,8 @@
-//! What a virtual machine of `cargo xtask kernels` boots into: makes of a bare kernel something like a
-//! node, runs test programs on it, and switches the machine off.
+//! What a virtual machine of `cargo xtask kernels` boots into: makes of a bare kernel something
+//! like a node, runs test programs on it, and switches the machine off.
 //!
-//! What to run is in `/checks.json`. What came of it goes to the second serial line, a JSON object a
-//! line; the first one is the console, for people.
+//! What to run is in `/checks.json`. What came of it goes to the second serial line, a JSON object
+//! a line; the first one is the console, for people.
 
 mod check;
 mod machine;

@@ -1,8 +1,8 @@
 //! `cargo xtask load`: what a request costs, beside a static file served by nginx in the same run.
 //!
-//! Both are asked at the same fixed rate, by the same clients in the same simulated pod: requests that
-//! reach the agent take the whole road through the kernel. Numbers of shared machines vary; those of
-//! one run can be compared.
+//! Both are asked at the same fixed rate, by the same clients in the same simulated pod: requests
+//! that reach the agent take the whole road through the kernel. Numbers of shared machines vary;
+//! those of one run can be compared.
 
 mod memory;
 mod nginx;

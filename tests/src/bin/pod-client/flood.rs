@@ -1,4 +1,5 @@
-//! A pod that takes all it can get: it keeps many connections busy, and opens each anew that it loses.
+//! A pod that takes all it can get: it keeps many connections busy, and opens each anew that it
+//! loses.
 
 use std::{
     io::{self, Read, Write},

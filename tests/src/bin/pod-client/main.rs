@@ -96,7 +96,7 @@ fn print(result: &Value) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Waits until whoever started this wants it to end.
+/// Waits until standard input ends, by which the test says that this is to end.
 fn wait_for_end_of_input() -> io::Result<()> {
     io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
 }

@@ -47,8 +47,9 @@ pub(crate) struct Storm {
     /// Shows another token each time: the pod's own, with a signature that is none.
     #[arg(long)]
     forge: bool,
-    /// Requests per second, made on time however slow the answers are (as far as there are threads):
-    /// latencies then count from when a request was due. Without it, as fast as answers come.
+    /// Requests per second, made on time however slow the answers are (as far as there are
+    /// threads): latencies then count from when a request was due. Without it, as fast as answers
+    /// come.
     #[arg(long)]
     rate: Option<f64>,
 }

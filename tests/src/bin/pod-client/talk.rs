@@ -23,7 +23,8 @@ pub(crate) struct Talk {
     dst: SocketAddr,
     #[command(flatten)]
     socket: SocketOptions,
-    /// The file with what is sent, all of it at once. What comes back is read until the peer closes.
+    /// The file with what is sent, all of it at once. What comes back is read until the peer
+    /// closes.
     #[arg(long)]
     file: PathBuf,
 }
