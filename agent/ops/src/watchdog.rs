@@ -3,6 +3,9 @@
 //! An agent that stands still is worse for pods than none: the kernel goes on sending them there.
 //! When the process ends, the kernel detaches the programs, and kubelet starts the next agent.
 //!
+//! The watchdog asks each part for a sign of life, and looks for it the next time. Nothing else wakes a
+//! part that has nothing to do.
+//!
 //! A machine that is slow or was suspended is not the agent's fault. So time counts only as far as
 //! the watchdog itself saw it pass, tick by tick, and where a thread wants to run and the machine
 //! does not let it, only the processor time that it got.
@@ -20,19 +23,19 @@ use std::{
 
 use nix::unistd::{SysconfVar, sysconf};
 use podcreds_types::{Beats, Vital, Vitals};
-use tokio::time::sleep;
 
 use super::privileges;
 
-/// How often the watchdog looks.
-const TICK: Duration = Duration::from_millis(500);
-/// How often a runtime shows that it works.
-const BEAT: Duration = Duration::from_secs(1);
-/// How long a part may do nothing before `/healthz` says so. Pods' SDKs give up after 1 to 2 s.
+/// How often the watchdog looks, as long as all parts answer. Each look wakes four threads, which makes
+/// less than 60 wake-ups a minute.
+const TICK: Duration = Duration::from_millis(4200);
+/// How often it looks while a part does not answer.
+const CLOSE_TICK: Duration = Duration::from_millis(500);
+/// How long a part may take to answer before `/healthz` says so.
 const NOTICED: Duration = Duration::from_secs(2);
-/// How long a part may do nothing. With a tick before and one after, pods wait for less than ten
-/// seconds.
-const LIMIT: Duration = Duration::from_secs(7);
+/// How long a part may take to answer. One that stops right after an answer is asked after a tick, so
+/// with this and a close tick, pods wait for less than ten seconds.
+const LIMIT: Duration = Duration::from_secs(5);
 /// How long writing the last log line may take: the log may be what stands still.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Room for a few calls and a few lines of text.
@@ -88,10 +91,13 @@ impl Watchdog {
                 tracing::error!(thread = "watchdog", %error, "cannot give up capabilities");
             }
             let mut watch = Watch::default();
-            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                if let Some(stalled) = watch.tick(&watched, thread_state) {
+            let mut next = CLOSE_TICK;
+            while stopped.recv_timeout(next) == Err(RecvTimeoutError::Timeout) {
+                if let Some(stalled) = watch.tick(&watched, next, thread_state) {
                     end(stalled, on_stall);
                 }
+                watched.vitals.ask();
+                next = watch.next_tick();
             }
             own.retire();
         })?;
@@ -108,11 +114,11 @@ impl Watchdog {
     }
 }
 
-/// Shows, for ever, that the runtime on which this runs does its work.
+/// Shows whenever it is asked, for ever, that the runtime on which this runs does its work.
 pub async fn beat(vital: Vital) {
     loop {
         vital.beat();
-        sleep(BEAT).await;
+        vital.asked().await;
     }
 }
 
@@ -136,7 +142,7 @@ impl Health {
         }
     }
 
-    /// Whether all vital parts work.
+    /// Whether all vital parts work, as far as the watchdog has seen.
     ///
     /// # Errors
     ///
@@ -160,6 +166,8 @@ struct Watch(HashMap<u64, Seen>);
 #[derive(Default)]
 struct Seen {
     count: u64,
+    /// Whether it has beaten since it was asked.
+    is_answered: bool,
     silent: Duration,
     /// Its thread's processor time at the last tick, if that was looked at.
     cpu: Option<Duration>,
@@ -175,23 +183,33 @@ struct ThreadState {
 }
 
 impl Watch {
-    /// One tick has passed. Notes what is to be said of the parts, and returns what has stopped by
-    /// now.
+    /// A tick of this length has passed. Notes what is to be said of the parts, and returns what has
+    /// stopped by now.
     fn tick(
         &mut self,
         health: &Health,
+        passed: Duration,
         state: impl Fn(i32) -> Option<ThreadState>,
     ) -> Option<Stalled> {
         let parts = health.vitals.beats();
         self.0
             .retain(|id, _| parts.iter().any(|part| part.id == *id));
         for part in &parts {
-            self.0.entry(part.id).or_default().tick(part, &state);
+            let seen = self.0.entry(part.id).or_default();
+            seen.tick(part, passed, &state);
         }
         *health.lock() = self.most_silent(&parts, NOTICED);
         match health.check() {
             Err(Stalled::Silent(..)) => self.most_silent(&parts, LIMIT),
             ended => ended.err(),
+        }
+    }
+
+    /// How long to wait until the next tick.
+    fn next_tick(&self) -> Duration {
+        match self.0.values().all(|seen| seen.is_answered) {
+            true => TICK,
+            false => CLOSE_TICK,
         }
     }
 
@@ -203,23 +221,25 @@ impl Watch {
 }
 
 impl Seen {
-    fn tick(&mut self, part: &Beats, state: impl Fn(i32) -> Option<ThreadState>) {
+    fn tick(&mut self, part: &Beats, passed: Duration, state: impl Fn(i32) -> Option<ThreadState>) {
         if self.count != part.count {
             *self = Self {
                 count: part.count,
+                is_answered: true,
                 ..Self::default()
             };
             return;
         }
+        self.is_answered = false;
         let state = state(part.thread);
         let cpu = state.map(|state| state.cpu);
         self.silent += match (state, self.cpu) {
             // The machine has others to run. What a thread did not get it could not use.
             (Some(state), Some(before)) if state.is_runnable => {
-                state.cpu.saturating_sub(before).min(TICK)
+                state.cpu.saturating_sub(before).min(passed)
             }
             (Some(state), None) if state.is_runnable => Duration::ZERO,
-            _ => TICK,
+            _ => passed,
         };
         self.cpu = cpu;
     }
@@ -265,131 +285,4 @@ fn parse_stat(stat: &str, ticks_per_second: u64) -> Option<ThreadState> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{process::Command, time::Instant};
-
-    use nix::unistd::gettid;
-
-    use super::*;
-
-    /// As many ticks as make a part count as stopped.
-    const TICKS: u32 = (LIMIT.as_millis() / TICK.as_millis()) as u32;
-
-    const WAITING: Option<ThreadState> = state(false, Duration::ZERO);
-
-    const fn state(is_runnable: bool, cpu: Duration) -> Option<ThreadState> {
-        Some(ThreadState { is_runnable, cpu })
-    }
-
-    /// How many ticks it takes until a part counts as stopped, if it does.
-    fn ticks_until_stalled(mut state: impl FnMut(u32) -> Option<ThreadState>) -> Option<u32> {
-        let (health, mut watch) = (Health::default(), Watch::default());
-        let part = health.vitals.thread("a part");
-        part.beat();
-        let found = (0..100 * TICKS).find(|tick| {
-            let state = state(*tick);
-            watch.tick(&health, |_| state).is_some()
-        });
-        part.retire();
-        found
-    }
-
-    #[test]
-    fn a_part_that_waits_for_too_long_has_stopped() {
-        assert_eq!(ticks_until_stalled(|_| WAITING), Some(TICKS));
-        // Where the kernel does not say what a thread is at.
-        assert_eq!(ticks_until_stalled(|_| None), Some(TICKS));
-    }
-
-    #[test]
-    fn a_part_that_runs_in_a_circle_has_stopped() {
-        let busy = |tick| state(true, tick * TICK);
-        let ticks = ticks_until_stalled(busy).unwrap();
-        assert!((TICKS..TICKS + 3).contains(&ticks), "{ticks}");
-    }
-
-    #[test]
-    fn a_part_that_gets_no_processor_is_not_at_fault() {
-        assert_eq!(ticks_until_stalled(|_| state(true, Duration::ZERO)), None);
-        // One that gets a hundredth of it has a hundred times as long.
-        let starved = |tick| state(true, tick * TICK / 100);
-        let ticks = ticks_until_stalled(starved).unwrap_or(100 * TICKS);
-        assert!(ticks > 90 * TICKS, "{ticks}");
-    }
-
-    #[test]
-    fn a_beat_makes_good_for_all_silence_before_it() {
-        let (health, mut watch) = (Health::default(), Watch::default());
-        let part = health.vitals.thread("a part");
-        for _ in 0..3 {
-            part.beat();
-            for _ in 0..TICKS {
-                assert_eq!(watch.tick(&health, |_| WAITING), None);
-            }
-            let said = health.check().unwrap_err().to_string();
-            assert!(said.contains("a part has done nothing for"), "{said}");
-        }
-        part.beat();
-        assert_eq!(watch.tick(&health, |_| WAITING), None);
-        assert_eq!(health.check(), Ok(()));
-        part.retire();
-    }
-
-    #[test]
-    fn a_part_that_has_ended_is_noticed_at_once() {
-        let (health, mut watch) = (Health::default(), Watch::default());
-        drop(health.vitals.task("accepting"));
-        let ended = Some(Stalled::Ended("accepting".to_owned()));
-        assert_eq!(watch.tick(&health, |_| WAITING), ended);
-    }
-
-    #[test]
-    fn a_part_that_retired_is_not_watched() {
-        let (health, mut watch) = (Health::default(), Watch::default());
-        let part = health.vitals.thread("a part");
-        part.beat();
-        assert_eq!(watch.tick(&health, |_| WAITING), None);
-        part.retire();
-        assert!((0..2 * TICKS).all(|_| watch.tick(&health, |_| WAITING).is_none()));
-        assert!(watch.0.is_empty());
-    }
-
-    #[test]
-    fn the_kernel_says_what_a_thread_is_at() {
-        let me = gettid().as_raw();
-        let before = thread_state(me).unwrap();
-        assert!(before.is_runnable);
-        let start = Instant::now();
-        while thread_state(me).unwrap().cpu < before.cpu + Duration::from_millis(20) {
-            assert!(start.elapsed() < Duration::from_secs(60));
-        }
-        assert_eq!(thread_state(0), None);
-    }
-
-    #[test]
-    fn a_thread_name_with_a_bracket_is_parsed() {
-        let stat = "7 (a) R) S 1 7 7 0 -1 4194560 10 0 0 0 150 50 0 0 20 0 1 0 9 9 9";
-        let expected = state(false, Duration::from_secs(2));
-        assert_eq!(parse_stat(stat, 100), expected);
-        assert_eq!(parse_stat("7 (a", 100), None);
-        assert_eq!(parse_stat("7 (a) S 1", 100), None);
-    }
-
-    /// Ends this process, in a run of its own.
-    const ENDS: &str = "watchdog::tests::the_process_ends_though_its_last_words_are_not_read";
-
-    #[test]
-    fn the_process_ends_though_its_last_words_are_not_read() {
-        if std::env::var_os("PODCREDS_TEST_ENDS").is_some() {
-            let say = Box::new(|_: &_| thread::sleep(Duration::from_secs(600)));
-            end(Stalled::Ended("x".to_owned()), OnStall { code: 70, say });
-        }
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", ENDS])
-            .env("PODCREDS_TEST_ENDS", "1")
-            .output()
-            .unwrap()
-            .status;
-        assert_eq!(status.code(), Some(70));
-    }
-}
+mod tests;

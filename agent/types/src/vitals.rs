@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::unistd::gettid;
+use tokio::sync::Notify;
 
 /// The vital parts of one agent. Clones are the same ones.
 #[derive(Clone, Default)]
@@ -35,6 +36,8 @@ struct Part {
     thread: AtomicI32,
     /// Whether it has failed when it ends without a single beat.
     is_task: bool,
+    /// Whether it is to beat.
+    asked: Notify,
 }
 
 /// Proof that a part works. Dropped without [`Vital::retire`], by a panic for one, that part has
@@ -61,7 +64,7 @@ pub struct Beats {
 
 impl Vitals {
     /// A part that does its work in turns, such as a thread or a runtime: from its first
-    /// [beat](Vital::beat) on it beats once a second or more often.
+    /// [beat](Vital::beat) on it beats whenever it is [asked](Vital::asked).
     pub fn thread(&self, name: impl Into<Cow<'static, str>>) -> Vital {
         self.add(name.into(), false)
     }
@@ -96,6 +99,14 @@ impl Vitals {
         self.lock().parts.iter().filter_map(beats).collect()
     }
 
+    /// Asks all parts that have to beat to do so.
+    pub fn ask(&self) {
+        let shared = self.lock();
+        for part in shared.parts.iter().filter(|part| !part.is_task) {
+            part.asked.notify_one();
+        }
+    }
+
     fn add(&self, name: Cow<'static, str>, is_task: bool) -> Vital {
         let mut shared = self.lock();
         shared.last_id += 1;
@@ -105,6 +116,7 @@ impl Vitals {
             beats: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             is_task,
+            asked: Notify::new(),
         });
         shared.parts.push(Arc::clone(&part));
         Vital {
@@ -124,6 +136,11 @@ impl Vital {
     pub fn beat(&self) {
         self.part.thread.store(gettid().as_raw(), Relaxed);
         self.part.beats.fetch_add(1, Relaxed);
+    }
+
+    /// Waits until the part is asked to beat. Cancel-safe.
+    pub async fn asked(&self) {
+        self.part.asked.notified().await;
     }
 
     /// The part has nothing to do any more.
@@ -146,6 +163,8 @@ impl Drop for Vital {
 #[cfg(test)]
 mod tests {
     use std::thread;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -181,6 +200,19 @@ mod tests {
         vitals.close();
         drop(task);
         assert_eq!(vitals.failed(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_was_asked_before_it_waits_is_asked_once() {
+        let vitals = Vitals::default();
+        let (part, task) = (vitals.thread("a part"), vitals.task("a task"));
+        vitals.ask();
+        vitals.ask();
+        part.asked().now_or_never().unwrap();
+        assert_eq!(part.asked().now_or_never(), None);
+        assert_eq!(task.asked().now_or_never(), None);
+        part.retire();
+        task.retire();
     }
 
     #[test]
