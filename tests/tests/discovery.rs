@@ -8,14 +8,15 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use podcreds_tests::{
-    agent::Agent,
+    agent::{Agent, LogLine},
     binary::pod_client,
     eks_auth::EksAuth,
     needs_privileges,
@@ -26,6 +27,8 @@ use podcreds_tests::{
 };
 
 const CYCLES: usize = 200;
+/// How soon what has happened is followed. Nothing waits for a timer of so long.
+const PROMPT: Duration = Duration::from_secs(10);
 
 #[test]
 fn pods_of_both_drivers_and_every_class_are_found() {
@@ -183,11 +186,88 @@ fn a_pod_whose_sandbox_is_made_anew_is_followed() {
     needs_privileges!();
     let scene = Scenario::start();
     let mut pod = scene.served_pod("web");
+    let start = Instant::now();
     pod.restart_pause();
     wait_served(&pod, []);
     scene
         .agent
         .wait_metric("podcreds_network_namespaces", &[], |count| count == 2.0);
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+}
+
+/// Nothing is made in the pod that could be noticed: its process goes to another namespace.
+#[test]
+fn a_pod_whose_process_changes_its_namespace_is_followed() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let mut pod = scene.served_pod("web");
+    let script = "read line; exec unshare --net \
+                  sh -c 'ip link set lo up; exec sleep infinity'";
+    let mut process = pod.command("sh");
+    let process = process.args(["-c", script]).stdin(Stdio::piped());
+    let mut process = process.spawn().unwrap();
+    let id = process.id();
+    let runs = |name: &str| {
+        let comm = fs::read_to_string(format!("/proc/{id}/comm"));
+        comm.is_ok_and(|comm| comm.trim() == name)
+    };
+    until("the process is in the pod", || runs("sh"));
+    pod.kill_pause();
+    let namespaces = "podcreds_network_namespaces";
+    let network = PathBuf::from(format!("/proc/{}/ns/net", process.id()));
+    let is_served = || {
+        let join = Join::nothing().cgroup(pod.app_cgroup()).network(&network);
+        let mut command = pod.with_env(join.command(pod_client()));
+        command.args(["get", "--timeout-ms", "2000"]);
+        let answer = Client::spawn(command).finish().pop().unwrap_or_default();
+        answer["status"] == 200
+    };
+    // The agent waits for the end of one process, and then of the other.
+    scene
+        .agent
+        .wait_metric(namespaces, &[], |count| count == 2.0);
+    until("the pod is served", is_served);
+    let before = fs::read_link(&network).unwrap();
+    process.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    until("the process is elsewhere and `lo` is up", || {
+        fs::read_link(&network).unwrap() != before && runs("sleep")
+    });
+    until("the new namespace is served", is_served);
+    // The old one is given up, which is the last process of the pod to leave it.
+    scene
+        .agent
+        .wait_metric(namespaces, &[], |count| count == 2.0);
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn pods_are_followed_although_events_are_lost() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let (stays, goes) = (scene.served_pod("stays"), scene.served_pod("goes"));
+    let mut remade = scene.served_pod("remade");
+    scene.agent.signal(Signal::SIGSTOP);
+    let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let kubelets = stays.cgroup().parent().unwrap().join("other");
+    for _ in 0..=queue.trim().parse::<u32>().unwrap() / 2 {
+        fs::create_dir(&kubelets).unwrap();
+        fs::remove_dir(&kubelets).unwrap();
+    }
+    drop(goes);
+    remade.restart_pause();
+    let comes = scene.pod("comes").start();
+    scene.agent.signal(Signal::SIGCONT);
+    let start = Instant::now();
+    for pod in [&stays, &remade, &comes] {
+        wait_served(pod, []);
+    }
+    let agent = &scene.agent;
+    agent.wait_metric("podcreds_pods", &[], |pods| pods == 3.0);
+    agent.wait_metric("podcreds_network_namespaces", &[], |count| count == 4.0);
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+    let lost = |line: &LogLine| line.message.starts_with("cgroup events were lost");
+    assert!(agent.logs().all().iter().any(lost));
 }
 
 #[test]
@@ -249,7 +329,7 @@ fn pods_that_come_and_go_leave_nothing() {
 }
 
 #[test]
-fn a_pod_with_a_thousand_processes_keeps_nobody_waiting() {
+fn a_pod_with_a_thousand_processes_keeps_no_other_waiting() {
     needs_privileges!();
     let scene = Scenario::start();
     let crowd = scene.served_pod("crowd");

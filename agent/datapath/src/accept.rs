@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dashmap::{DashMap, DashSet};
+use dashmap::DashSet;
 use podcreds_common::{ASKED_LISTENER, Caller, NestedKey};
-use podcreds_types::{Evidence, PodUid};
+use podcreds_types::Evidence;
 use prometheus::IntCounter;
 use rustix::{
     io::Errno,
@@ -20,7 +20,7 @@ use rustix::{
 };
 use tokio::net::TcpStream;
 
-use super::programs::Callers;
+use super::{known_pods::KnownPods, programs::Callers};
 
 /// How long to wait for resources, such as file descriptors, that ran out.
 pub(super) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -41,25 +41,14 @@ pub struct Accepted {
 /// Takes accepted connections. Called on the serving runtime; must not block.
 pub type OnAccept = Arc<dyn Fn(Accepted) + Send + Sync>;
 
-/// What the acceptor needs to know of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KnownPod {
-    pub(super) uid: PodUid,
-    /// The cookie of its own network namespace; 0 as long as it has none.
-    pub(super) netns: u64,
-}
-
-/// The known pods by cgroup id: written by discovery, read for each connection.
-pub(super) type Registry = DashMap<u64, KnownPod>;
-
-/// Where pods have listeners in namespaces that are not their own: written and read as the
-/// [`Registry`] is.
+/// Where pods have listeners in namespaces that are not their own: written and read as
+/// [`KnownPods`] is.
 pub(super) type NestedRegistry = DashSet<NestedKey>;
 
 /// Holds what is accepted to what the kernel and discovery know.
 pub(super) struct Acceptor {
     pub(super) callers: Callers,
-    pub(super) registry: Arc<Registry>,
+    pub(super) pods: Arc<KnownPods>,
     pub(super) nested: Arc<NestedRegistry>,
     /// The cookie of the host's network namespace.
     pub(super) host_netns: u64,
@@ -93,7 +82,7 @@ impl Acceptor {
         let stranger = Evidence::Stranger {
             process: caller.tgid,
         };
-        let Some(pod) = self.registry.get(&caller.pod) else {
+        let Some(pod) = self.pods.get(caller.pod) else {
             return stranger;
         };
         // The host's namespace may be used by every pod: the cgroup said which one it is. A nested

@@ -1,9 +1,12 @@
 //! Redirected connects that no listener has accepted: what the kernel has sent away, less what has
 //! come.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use podcreds_common::Counter;
@@ -16,6 +19,8 @@ pub(super) struct Arrivals {
     counters: Counters,
     arrived: Arc<AtomicU64>,
     balance: Balance,
+    /// When that was.
+    looked_at: Instant,
     gauge: IntGauge,
 }
 
@@ -34,6 +39,7 @@ impl Arrivals {
             counters,
             arrived: Arc::default(),
             balance: Balance::default(),
+            looked_at: Instant::now(),
             gauge,
         }
     }
@@ -43,9 +49,15 @@ impl Arrivals {
         Arc::clone(&self.arrived)
     }
 
+    /// How long ago the last look was.
+    pub(super) fn age(&self) -> Duration {
+        self.looked_at.elapsed()
+    }
+
     /// Whether more have gone missing since the last look. What was redirected since then may be on
     /// its way.
     pub(super) fn has_more_missing(&mut self) -> bool {
+        self.looked_at = Instant::now();
         let redirected = [Counter::RedirectedV4, Counter::RedirectedV6];
         let redirected = redirected.map(|counter| self.counters.total(counter));
         let arrived = self.arrived.load(Ordering::Relaxed);

@@ -3,10 +3,12 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, Metadata},
+    hash::{BuildHasher as _, RandomState},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirEntryExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use podcreds_common::MAX_POD_LEVEL;
@@ -17,6 +19,16 @@ use super::{
     kubepods::{Level, classify},
     watches::{Event, Watches},
 };
+
+/// How often the whole tree is compared with what is known, where every change in it is an event.
+const COMPARISON: Duration = Duration::from_secs(5 * 60);
+/// By how much that is put off, at most, so that not all nodes do it at once.
+const JITTER: Duration = Duration::from_secs(60);
+/// How often it is compared where something is not watched, or could not be read.
+const FREQUENT_COMPARISON: Duration = Duration::from_secs(10);
+
+/// How many directories above kubelet's are watched. A node has one for each of its services.
+const MOST_OTHERS: usize = 1024;
 
 /// Something that happened to a pod's cgroup.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +59,8 @@ pub(super) struct Discovery {
     watches: Watches<Kind>,
     /// The known pods' cgroup ids, by path.
     pods: HashMap<Arc<Path>, u64>,
+    /// Whether a part of the tree could not be read, or is too large to be watched.
+    is_partial: bool,
 }
 
 /// What a watched directory is.
@@ -96,37 +110,48 @@ impl Discovery {
             root,
             watches: Watches::new(),
             pods: HashMap::new(),
+            is_partial: false,
         }
     }
 
-    /// Waits for the next event in the tree, and says what it means. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Vec<Change> {
+    /// Waits for the next event in the tree, and says what it means: `None` that events were lost, so that
+    /// [`Self::scan`] is due. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Vec<Change>> {
         match self.watches.next().await {
-            Event::Lost => {
-                tracing::warn!("cgroup events were lost: scanning");
-                self.scan()
-            }
-            Event::Made { parent, name } => self.made(&parent, &name),
-            Event::Removed { path } => self.handle_removed(&path),
+            Event::Lost => None,
+            Event::Made { parent, name } => Some(self.made(&parent, &name)),
+            Event::Removed { path } => Some(self.handle_removed(&path)),
         }
     }
 
     /// Compares the whole tree with what is known.
     ///
-    /// Events can be lost, and the levels above kubelet's are not watched: this finds what they
-    /// missed.
+    /// It finds what is there at the start, and what lost events would have said. What is known is not
+    /// opened.
     pub(super) fn scan(&mut self) -> Vec<Change> {
         let mut seen = Seen::default();
         let root = self.root.clone();
+        self.watches.try_again();
+        self.is_partial = false;
         self.walk(&root, level_of(&root), self.depth, &mut seen);
+        self.is_partial |= !seen.unread.is_empty();
         let mut changes = self.forget_all_but(&seen);
         changes.extend(self.admit_all(seen.pods));
         changes
     }
 
+    /// How long after a scan the next one is due, if no event is lost before.
+    pub(super) fn scan_interval(&self) -> Duration {
+        if self.is_partial || !self.watches.are_complete() {
+            return FREQUENT_COMPARISON;
+        }
+        let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+        COMPARISON + JITTER.mul_f64(random)
+    }
+
     /// Watches a directory above pods, then lists it: nothing that is made in between is missed.
     fn walk(&mut self, path: &Path, level: Level, depth: i32, seen: &mut Seen) {
-        if path == self.root || level == Level::Kubelet {
+        if self.is_to_be_watched(path, level, seen) {
             let path: Arc<Path> = path.into();
             self.watches.add(&path, Kind::Above(level));
             seen.above.insert(path);
@@ -145,12 +170,37 @@ impl Discovery {
             }
             match classify(level, &entry.file_name().to_string_lossy()) {
                 Level::Pod(uid) => {
-                    let pod = seen.read(&path, pod_at(&path, uid)).flatten();
+                    let pod = match self.known(&path, entry.ino(), uid) {
+                        None => seen.read(&path, pod_at(&path, uid)).flatten(),
+                        known => known,
+                    };
                     seen.pods.extend(pod);
                 }
                 below => self.walk(&path, below, depth + 1, seen),
             }
         }
+    }
+
+    /// Whether changes in a directory above pods matter: new levels of kubelet's can come, or new pods.
+    ///
+    /// In a user's part of the tree there are no pods. The user may change it all day.
+    fn is_to_be_watched(&mut self, path: &Path, level: Level, seen: &mut Seen) -> bool {
+        if path == self.root || level == Level::Kubelet || self.watches.get(path).is_some() {
+            return true;
+        }
+        let is_kubelets = seen
+            .read(path, fs::metadata(path))
+            .is_some_and(|it| is_trusted(&it));
+        let has_room = seen.above.len() < MOST_OTHERS;
+        self.is_partial |= is_kubelets && !has_room;
+        is_kubelets && has_room
+    }
+
+    /// A pod that is known already under this path and cgroup id.
+    fn known(&self, path: &Path, id: u64, uid: PodUid) -> Option<PodCgroup> {
+        let (path, known) = self.pods.get_key_value(path)?;
+        let path = Arc::clone(path);
+        (*known == id).then_some(PodCgroup { id, uid, path })
     }
 
     /// Forgets what a walk of the whole tree has not seen, except where it could not look.
@@ -206,6 +256,7 @@ impl Discovery {
                 self.walk(&path, level, depth, &mut seen);
             }
         }
+        self.is_partial |= !seen.unread.is_empty();
         self.admit_all(seen.pods)
     }
 

@@ -18,9 +18,11 @@ mod accept;
 mod addresses;
 mod arrivals;
 mod discovery;
+mod ends;
 mod error;
 mod events;
 mod held_ports;
+mod known_pods;
 mod kubepods;
 mod lending;
 mod listener;
@@ -38,6 +40,7 @@ mod preflight;
 mod processes;
 mod programs;
 mod reachability;
+mod schedule;
 mod sockopt;
 mod watches;
 mod worker;
@@ -96,7 +99,7 @@ pub struct Hooks {
 pub struct Datapath {
     stop: mpsc::Sender<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
-    pods: Arc<accept::Registry>,
+    pods: Arc<known_pods::KnownPods>,
 }
 
 impl Datapath {
@@ -136,7 +139,7 @@ impl Datapath {
     /// Says whether a pod is on the node, at any time.
     pub fn knows_pod(&self) -> impl Fn(PodUid) -> bool + Send + Sync + 'static {
         let pods = Arc::clone(&self.pods);
-        move |uid| pods.iter().any(|pod| pod.uid == uid)
+        move |uid| pods.has(uid)
     }
 
     /// Stops redirecting, accepts what is under way, and closes the listeners.

@@ -42,6 +42,10 @@ const TURN: usize = 32;
 /// Called on the serving runtime; must not block.
 pub(super) type OnStream = Box<dyn Fn(TcpStream, u64) + Send + Sync>;
 
+/// Takes the cookie of the network namespace in which a listener has died. Called on the serving
+/// runtime; must not block.
+pub(super) type OnDeath = Box<dyn Fn(u64) + Send + Sync>;
+
 /// A connection, and where it comes from.
 type Taken = (std::net::TcpStream, Option<SocketAddr>);
 
@@ -85,16 +89,18 @@ impl Listeners {
     /// connection. There are no listeners yet.
     pub(super) fn start(
         accept: OnStream,
+        on_death: OnDeath,
         metrics: &Metrics,
         serving: &Handle,
         vitals: &Vitals,
     ) -> io::Result<Self> {
-        Self::start_with(Box::new(take), accept, metrics, serving, vitals)
+        Self::start_with(Box::new(take), accept, on_death, metrics, serving, vitals)
     }
 
     fn start_with(
         take: Take,
         accept: OnStream,
+        on_death: OnDeath,
         metrics: &Metrics,
         serving: &Handle,
         vitals: &Vitals,
@@ -108,6 +114,7 @@ impl Listeners {
             stop: stop.clone(),
             take,
             accept,
+            on_death,
             errors: metrics.errors.clone(),
         };
         let vital = vitals.task(ACCEPTING);
@@ -168,6 +175,7 @@ struct AcceptTask {
     stop: CancellationToken,
     take: Take,
     accept: OnStream,
+    on_death: OnDeath,
     errors: IntCounter,
 }
 
@@ -288,6 +296,7 @@ impl AcceptTask {
                 if trouble == Trouble::Listener {
                     tracing::warn!(%error, "a listener is dead: it will be opened anew");
                     self.set.remove(key);
+                    (self.on_death)(netns);
                 }
                 Err(trouble)
             }

@@ -1,8 +1,9 @@
 //! One network namespace with listeners of ours, and which of them can be reached.
 
-use std::{io, net::SocketAddr};
+use std::{io, mem, net::SocketAddr};
 
 use podcreds_common::Endpoint;
+use prometheus::IntGauge;
 
 use super::{
     addresses::Subscription,
@@ -31,9 +32,11 @@ pub(super) struct Namespace {
     pub(super) v6: Option<OpenListener>,
     pub(super) has_ipv6: bool,
     /// `None` if the kernel does not report changes.
-    pub(super) _addresses: Option<Membership<Subscription>>,
-    /// How many pods use it.
-    pub(super) pods: usize,
+    pub(super) addresses: Option<Membership<Subscription>>,
+    /// The cgroup ids of the pods that use it; 0 is the agent itself.
+    pub(super) pods: Vec<u64>,
+    /// How many of its listeners are in the gauge of those that cannot be reached.
+    pub(super) counted_unreached: usize,
     /// Where pods have been sent.
     pub(super) published: Endpoint,
     /// Ports that applications have wanted since, and that are theirs now.
@@ -148,6 +151,19 @@ impl Namespace {
         open.filter(|open| !open.is_reached).count()
     }
 
+    /// Changes its part in the gauge of listeners that cannot be reached.
+    pub(super) fn count_unreached(&mut self, unreached: usize, gauge: &IntGauge) {
+        let before = mem::replace(&mut self.counted_unreached, unreached);
+        gauge.add(as_i64(unreached) - as_i64(before));
+    }
+
+    /// Whether a listener is dead, or changes of addresses are not reported.
+    pub(super) fn is_impaired(&self) -> bool {
+        let mut open = std::iter::once(&self.v4).chain(&self.v6);
+        let subscription = self.addresses.as_ref();
+        open.any(|open| open.served.is_dead()) || !subscription.is_some_and(Membership::is_valid)
+    }
+
     /// Notes which of the tries that are under way say nothing about what is now.
     pub(super) fn outdate(&mut self, scope: Scope) {
         for open in std::iter::once(&mut self.v4).chain(&mut self.v6) {
@@ -161,6 +177,10 @@ impl OpenListener {
     fn port(&self) -> u16 {
         if self.is_reached { self.port } else { 0 }
     }
+}
+
+fn as_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Listens on IPv4 in the calling thread's namespace, not on a port to `avoid`.

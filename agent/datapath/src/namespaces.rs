@@ -5,6 +5,7 @@ use std::{
     io, mem,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use podcreds_common::Endpoint;
@@ -30,6 +31,10 @@ const WATCHING: &str = "watching the pods' addresses";
 /// How many ports of a location are given up. An application that wants more than that wants all.
 const MAX_WANTED: usize = 16;
 
+/// How long a listener that has died stays closed. A process with `CAP_NET_ADMIN` in a pod can
+/// destroy it all day.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+
 /// Where listeners are: in a namespace, for all of its pods or for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Location {
@@ -42,6 +47,10 @@ pub(super) struct Location {
 pub(super) struct Namespaces {
     /// Boxed, since half of a map's slots are empty.
     open: HashMap<Location, Box<Namespace>>,
+    /// Those of the open locations that are one pod's, few as they are.
+    of_one_pod: HashSet<Location>,
+    /// Those that have to be visited until all is well there.
+    troubled: HashSet<Location>,
     listeners: Listeners,
     /// PodHooks of changes of links and addresses.
     subscriptions: Arc<PollSet<Subscription>>,
@@ -53,6 +62,8 @@ pub(super) struct Namespaces {
 pub(super) enum News {
     /// Links or addresses there have changed.
     Changed(Location),
+    /// A listener has died in the namespace with this cookie.
+    Died(u64),
     /// The agent has tried whether one of its listeners can be reached.
     Tried(Outcome),
 }
@@ -84,9 +95,14 @@ impl Namespaces {
             })
         }));
         let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
+        let died = news.clone();
+        // An error means that the agent is ending.
+        let on_death = Box::new(move |netns| drop(died.send(News::Died(netns))));
         let namespaces = Self {
             open: HashMap::new(),
-            listeners: Listeners::start(accept, &metrics, serving, vitals)?,
+            of_one_pod: HashSet::new(),
+            troubled: HashSet::new(),
+            listeners: Listeners::start(accept, on_death, &metrics, serving, vitals)?,
             subscriptions,
             news,
             metrics,
@@ -94,13 +110,13 @@ impl Namespaces {
         Ok((namespaces, receiver))
     }
 
-    /// Counts one more pod into a location in `netns`, and listens there if it is the first. Says
-    /// where.
+    /// Adds a pod to a location in `netns`, and listens there if it is the first. Says where.
     pub(super) fn join(
         &mut self,
         programs: &mut Programs,
         location: Location,
         netns: Netns,
+        pod: u64,
     ) -> io::Result<Endpoint> {
         if !self.open.contains_key(&location) {
             let namespace = self.listen(programs, location, netns)?;
@@ -109,40 +125,92 @@ impl Namespaces {
                 self.try_again(location);
             }
             self.open.insert(location, Box::new(namespace));
-            self.count();
+            if location.only.is_some() {
+                self.of_one_pod.insert(location);
+            }
+            self.count_namespaces();
+            self.assess(location);
         }
         let namespace = self
             .open
             .get_mut(&location)
             .ok_or(io::ErrorKind::NotFound)?;
-        namespace.pods += 1;
+        namespace.pods.push(pod);
         namespace.published = namespace.endpoint();
         Ok(namespace.published)
     }
 
-    /// Counts one pod out of a location, and closes its listeners with the last.
-    pub(super) fn leave(&mut self, location: Location) {
+    /// Takes a pod from a location, and closes its listeners with the last.
+    pub(super) fn leave(&mut self, location: Location, pod: u64) {
         let Some(namespace) = self.open.get_mut(&location) else {
             return;
         };
-        namespace.pods -= 1;
-        if namespace.pods > 0 {
+        if let Some(at) = namespace.pods.iter().position(|other| *other == pod) {
+            namespace.pods.swap_remove(at);
+        }
+        if !namespace.pods.is_empty() {
             return;
         }
+        namespace.count_unreached(0, &self.metrics.unreachable);
         self.open.remove(&location);
-        self.count();
+        self.of_one_pod.remove(&location);
+        self.troubled.remove(&location);
+        self.count_namespaces();
     }
 
-    /// Sets the gauges: a namespace counts once, however many locations it has.
-    fn count(&self) {
-        let unreachable = self.open.values().map(|namespace| namespace.unreached());
-        self.metrics
-            .unreachable
-            .set(i64::try_from(unreachable.sum::<usize>()).unwrap_or(i64::MAX));
-        let namespaces: HashSet<NetnsId> =
-            self.open.keys().map(|location| location.netns).collect();
-        let count = i64::try_from(namespaces.len()).unwrap_or(i64::MAX);
+    /// The pods that are at a location.
+    pub(super) fn pods_at(&self, location: Location) -> Vec<u64> {
+        let namespace = self.open.get(&location);
+        namespace.map_or_else(Vec::new, |namespace| namespace.pods.clone())
+    }
+
+    /// Whether a namespace is a pod's own, or the host's.
+    pub(super) fn is_own(&self, netns: NetnsId) -> bool {
+        self.open.contains_key(&Location { netns, only: None })
+    }
+
+    /// Sets the gauge. A namespace counts once, however many locations it has.
+    fn count_namespaces(&self) {
+        let shared = self.open.len() - self.of_one_pod.len();
+        let single = self.of_one_pod.iter().map(|location| location.netns);
+        let single: HashSet<NetnsId> = single.filter(|netns| !self.is_own(*netns)).collect();
+        let count = i64::try_from(shared + single.len()).unwrap_or(i64::MAX);
         self.metrics.namespaces.set(count);
+    }
+
+    /// Notes how a location is: which of its listeners can be reached, and whether it has to be visited
+    /// again.
+    fn assess(&mut self, location: Location) {
+        let Some(namespace) = self.open.get_mut(&location) else {
+            return;
+        };
+        let unreached = namespace.unreached();
+        namespace.count_unreached(unreached, &self.metrics.unreachable);
+        if unreached > 0 || namespace.is_impaired() {
+            self.troubled.insert(location);
+        } else {
+            self.troubled.remove(&location);
+        }
+    }
+
+    /// The locations that have to be visited until all is well there.
+    pub(super) fn troubled(&self) -> &HashSet<Location> {
+        &self.troubled
+    }
+
+    /// A listener in a namespace has died: opens it anew in a moment.
+    pub(super) fn reopen_soon(&mut self, netns: u64) {
+        let of_it = |(_, open): &(&Location, &Box<Namespace>)| open.cookie == netns;
+        let locations: Vec<_> = self.open.iter().filter(of_it).map(|(it, _)| *it).collect();
+        for location in locations {
+            self.assess(location);
+            let news = self.news.clone();
+            tokio::spawn(async move {
+                sleep(REOPEN_PAUSE).await;
+                // An error means that the agent is ending.
+                let _sent = news.send(News::Changed(location));
+            });
+        }
     }
 
     /// The locations that are open.
@@ -166,10 +234,10 @@ impl Namespaces {
         };
         namespace.outdate(scope);
         namespace.v6.take_if(|v6| v6.served.is_dead());
-        let visit = namespace.visit(scope)?;
-        self.apply(programs, location, visit)?;
-        self.count();
-        Ok(self.changed(location))
+        let visited = namespace.visit(scope);
+        let applied = visited.and_then(|visit| self.apply(programs, location, visit));
+        self.assess(location);
+        applied.map(|()| self.changed(location))
     }
 
     fn apply(
@@ -225,7 +293,7 @@ impl Namespaces {
         if mem::take(&mut open.is_outdated) {
             self.try_again(outcome.location);
         }
-        self.count();
+        self.assess(outcome.location);
         self.changed(outcome.location)
     }
 
@@ -253,8 +321,9 @@ impl Namespaces {
         }
         namespace.wanted.push(port);
         let visit = namespace.replace(port)?;
-        self.apply(programs, location, visit)?;
-        self.count();
+        let applied = self.apply(programs, location, visit);
+        self.assess(location);
+        applied?;
         Ok(self.changed(location).map(|endpoint| (location, endpoint)))
     }
 
@@ -286,7 +355,10 @@ impl Namespaces {
     pub(super) async fn drain(&mut self) {
         self.listeners.drain().await;
         self.open.clear();
-        self.count();
+        self.of_one_pod.clear();
+        self.troubled.clear();
+        self.metrics.unreachable.set(0);
+        self.count_namespaces();
     }
 
     fn listen(
@@ -315,8 +387,9 @@ impl Namespaces {
             has_ipv6: v6.is_some(),
             v4: self.serve(programs, v4)?,
             v6: v6.map(|v6| self.serve(programs, v6)).transpose()?,
-            _addresses: addresses,
-            pods: 0,
+            addresses,
+            pods: Vec::new(),
+            counted_unreached: 0,
             published: Endpoint::default(),
             wanted: Vec::new(),
         })

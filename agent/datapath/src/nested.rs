@@ -19,7 +19,6 @@ use podcreds_common::{Endpoint, Event, MAX_NESTED, NestedKey};
 use super::{
     accept::NestedRegistry,
     namespaces::{Location, Namespaces},
-    netns::NetnsId,
     processes::{self, Witness},
     programs::Programs,
 };
@@ -66,14 +65,13 @@ impl Nested {
     }
 
     /// Listens where a process of the pod whose cgroup is at `pod` has asked from, unless that is
-    /// full, it is gone, or is in a namespace that `is_pods_own`.
+    /// full, it is gone, or is in a pod's own namespace or the host's.
     pub(super) fn serve(
         &mut self,
         programs: &mut Programs,
         namespaces: &mut Namespaces,
         event: &Event,
         pod: &Arc<Path>,
-        is_pods_own: impl Fn(NetnsId) -> bool,
     ) -> io::Result<()> {
         let key = NestedKey {
             pod: event.pod,
@@ -85,17 +83,18 @@ impl Nested {
         let Some((netns, witness)) = processes::witness(pod, event.thread) else {
             return Ok(());
         };
-        if is_pods_own(netns.id()) {
+        // A process that enters another pod's namespace is not to be served there.
+        if namespaces.is_own(netns.id()) {
             return Ok(());
         }
         let location = Location {
             netns: netns.id(),
             only: Some(event.pod),
         };
-        let endpoint = namespaces.join(programs, location, netns)?;
+        let endpoint = namespaces.join(programs, location, netns, event.pod)?;
         // A socket need not be of the namespace that its process is in.
         if endpoint.netns != event.netns {
-            namespaces.leave(location);
+            namespaces.leave(location, event.pod);
             return Ok(());
         }
         tracing::debug!(
@@ -203,7 +202,7 @@ impl Nested {
         let withdrawn = programs.withdraw_nested(key);
         self.registry.remove(&key);
         if let Some(listeners) = self.open.remove(&key) {
-            namespaces.leave(listeners.location);
+            namespaces.leave(listeners.location, key.pod);
         }
         withdrawn
     }

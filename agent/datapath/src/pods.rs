@@ -1,43 +1,26 @@
 //! The known pods: what each needs from the kernel, and where it stands.
 
 mod events;
+mod looks;
 
-use std::{
-    collections::HashMap,
-    io,
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, io, net::IpAddr, path::Path, sync::Arc, time::Instant};
 
 use podcreds_common::Endpoint;
 use podcreds_types::PodUid;
 
 use super::{
-    accept::{KnownPod, Registry},
     discovery::{Change, PodCgroup},
+    ends::{EndWatch, Ends},
+    known_pods::{KnownPod, KnownPods},
     metrics::Metrics,
     namespace::Scope,
     namespaces::{Location, Namespaces, News},
     nested::Nested,
     netns::Netns,
-    processes::{self, NetnsSearch, Witness},
+    processes::Witness,
     programs::Programs,
+    schedule::Schedule,
 };
-
-/// How soon after a pod's cgroup has changed its processes are looked at. The delay then doubles.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-/// How often they are looked at in the long run.
-const LAST_LOOK: Duration = Duration::from_secs(10);
-
-/// How long a pod's processes are all in the host's namespace before it counts as a hostNetwork
-/// pod. A container runtime's helper is there for milliseconds.
-const HOST_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Why a pod's network namespace may not be found.
-const INVISIBLE: &str = "its processes cannot be seen: the agent must run in the host's PID namespace \
-    (hostPID: true)";
 
 /// Takes a pod. Called on the datapath's thread.
 pub type OnPod = Box<dyn Fn(PodUid) + Send>;
@@ -48,6 +31,9 @@ pub type OnReachable = Box<dyn Fn(PodUid, bool) + Send>;
 /// Takes a pod that had a connect left alone, and the addresses of its network namespace.
 /// Called on the datapath's thread.
 pub type OnLeftAlone = Box<dyn Fn(PodUid, Vec<IpAddr>) + Send>;
+
+/// In place of a pod's cgroup id where the agent itself uses a location.
+const AGENT: u64 = 0;
 
 /// How the rest of the agent learns of pods.
 pub(super) struct PodHooks {
@@ -65,7 +51,10 @@ pub(super) struct Pods {
     host: Location,
     host_endpoint: Endpoint,
     host_published: bool,
-    registry: Arc<Registry>,
+    known_pods: Arc<KnownPods>,
+    /// The ends of witnesses.
+    ends: Ends,
+    schedule: Schedule,
     /// Boxed, since half of a map's slots are empty.
     known: HashMap<u64, Box<Pod>>,
     /// Listeners in other namespaces than the pods' own.
@@ -82,6 +71,10 @@ struct Pod {
     location: Option<Location>,
     /// The process by which that is known.
     witness: Option<Witness>,
+    /// Reports when that process ends.
+    end: Option<EndWatch>,
+    /// Whether it stands, and its end would not be reported.
+    is_unwatched: bool,
     /// Where its listeners are.
     endpoint: Endpoint,
     /// Whether the programs know that.
@@ -90,8 +83,10 @@ struct Pod {
     is_reachable: bool,
     /// Whether the log says that it cannot.
     is_reported: bool,
-    look_at: Instant,
-    delay: Duration,
+    /// When its processes are looked at next, unless something happens before; `None` for never.
+    look_at: Option<Instant>,
+    /// How many looks there have been since something happened.
+    looks: u32,
     /// Whether the last look failed, so that a failure is logged once.
     failing: bool,
 }
@@ -102,7 +97,7 @@ impl Pods {
         mut programs: Programs,
         mut namespaces: Namespaces,
         host: Netns,
-        registry: Arc<Registry>,
+        known_pods: Arc<KnownPods>,
         nested: Nested,
         hooks: PodHooks,
         metrics: Metrics,
@@ -111,7 +106,7 @@ impl Pods {
             netns: host.id(),
             only: None,
         };
-        let host_endpoint = namespaces.join(&mut programs, location, host)?;
+        let host_endpoint = namespaces.join(&mut programs, location, host, AGENT)?;
         programs.publish_host(host_endpoint)?;
         Ok(Self {
             programs,
@@ -119,7 +114,9 @@ impl Pods {
             host: location,
             host_endpoint,
             host_published: true,
-            registry,
+            known_pods,
+            ends: Ends::new()?,
+            schedule: Schedule::default(),
             known: HashMap::new(),
             nested,
             hooks,
@@ -138,17 +135,7 @@ impl Pods {
             beat();
             match change {
                 Change::Appeared(pod) => self.appeared(pod),
-                Change::ContainerMade(id) => {
-                    let Some(pod) = self.known.get_mut(&id) else {
-                        continue;
-                    };
-                    pod.delay = FIRST_LOOK;
-                    pod.look_at = Instant::now();
-                    // The container before this one may have set packet filters up.
-                    if let Some(location) = pod.location {
-                        self.refresh(location, Scope::All);
-                    }
-                }
+                Change::ContainerMade(id) => self.container_made(id),
                 Change::Gone(id) => self.gone(id),
             }
         }
@@ -157,48 +144,38 @@ impl Pods {
             .set(i64::try_from(self.known.len()).unwrap_or(i64::MAX));
     }
 
-    /// When [`Self::look`] has something to do.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        let pods = self.known.values().map(|pod| pod.look_at).min();
-        pods.into_iter().chain(self.nested.next_look()).min()
-    }
-
-    /// Looks at the processes of the pods that are due, and listens where they are.
-    pub(super) fn look(&mut self, beat: impl Fn()) {
-        let looked = self.nested.look(&mut self.programs, &mut self.namespaces);
-        self.succeeded(looked);
-        let now = Instant::now();
-        let due: Vec<u64> = self
-            .known
-            .iter()
-            .filter(|(_, pod)| pod.look_at <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            beat();
-            let result = self.follow_namespace(id).and_then(|()| self.publish(id));
-            let Some(pod) = self.known.get_mut(&id) else {
-                continue;
-            };
-            if let Err(error) = &result {
-                self.metrics.errors.inc();
-                if !pod.failing {
-                    tracing::warn!(pod_uid = %pod.uid, %error, "a pod cannot be served yet; it will be \
-                        tried again");
-                }
-            }
-            pod.failing = result.is_err();
-            pod.look_at = now + pod.delay;
-            pod.delay = (pod.delay * 2).min(LAST_LOOK);
+    /// A container is starting in a pod.
+    fn container_made(&mut self, id: u64) {
+        self.look_afresh(id);
+        // The container before this one may have set packet filters up.
+        if let Some(location) = self.known.get(&id).and_then(|pod| pod.location) {
+            self.refresh(location, Scope::All);
         }
     }
 
-    /// Sees whether all listeners are alive, and whether IPv6 has come or gone unnoticed.
-    /// Also, of those in `scope`, whether they can be reached.
-    pub(super) fn refresh_all(&mut self, scope: Scope, beat: impl Fn()) {
+    /// Whether something is not as it should be, and has to be tried again.
+    pub(super) fn has_trouble(&self) -> bool {
+        !self.host_published || !self.namespaces.troubled().is_empty()
+    }
+
+    /// Tries again what is not as it should be: opens listeners that are dead, and sees whether those can
+    /// be reached that could not.
+    pub(super) fn retry(&mut self, beat: impl Fn()) {
+        let mut locations: Vec<_> = self.namespaces.troubled().iter().copied().collect();
+        if !self.host_published {
+            locations.push(self.host);
+        }
+        for location in locations {
+            beat();
+            self.refresh(location, Scope::Unreachable);
+        }
+    }
+
+    /// Sees whether all listeners can be reached.
+    pub(super) fn try_all(&mut self, beat: impl Fn()) {
         for location in self.namespaces.locations() {
             beat();
-            self.refresh(location, scope);
+            self.refresh(location, Scope::All);
         }
     }
 
@@ -206,6 +183,7 @@ impl Pods {
     pub(super) fn handle_news(&mut self, news: News) {
         match news {
             News::Changed(location) => self.refresh(location, Scope::All),
+            News::Died(netns) => self.namespaces.reopen_soon(netns),
             News::Tried(outcome) => {
                 if let Some(endpoint) = self.namespaces.settle(&outcome) {
                     self.move_pods(outcome.location, endpoint);
@@ -238,21 +216,24 @@ impl Pods {
     fn appeared(&mut self, PodCgroup { id, uid, path }: PodCgroup) {
         tracing::debug!(pod_uid = %uid, cgroup = %path.display(), "found a pod");
         let known = KnownPod { uid, netns: 0 };
-        self.registry.insert(id, known);
+        self.known_pods.insert(id, known);
         let pod = Pod {
             uid,
             path,
             location: None,
             witness: None,
+            end: None,
+            is_unwatched: false,
             endpoint: Endpoint::default(),
             published: false,
             is_reachable: true,
             is_reported: false,
-            look_at: Instant::now(),
-            delay: FIRST_LOOK,
+            look_at: None,
+            looks: 0,
             failing: false,
         };
         self.known.insert(id, Box::new(pod));
+        self.look_afresh(id);
         // If it fails, the first look tries again, and logs why.
         let _published = self.publish(id);
     }
@@ -272,51 +253,21 @@ impl Pods {
         let Some(pod) = self.known.remove(&id) else {
             return;
         };
+        self.schedule.change(id, pod.look_at, None);
         if let Err(error) = self.programs.withdraw_pod(id) {
             self.metrics.errors.inc();
             tracing::error!(pod_uid = %pod.uid, %error, "cannot make the kernel forget a pod");
         }
-        self.registry.remove(&id);
+        self.known_pods.remove(id);
         let (programs, namespaces) = (&mut self.programs, &mut self.namespaces);
         let forgotten = self.nested.forget(programs, namespaces, id);
         self.succeeded(forgotten);
         if let Some(location) = pod.location {
-            self.namespaces.leave(location);
+            self.namespaces.leave(location, id);
         }
         tracing::debug!(pod_uid = %pod.uid, "a pod is gone");
-        if !self.known.values().any(|other| other.uid == pod.uid) {
+        if !self.known_pods.has(pod.uid) {
             (self.hooks.gone)(pod.uid);
-        }
-    }
-
-    /// Sees where the pod's processes are now, and listens there.
-    fn follow_namespace(&mut self, id: u64) -> io::Result<()> {
-        let Some(pod) = self.known.get_mut(&id) else {
-            return Ok(());
-        };
-        let host = self.host.netns;
-        match processes::own_netns(&pod.path, host, pod.witness.as_ref()) {
-            NetnsSearch::Found(netns, witness) => {
-                let location = Location {
-                    netns: netns.id(),
-                    only: None,
-                };
-                self.settle(id, location, netns)?;
-                if let Some(pod) = self.known.get_mut(&id) {
-                    pod.witness = Some(witness);
-                }
-                Ok(())
-            }
-            // A queue of its own, so that it need not stand in one with the other hostNetwork pods.
-            NetnsSearch::Host if pod.location.is_none() && pod.delay > HOST_PATIENCE => {
-                let location = Location {
-                    netns: host,
-                    only: Some(id),
-                };
-                self.settle(id, location, Netns::of_agent()?)
-            }
-            NetnsSearch::Same | NetnsSearch::Host | NetnsSearch::Nothing => Ok(()),
-            NetnsSearch::Invisible => Err(io::Error::other(INVISIBLE)),
         }
     }
 
@@ -328,7 +279,9 @@ impl Pods {
         if pod.location == Some(location) {
             return Ok(());
         }
-        pod.endpoint = self.namespaces.join(&mut self.programs, location, netns)?;
+        pod.endpoint = self
+            .namespaces
+            .join(&mut self.programs, location, netns, id)?;
         pod.published = false;
         tracing::debug!(pod_uid = %pod.uid, port4 = pod.endpoint.port4, port6 = pod.endpoint.port6,
             "listening in a pod's network namespace");
@@ -339,11 +292,11 @@ impl Pods {
         (self.hooks.started)(pod.uid);
         let left = pod.location.replace(location);
         // The acceptor must know the pod before the kernel redirects it.
-        self.registry.insert(id, known);
+        self.known_pods.insert(id, known);
         let published = self.publish(id);
         self.report_reachable(id);
         if let Some(left) = left {
-            self.namespaces.leave(left);
+            self.namespaces.leave(left, id);
         }
         published
     }
@@ -360,20 +313,21 @@ impl Pods {
             let published = self.programs.publish_host(endpoint);
             self.host_published = self.succeeded(published);
         }
-        let mut moved = Vec::new();
-        for (id, pod) in &mut self.known {
-            if pod.location == Some(location) {
-                pod.endpoint = endpoint;
-                pod.published = false;
-                moved.push(*id);
-            }
-        }
         let nested = self.nested.moved(&mut self.programs, location, endpoint);
         self.succeeded(nested.map(drop));
-        for id in moved {
-            // What fails is tried again when the pod is looked at.
+        for id in self.namespaces.pods_at(location) {
+            let Some(pod) = self.known.get_mut(&id) else {
+                continue;
+            };
+            if pod.location != Some(location) {
+                continue;
+            }
+            pod.endpoint = endpoint;
+            pod.published = false;
             let published = self.publish(id);
-            self.succeeded(published);
+            if !self.succeeded(published) {
+                self.look_soon(id);
+            }
             self.report_reachable(id);
         }
         self.namespaces.retire_v6(location);

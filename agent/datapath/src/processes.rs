@@ -2,10 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
-    os::unix::fs::DirEntryExt,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader},
+    os::{fd::OwnedFd, unix::fs::DirEntryExt},
     path::{Path, PathBuf},
 };
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::netns::{Netns, NetnsId};
 
@@ -26,7 +29,7 @@ pub(super) struct Witness {
 
 /// What the processes of a pod say.
 pub(super) enum NetnsSearch {
-    /// Its namespace is what it was.
+    /// Its namespace is what it was: the witness still stands.
     Same,
     /// This is its namespace, says this witness.
     Found(Netns, Witness),
@@ -115,6 +118,16 @@ fn first_of(
 }
 
 impl Witness {
+    /// Opens the process, so that its end can be waited for.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended, is a thread and no process, or the agent has no descriptors.
+    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+        let pid = Pid::from_raw(self.pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
+        Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    }
+
     /// Whether the process still is where it was: alive, in the pod, and in the same namespace.
     pub(super) fn stands(&self, pod: &Path) -> bool {
         start_time(self.pid) == Some(self.started)
@@ -159,9 +172,11 @@ fn members(container: &Path) -> Vec<u32> {
 }
 
 fn members_of(cgroup: &Path) -> io::Result<Vec<u32>> {
-    let text = fs::read_to_string(cgroup.join("cgroup.procs"))?;
-    let lines = text.lines().take(MAX_PROCESSES);
-    Ok(lines.filter_map(|line| line.parse().ok()).collect())
+    // The kernel lists no more of them than are read.
+    let processes = File::open(cgroup.join("cgroup.procs"))?;
+    let lines = BufReader::with_capacity(1024, processes).lines();
+    let first = lines.take(MAX_PROCESSES).map_while(Result::ok);
+    Ok(first.filter_map(|line| line.parse().ok()).collect())
 }
 
 /// The cgroups directly below one, the oldest first: their ids, which are their inodes', grow.

@@ -26,7 +26,7 @@ pub(super) enum Event {
         /// Its path.
         path: PathBuf,
     },
-    /// There was more than the kernel keeps.
+    /// Events were lost: there were more than the kernel keeps, or there will be no more of them.
     Lost,
 }
 
@@ -36,7 +36,9 @@ pub(super) struct Watches<T> {
     events: Option<EventStream<Vec<u8>>>,
     paths: HashMap<WatchDescriptor, Arc<Path>>,
     watched: HashMap<Arc<Path>, (WatchDescriptor, T)>,
-    /// Whether the log says that a watch could not be had.
+    /// Whether a directory could not be watched since [`Self::try_again`].
+    has_failed: bool,
+    /// Whether the log says that.
     is_warned: bool,
 }
 
@@ -52,8 +54,19 @@ impl<T> Watches<T> {
             events: events.ok(),
             paths: HashMap::new(),
             watched: HashMap::new(),
+            has_failed: false,
             is_warned: false,
         }
+    }
+
+    /// Whether every change in the directories that were to be watched is an event.
+    pub(super) fn are_complete(&self) -> bool {
+        self.events.is_some() && !self.has_failed
+    }
+
+    /// What could not be watched is about to be added again.
+    pub(super) fn try_again(&mut self) {
+        self.has_failed = false;
     }
 
     /// What is known of a watched directory.
@@ -78,12 +91,13 @@ impl<T> Watches<T> {
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) if !self.is_warned => {
-                self.is_warned = true;
-                tracing::warn!(%error, "cannot watch a cgroup, so pods are found late: raise the sysctl \
-                    fs.inotify.max_user_watches");
+            Err(error) => {
+                self.has_failed = true;
+                if !std::mem::replace(&mut self.is_warned, true) {
+                    tracing::warn!(%error, "cannot watch a cgroup, so pods are found late: raise \
+                        the sysctl fs.inotify.max_user_watches");
+                }
             }
-            Err(_) => {}
         }
     }
 
@@ -133,6 +147,7 @@ impl<T> Watches<T> {
                         "the watch on the cgroup tree has ended: pods are found late"
                     );
                     self.events = None;
+                    return Event::Lost;
                 }
             }
         }

@@ -12,17 +12,17 @@ use prometheus::Registry as MetricsRegistry;
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval, sleep, sleep_until},
+    time::{sleep, sleep_until},
 };
 
 use super::{
     BACKLOG_PAUSE, Config, DatapathError, Hooks, Metrics,
-    accept::{Acceptor, NestedRegistry, Registry},
+    accept::{Acceptor, NestedRegistry},
     arrivals::Arrivals,
     discovery::Discovery,
     events::Events,
+    known_pods::KnownPods,
     metrics::KernelCollector,
-    namespace::Scope,
     namespaces::{Namespaces, News},
     nested::Nested,
     netns::{self, Netns},
@@ -31,11 +31,11 @@ use super::{
     programs::{Links, Loaded, Programs},
 };
 
-/// How often the whole tree is compared with what is known.
-const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+/// How often what is not as it should be is tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
-/// How often the thread shows that it works while nothing happens.
-const TURN: Duration = Duration::from_secs(1);
+/// How often redirected connects are compared with accepted connections, at most.
+const ARRIVALS: Duration = Duration::from_secs(8);
 
 /// How long to wait after the programs' events could not be waited for.
 const EVENTS_PAUSE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ struct Worker {
     links: Links,
     discovery: Discovery,
     pods: Pods,
-    known: Arc<Registry>,
+    known: Arc<KnownPods>,
     arrivals: Arrivals,
     news: mpsc::UnboundedReceiver<News>,
     events: Events,
@@ -82,7 +82,7 @@ pub(super) fn run(
     serving: Handle,
     metrics: Metrics,
     registry: &MetricsRegistry,
-    started: Sender<Result<Arc<Registry>, DatapathError>>,
+    started: Sender<Result<Arc<KnownPods>, DatapathError>>,
     stop: StopRequests,
 ) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -132,11 +132,11 @@ impl Worker {
         let events =
             Events::new(events).map_err(DatapathError::io("waiting for the programs' events"))?;
 
-        let known = Arc::new(Registry::new());
+        let known = Arc::new(KnownPods::default());
         let nested = Arc::new(NestedRegistry::new());
         let acceptor = Acceptor {
             callers,
-            registry: Arc::clone(&known),
+            pods: Arc::clone(&known),
             nested: Arc::clone(&nested),
             host_netns: netns::current_cookie().map_err(DatapathError::io(
                 "asking for the cookie of the host's network namespace",
@@ -187,39 +187,76 @@ impl Worker {
 
     /// Follows the pods until told to stop, and shows by `vital` that it does.
     async fn follow(mut self, mut stop: StopRequests, vital: Vital) {
-        let mut scan = interval(SCAN_INTERVAL);
-        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        vital.beat();
+        let mut scan_at = Instant::now() + self.discovery.scan_interval();
+        let mut retry_at = None;
         let request = loop {
             let look_at = self.pods.next_look();
+            retry_at = match self.pods.has_trouble() {
+                true => retry_at.or_else(|| Some(Instant::now() + RETRY)),
+                false => None,
+            };
             tokio::select! {
                 request = stop.recv() => break request,
-                changes = self.discovery.next() => self.pods.apply(changes, || vital.beat()),
+                changes = self.discovery.next() => match changes {
+                    Some(changes) => self.pods.apply(changes, || vital.beat()),
+                    None => {
+                        tracing::warn!("cgroup events were lost: comparing the whole tree");
+                        scan_at = self.scan(&vital);
+                    }
+                },
                 Some(news) = self.news.recv() => self.pods.handle_news(news),
                 events = self.events.next() => self.handle_events(events).await,
-                _ = scan.tick() => {
-                    let changes = self.discovery.scan();
-                    self.pods.apply(changes, || vital.beat());
-                    // Pods are not bothered unless something has gone missing.
-                    let scope = if self.arrivals.has_more_missing() {
-                        Scope::All
-                    } else {
-                        Scope::Unreachable
-                    };
-                    self.pods.refresh_all(scope, || vital.beat());
-                }
+                ends = self.pods.next_ends() => self.handle_ends(ends).await,
                 () = wait_until(look_at) => self.pods.look(|| vital.beat()),
-                () = beat(&vital) => {}
+                () = wait_until(retry_at) => {
+                    retry_at = None;
+                    self.pods.retry(|| vital.beat());
+                }
+                () = wait_until(Some(scan_at)) => scan_at = self.scan(&vital),
+                () = vital.asked() => {
+                    vital.beat();
+                    self.compare_arrivals(&vital);
+                }
             }
         };
         if let Some(mut done) = request {
             tokio::select! {
                 () = self.wind_down() => {}
-                () = beat(&vital) => {}
+                () = answer(&vital) => {}
                 // The caller has run out of patience, and the serving runtime may stand still.
                 () = done.closed() => return,
             }
             // An error means that patience ran out just now.
             let _sent = done.send(());
+        }
+    }
+
+    /// Compares the whole tree with what is known, and returns when to do so again.
+    fn scan(&mut self, vital: &Vital) -> Instant {
+        let changes = self.discovery.scan();
+        self.pods.apply(changes, || vital.beat());
+        self.pods.look_at_unsettled();
+        Instant::now() + self.discovery.scan_interval()
+    }
+
+    /// Sees whether redirected connects have gone missing, and if so which listeners cannot be reached.
+    ///
+    /// The kernel does not report them, so this uses a moment at which the thread is awake anyway.
+    fn compare_arrivals(&mut self, vital: &Vital) {
+        if self.arrivals.age() >= ARRIVALS && self.arrivals.has_more_missing() {
+            self.pods.try_all(|| vital.beat());
+        }
+    }
+
+    async fn handle_ends(&mut self, ends: io::Result<Vec<u64>>) {
+        match ends {
+            Ok(pods) => self.pods.handle_ends(pods),
+            Err(error) => {
+                self.metrics.errors.inc();
+                tracing::error!(%error, "cannot wait for the ends of pods' processes; trying again");
+                sleep(EVENTS_PAUSE).await;
+            }
         }
     }
 
@@ -246,11 +283,10 @@ impl Worker {
     }
 }
 
-/// Shows at once, and every second while the thread waits for something to happen, that it works.
-async fn beat(vital: &Vital) {
-    let mut turns = interval(TURN);
+/// Shows that the thread works, whenever it is asked.
+async fn answer(vital: &Vital) {
     loop {
-        turns.tick().await;
+        vital.asked().await;
         vital.beat();
     }
 }

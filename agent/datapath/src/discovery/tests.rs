@@ -1,8 +1,9 @@
 //! On an ordinary directory. The kernel reports what is made and removed there as it does on
 //! cgroupfs.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
+use caps::{CapSet, Capability};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -32,7 +33,7 @@ async fn changes_until(discovery: &mut Discovery, last: impl Fn(&Change) -> bool
     let mut changes = Vec::new();
     while !changes.last().is_some_and(&last) {
         let next = timeout(Duration::from_secs(10), discovery.next()).await;
-        changes.extend(next.expect("an event in time"));
+        changes.extend(next.expect("an event in time").expect("no lost events"));
     }
     changes
 }
@@ -83,7 +84,6 @@ async fn a_cluster_in_a_container_is_found_as_it_grows() {
     assert_eq!(discovery.scan(), []);
     let path = format!("docker/0123/kubelet/kubepods/besteffort/pod{UID}");
     make(&root, &path);
-    // The levels above kubelet's are not watched, so a scan may be what finds it.
     assert_eq!(discovery.scan(), [Change::Appeared(pod_of(&root, &path))]);
 }
 
@@ -149,47 +149,177 @@ async fn what_cannot_be_read_is_not_taken_for_gone() {
     assert_eq!(discovery.scan(), [Change::Gone(pod.id)]);
 }
 
-/// A link is no directory to a scan, so what is unread is told to it here.
+/// A directory that this thread cannot read until it is dropped, as root neither.
+struct Unreadable {
+    path: PathBuf,
+    capabilities: caps::CapsHashSet,
+}
+
+impl Unreadable {
+    fn make(root: &TempDir, path: &str) -> Self {
+        let path = root.path().join(path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        // They are the thread's own, and a test has one for itself.
+        let capabilities = caps::read(None, CapSet::Effective).unwrap();
+        for one in [
+            Capability::CAP_DAC_OVERRIDE,
+            Capability::CAP_DAC_READ_SEARCH,
+        ] {
+            caps::drop(None, CapSet::Effective, one).unwrap();
+        }
+        assert!(fs::read_dir(&path).is_err());
+        Self { path, capabilities }
+    }
+}
+
+impl Drop for Unreadable {
+    fn drop(&mut self) {
+        caps::set(None, CapSet::Effective, &self.capabilities).unwrap();
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// The pods `a` and `c` can be read, and `b` between them cannot.
 #[tokio::test]
-async fn a_scan_that_fails_half_way_tells_what_it_has_seen() {
+async fn a_scan_that_fails_half_way_reports_what_it_has_seen_and_the_next_the_rest() {
     let root = TempDir::new().unwrap();
-    let read = format!("kubepods/pod{UID}");
-    let unread = format!("kubepods/burstable/pod{OTHER_UID}");
-    for path in [&read, &unread] {
+    let [a, b, c] = [
+        format!("kubepods/besteffort/pod{UID}"),
+        format!("kubepods/burstable/pod{UID}"),
+        format!("kubepods/pod{UID}"),
+    ];
+    for path in [&a, &b, &c] {
         make(&root, path);
     }
     let mut discovery = watch(&root);
-    let (first, other) = (pod_of(&root, &read), pod_of(&root, &unread));
-    assert_eq!(discovery.scan().len(), 2);
+    let first = [&a, &b, &c].map(|path| pod_of(&root, path));
+    assert_eq!(discovery.scan().len(), 3);
+    assert!(discovery.scan_interval() >= COMPARISON);
 
-    replace(&root, &read);
-    let second = pod_of(&root, &read);
-    fs::remove_dir_all(root.path().join("kubepods/burstable")).unwrap();
-    let half = |discovery: &mut Discovery, path: &str| {
-        let mut seen = Seen::default();
-        let unread = root.path().join("kubepods/burstable");
-        let failed = Err::<(), _>(io::Error::from(Errno::IO));
-        assert_eq!(seen.read(&unread, failed), None);
-        seen.pods.extend(
-            fs::metadata(root.path().join(path))
-                .map(|_| pod_of(&root, path))
-                .ok(),
-        );
-        let mut changes = discovery.forget_all_but(&seen);
-        changes.extend(discovery.admit_all(seen.pods));
-        changes
-    };
-    let replaced = [Change::Gone(first.id), Change::Appeared(second.clone())];
-    assert_eq!(half(&mut discovery, &read), replaced);
-    assert_eq!(half(&mut discovery, &read), []);
-    // One that is gone from a part that was read is gone, though another part never can be read.
-    fs::remove_dir(&second.path).unwrap();
-    assert_eq!(half(&mut discovery, &read), [Change::Gone(second.id)]);
-    assert_eq!(discovery.scan(), [Change::Gone(other.id)]);
-    assert!(discovery.pods.is_empty());
+    for path in [&a, &b, &c] {
+        replace(&root, path);
+    }
+    let second = [&a, &b, &c].map(|path| pod_of(&root, path));
+    let unreadable = Unreadable::make(&root, "kubepods/burstable");
+    let mut changes = discovery.scan();
+    assert_eq!(discovery.scan_interval(), FREQUENT_COMPARISON);
+    for at in [0, 2] {
+        for wanted in [
+            Change::Gone(first[at].id),
+            Change::Appeared(second[at].clone()),
+        ] {
+            let found = changes.iter().position(|change| *change == wanted).unwrap();
+            changes.remove(found);
+        }
+    }
+    assert_eq!(changes, []);
+    assert_eq!(discovery.scan(), []);
+    // One that is gone from a part that was read is gone, though another part cannot be read.
+    fs::remove_dir(&second[2].path).unwrap();
+    assert_eq!(discovery.scan(), [Change::Gone(second[2].id)]);
+    assert_eq!(discovery.pods.get(&first[1].path), Some(&first[1].id));
+
+    drop(unreadable);
+    let replaced = [
+        Change::Gone(first[1].id),
+        Change::Appeared(second[1].clone()),
+    ];
+    assert_eq!(discovery.scan(), replaced);
+    assert!(discovery.scan_interval() >= COMPARISON);
+    assert_eq!(discovery.scan(), []);
 }
 
-/// Whatever finds the second one says that the first is gone: otherwise nobody ever would.
+/// Makes and removes directories until the kernel drops events, of which it keeps 16,384 by default.
+fn overflow(root: &TempDir) {
+    let kept = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    for _ in 0..kept.trim().parse::<u32>().unwrap() {
+        make(root, "kubepods/other");
+        fs::remove_dir(root.path().join("kubepods/other")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_scan_finds_what_lost_events_would_have_said() {
+    let root = TempDir::new().unwrap();
+    let [stays, goes, comes, replaced] = [
+        format!("kubepods/pod{UID}"),
+        format!("kubepods/burstable/pod{UID}"),
+        format!("kubepods/guaranteed.slice/kubepods/pod{UID}"),
+        format!("kubepods/besteffort/pod{UID}"),
+    ];
+    for path in [&stays, &goes, &replaced] {
+        make(&root, path);
+    }
+    let mut discovery = watch(&root);
+    assert_eq!(discovery.scan().len(), 3);
+    let (gone, before) = (pod_of(&root, &goes), pod_of(&root, &replaced));
+    overflow(&root);
+    fs::remove_dir(&gone.path).unwrap();
+    make(&root, &comes);
+    replace(&root, &replaced);
+    let lost = async {
+        while let Some(changes) = discovery.next().await {
+            assert_eq!(changes, []);
+        }
+    };
+    timeout(Duration::from_secs(60), lost).await.unwrap();
+    let changes = discovery.scan();
+    for wanted in [
+        Change::Gone(gone.id),
+        Change::Gone(before.id),
+        Change::Appeared(pod_of(&root, &comes)),
+        Change::Appeared(pod_of(&root, &replaced)),
+    ] {
+        assert!(changes.contains(&wanted), "{wanted:?} in {changes:?}");
+    }
+    assert_eq!(changes.len(), 4, "{changes:?}");
+    assert_eq!(discovery.scan(), []);
+    // And what it found is watched.
+    make(&root, &format!("{comes}/container"));
+    let made = changes_until(&mut discovery, |change| {
+        matches!(change, Change::ContainerMade(_))
+    });
+    assert_eq!(
+        made.await.pop(),
+        Some(Change::ContainerMade(pod_of(&root, &comes).id))
+    );
+}
+
+#[tokio::test]
+async fn a_cgroup_that_is_removed_and_made_again_between_two_looks_is_another_pod() {
+    let root = TempDir::new().unwrap();
+    let path = format!("kubepods/pod{UID}");
+    make(&root, &path);
+    let mut discovery = watch(&root);
+    discovery.scan();
+    let first = pod_of(&root, &path);
+    fs::remove_dir(&first.path).unwrap();
+    // This takes its inode where the file system uses inodes again, as cgroupfs never does.
+    make(&root, "kubepods/taken");
+    make(&root, &path);
+    let second = pod_of(&root, &path);
+    let changes = changes_until(&mut discovery, |change| {
+        matches!(change, Change::Appeared(_))
+    });
+    let replaced = [Change::Gone(first.id), Change::Appeared(second)];
+    assert_eq!(changes.await, replaced);
+}
+
+#[tokio::test]
+async fn the_levels_above_kubelets_are_watched() {
+    let root = TempDir::new().unwrap();
+    make(&root, "docker");
+    let mut discovery = watch(&root);
+    assert_eq!(discovery.scan(), []);
+    let path = format!("docker/0123/kubelet/kubepods/besteffort/pod{UID}");
+    make(&root, &path);
+    let changes = changes_until(&mut discovery, |change| {
+        matches!(change, Change::Appeared(_))
+    });
+    assert_eq!(changes.await, [Change::Appeared(pod_of(&root, &path))]);
+}
+
+/// The change that reports the second pod also reports the end of the first, which no other would.
 #[tokio::test]
 async fn a_pod_is_never_overwritten_in_silence() {
     let root = TempDir::new().unwrap();

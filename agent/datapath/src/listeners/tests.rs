@@ -78,7 +78,8 @@ fn start_with(take: Take, accept: OnStream) -> (Listeners, Metrics, Vitals) {
         Vitals::default(),
     );
     let handle = Handle::current();
-    let listeners = Listeners::start_with(take, accept, &metrics, &handle, &vitals).unwrap();
+    let listeners =
+        Listeners::start_with(take, accept, Box::new(drop), &metrics, &handle, &vitals).unwrap();
     (listeners, metrics, vitals)
 }
 

@@ -1,10 +1,10 @@
 //! Follows the events that the programs report.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, sync::Arc};
 
 use podcreds_common::{EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WANTED, Event};
 
-use super::{FIRST_LOOK, Pods};
+use super::Pods;
 
 impl Pods {
     /// Follows what the programs have reported.
@@ -25,23 +25,21 @@ impl Pods {
 
     /// Listens for a pod in a namespace that is not its own.
     fn serve_nested(&mut self, event: &Event) -> io::Result<()> {
-        let Some(pod) = self.known.get_mut(&event.pod) else {
-            return Ok(());
-        };
-        let Some(own) = pod.location else {
-            // It may be the pod's own, which is not known yet.
-            pod.delay = FIRST_LOOK;
-            pod.look_at = Instant::now();
+        let Some(pod) = self.known.get(&event.pod) else {
             return Ok(());
         };
         let path = Arc::clone(&pod.path);
-        let locations = self.known.values().filter_map(|pod| pod.location);
-        let locations: Vec<_> = locations.map(|location| location.netns).collect();
-        // A process that enters another pod's namespace is not to be served there.
-        let is_pods_own = |netns| netns == own.netns || locations.contains(&netns);
+        if pod.location.is_none() {
+            // It may be the pod's own, which is not known yet.
+            self.look_afresh(event.pod);
+            return Ok(());
+        }
+        // Or it is, and the pod's process has gone there from where it was.
+        if !pod.witness.is_some_and(|witness| witness.stands(&path)) {
+            self.look_soon(event.pod);
+        }
         let (programs, namespaces) = (&mut self.programs, &mut self.namespaces);
-        self.nested
-            .serve(programs, namespaces, event, &path, is_pods_own)
+        self.nested.serve(programs, namespaces, event, &path)
     }
 
     /// Says that a pod will come to the node path, since the loopback is not for the socket that it
