@@ -6,6 +6,7 @@
 
 mod memory;
 mod nginx;
+mod rest;
 mod speed;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -21,8 +22,8 @@ struct Arguments {
     #[arg(long)]
     agent: PathBuf,
     /// The nginx to compare with.
-    #[arg(long)]
-    nginx: PathBuf,
+    #[arg(long, required_unless_present = "rest")]
+    nginx: Option<PathBuf>,
     /// Requests per second.
     #[arg(long, default_value_t = 800)]
     rate: u32,
@@ -38,6 +39,18 @@ struct Arguments {
     /// How many pods have their credentials cached when memory is measured.
     #[arg(long, default_value_t = 1000)]
     pods: usize,
+    /// Measure only what an agent costs that nobody asks.
+    #[arg(long)]
+    rest: bool,
+    /// With how many pods it rests.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 110, 1000])]
+    rest_pods: Vec<usize>,
+    /// For how long it is measured at rest, in seconds.
+    #[arg(long, default_value_t = 60)]
+    rest_seconds: u64,
+    /// Another agent to measure at rest, beside the first one.
+    #[arg(long)]
+    against: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +69,10 @@ fn measure(arguments: &Arguments) -> Result<()> {
     }
     let eks_auth = EksAuth::start();
     eks_auth.associate("default", "default", "load");
+    if arguments.rest {
+        println!("\n{}", rest::measure(arguments, &eks_auth)?);
+        return Ok(());
+    }
     let speed = speed::measure(arguments, &eks_auth)?;
     let memory = memory::measure(arguments, &eks_auth)?;
     println!("\n{speed}\n\n{memory}");

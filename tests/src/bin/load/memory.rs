@@ -36,7 +36,7 @@ pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<Strin
     ))
 }
 
-fn start(node: &Node, count: usize) -> Result<Vec<Pod>> {
+pub(crate) fn start(node: &Node, count: usize) -> Result<Vec<Pod>> {
     let started = in_parallel(|starter| {
         (starter..count)
             .step_by(STARTERS)
@@ -82,7 +82,7 @@ fn in_parallel<T: Send>(work: impl Fn(usize) -> T + Sync) -> Result<Vec<T>> {
 }
 
 /// What the kernel counts, and what of it is the agent's own data, not its program file.
-fn resident(agent: &Agent) -> Result<String> {
+pub(crate) fn resident(agent: &Agent) -> Result<String> {
     let status = Process::new(agent.id().cast_signed()).and_then(|process| process.status())?;
     let mb = |kb: Option<u64>| kb.unwrap_or_default() as f64 * 1024.0 / 1e6;
     Ok(format!(

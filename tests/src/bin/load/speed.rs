@@ -64,12 +64,13 @@ struct Cost {
 
 /// Measures both servers, in turns, and returns a table.
 pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<String> {
+    let nginx = arguments.nginx.as_ref().context("no nginx is named")?;
     let node = Node::new();
     let pod = node.pod("load").start();
     let agent = Agent::on(&node, eks_auth).binary(&arguments.agent).start();
     let body = &pod.run(["get"])["body"];
     ensure!(body["AccessKeyId"].is_string(), "the agent gave {body}");
-    let nginx = Nginx::start(&arguments.nginx, &node, &pod, &body.to_string())?;
+    let nginx = Nginx::start(nginx, &node, &pod, &body.to_string())?;
     let servers = [
         Server {
             address: None,
