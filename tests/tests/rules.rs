@@ -6,21 +6,9 @@ use std::{collections::BTreeSet, fs, process::Output};
 use podcreds_tests::{
     chart, checkout,
     privileged::can_run,
-    prometheus::{self, promtool},
+    prometheus::{self, FOLDER, files, promtool},
 };
 use serde_json::Value;
-
-const FOLDER: &str = "deploy/prometheus";
-
-/// The YAML files of a folder.
-fn files(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(checkout::file(folder)).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut files: Vec<_> = names.filter(|name| name.ends_with(".yaml")).collect();
-    files.sort();
-    assert!(!files.is_empty(), "{folder} is empty");
-    files
-}
 
 fn said(output: &Output) -> String {
     let parts = [&output.stdout, &output.stderr];

@@ -2,6 +2,9 @@
 //!
 //! `cargo xtask setup` unpacks them into `target/tools`.
 
+mod rules;
+mod server;
+
 use std::{
     env,
     path::PathBuf,
@@ -10,18 +13,28 @@ use std::{
 
 use anyhow::{Context, Result};
 
+pub use rules::{RuleFile, all, files};
+pub use server::Prometheus;
+
 use crate::checkout;
 
-/// Whether there is a promtool.
+/// Where the rules are.
+pub const FOLDER: &str = "deploy/prometheus";
+
+/// Whether there is a Prometheus.
 ///
 /// # Errors
 ///
 /// What is missing.
 pub fn check() -> Result<(), String> {
-    match program("promtool") {
-        Some(_) => Ok(()),
-        None => Err("Prometheus is not installed (`cargo xtask setup` does it)".to_owned()),
+    if ["prometheus", "promtool"]
+        .map(program)
+        .iter()
+        .all(Option::is_some)
+    {
+        return Ok(());
     }
+    Err("Prometheus is not installed (`cargo xtask setup` does it)".to_owned())
 }
 
 /// What promtool says to these arguments, in the folder of the rules.
@@ -32,7 +45,7 @@ pub fn check() -> Result<(), String> {
 pub fn promtool(arguments: &[&str]) -> Result<Output> {
     Command::new(program("promtool").context("no promtool")?)
         .args(arguments)
-        .current_dir(checkout::file("deploy/prometheus"))
+        .current_dir(checkout::file(FOLDER))
         .output()
         .context("cannot start promtool")
 }
