@@ -56,8 +56,9 @@ pub async fn serve_metrics(listener: impl Listen, registry: Registry) -> Infalli
 /// Collects the metrics whenever somebody asks, which takes the thread that calls EKS Auth as well
 /// some milliseconds.
 ///
-/// Every program that can reach the port can ask. So who comes while others wait is told the same
-/// as they are, and between two collections there is [time](SHARE) for everything else.
+/// Every program that can reach the port can ask. So a request that comes while others wait gets
+/// the same answer as they do, and between two collections there is [time](SHARE) for everything
+/// else.
 struct Scrapes {
     registry: Registry,
     last: Mutex<Last>,

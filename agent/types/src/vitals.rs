@@ -16,11 +16,11 @@ use tokio::sync::Notify;
 
 /// The vital parts of one agent. Clones are the same ones.
 #[derive(Clone, Default)]
-pub struct Vitals(Arc<Mutex<Shared>>);
+pub struct Vitals(Arc<Mutex<Parts>>);
 
 #[derive(Default)]
-struct Shared {
-    parts: Vec<Arc<Part>>,
+struct Parts {
+    all: Vec<Arc<Part>>,
     /// Counts the parts that there ever were.
     last_id: u64,
     failed: Vec<Cow<'static, str>>,
@@ -49,7 +49,7 @@ pub struct Vital {
     retired: bool,
 }
 
-/// What is known of a part that works on a thread.
+/// What is known about a part that works on a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beats {
     /// Which part it is; never used again for another.
@@ -96,7 +96,7 @@ impl Vitals {
                 thread: part.thread.load(Relaxed),
             })
         };
-        self.lock().parts.iter().filter_map(beats).collect()
+        self.lock().all.iter().filter_map(beats).collect()
     }
 
     /// Asks all parts that have to beat to do so.
@@ -108,17 +108,17 @@ impl Vitals {
     }
 
     fn add(&self, name: Cow<'static, str>, is_task: bool) -> Vital {
-        let mut shared = self.lock();
-        shared.last_id += 1;
+        let mut parts = self.lock();
+        parts.last_id += 1;
         let part = Arc::new(Part {
-            id: shared.last_id,
+            id: parts.last_id,
             name,
             beats: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             is_task,
             asked: Notify::new(),
         });
-        shared.parts.push(Arc::clone(&part));
+        parts.all.push(Arc::clone(&part));
         Vital {
             all: self.clone(),
             part,
@@ -126,7 +126,7 @@ impl Vitals {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, Parts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -151,11 +151,11 @@ impl Vital {
 
 impl Drop for Vital {
     fn drop(&mut self) {
-        let mut shared = self.all.lock();
-        shared.parts.retain(|part| part.id != self.part.id);
+        let mut parts = self.all.lock();
+        parts.all.retain(|part| part.id != self.part.id);
         let has_begun = self.part.is_task || self.part.beats.load(Relaxed) > 0;
-        if has_begun && !self.retired && !shared.is_closed {
-            shared.failed.push(self.part.name.clone());
+        if has_begun && !self.retired && !parts.is_closed {
+            parts.failed.push(self.part.name.clone());
         }
     }
 }

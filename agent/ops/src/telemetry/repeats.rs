@@ -17,23 +17,23 @@ use tracing::{
     field::{Field, Visit},
 };
 
-/// The fields that say who has provoked a line.
-const WHO: [&str; 4] = ["peer", "pod_uid", "process", "subject"];
+/// The fields that say which pod or peer has provoked a line.
+const ABOUT: [&str; 4] = ["peer", "pod_uid", "process", "subject"];
 /// For how long a line about one and the same pod is not repeated.
 const PERIOD: Duration = Duration::from_secs(60);
-/// How many lines of one kind are written in that time, about whomever.
+/// How many lines of one kind are written in that time, about any of them.
 const LINES: usize = 20;
 
 /// What was written lately. It remembers a few numbers for each place in the code that logs, and
 /// nothing for pods that were quiet for a while.
 pub(super) struct Repeats {
-    places: Mutex<HashMap<Identifier, Place>>,
+    callsites: Mutex<HashMap<Identifier, Callsite>>,
     hasher: RandomState,
 }
 
 /// A place in the code that logs.
 #[derive(Default)]
-struct Place {
+struct Callsite {
     /// Its lines of the last [`PERIOD`]: what they were about, and when they were written.
     written: Vec<(Option<u64>, Instant)>,
     left_out: u64,
@@ -42,7 +42,7 @@ struct Place {
 impl Default for Repeats {
     fn default() -> Self {
         Self {
-            places: Mutex::default(),
+            callsites: Mutex::default(),
             hasher: RandomState::new(),
         }
     }
@@ -55,39 +55,43 @@ impl Repeats {
         if *event.metadata().level() > Level::INFO {
             return Some(0);
         }
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.entry(event.metadata().callsite()).or_default();
-        place.admit(self.who(event), now)
+        let mut callsites = self
+            .callsites
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let callsite = callsites.entry(event.metadata().callsite()).or_default();
+        callsite.admit(self.about(event), now)
     }
 
     /// A number for the pod or peer that the event is about, if it says so.
-    fn who(&self, event: &Event<'_>) -> Option<u64> {
-        let mut who = Who(String::new());
-        event.record(&mut who);
-        (!who.0.is_empty()).then(|| self.hasher.hash_one(who.0))
+    fn about(&self, event: &Event<'_>) -> Option<u64> {
+        let mut about = About(String::new());
+        event.record(&mut about);
+        (!about.0.is_empty()).then(|| self.hasher.hash_one(about.0))
     }
 }
 
-impl Place {
-    fn admit(&mut self, who: Option<u64>, now: Instant) -> Option<u64> {
+impl Callsite {
+    fn admit(&mut self, about: Option<u64>, now: Instant) -> Option<u64> {
         let is_young = |at: &Instant| now.saturating_duration_since(*at) < PERIOD;
         self.written.retain(|(_, at)| is_young(at));
-        let is_repeated = who.is_some() && self.written.iter().any(|(written, _)| *written == who);
+        let is_repeated =
+            about.is_some() && self.written.iter().any(|(written, _)| *written == about);
         if is_repeated || self.written.len() >= LINES {
             self.left_out += 1;
             return None;
         }
-        self.written.push((who, now));
+        self.written.push((about, now));
         Some(std::mem::take(&mut self.left_out))
     }
 }
 
 /// Collects the values that say what an event is about.
-struct Who(String);
+struct About(String);
 
-impl Visit for Who {
+impl Visit for About {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if WHO.contains(&field.name()) {
+        if ABOUT.contains(&field.name()) {
             self.0.push_str(&format!("{}={value:?} ", field.name()));
         }
     }
@@ -98,39 +102,39 @@ mod tests {
     use super::*;
 
     /// Whether a line is written, and after how many that were left out.
-    fn admit(place: &mut Place, who: impl Into<Option<u64>>, at: Instant) -> Option<u64> {
-        place.admit(who.into(), at)
+    fn admit(callsite: &mut Callsite, about: impl Into<Option<u64>>, at: Instant) -> Option<u64> {
+        callsite.admit(about.into(), at)
     }
 
     #[test]
-    fn a_pod_provokes_a_line_once_in_a_while() {
-        let (mut place, now) = (Place::default(), Instant::now());
-        assert_eq!(admit(&mut place, 1, now), Some(0));
+    fn a_line_about_the_same_pod_is_written_once_in_a_period() {
+        let (mut callsite, now) = (Callsite::default(), Instant::now());
+        assert_eq!(admit(&mut callsite, 1, now), Some(0));
         for _ in 0..1000 {
-            assert_eq!(admit(&mut place, 1, now), None);
+            assert_eq!(admit(&mut callsite, 1, now), None);
         }
         // Another pod's is no repetition. It says what was left out.
-        assert_eq!(admit(&mut place, 2, now), Some(1000));
-        assert_eq!(admit(&mut place, 1, now + PERIOD / 2), None);
-        assert_eq!(admit(&mut place, 1, now + PERIOD), Some(1));
+        assert_eq!(admit(&mut callsite, 2, now), Some(1000));
+        assert_eq!(admit(&mut callsite, 1, now + PERIOD / 2), None);
+        assert_eq!(admit(&mut callsite, 1, now + PERIOD), Some(1));
     }
 
     #[test]
-    fn however_many_provoke_a_line_there_is_an_end() {
-        let (mut place, now) = (Place::default(), Instant::now());
-        let written = (0..1000).filter_map(|who| admit(&mut place, who, now));
+    fn a_line_is_written_20_times_in_a_period_however_many_pods_provoke_it() {
+        let (mut callsite, now) = (Callsite::default(), Instant::now());
+        let written = (0..1000).filter_map(|about| admit(&mut callsite, about, now));
         assert_eq!(written.count(), LINES);
-        assert_eq!(place.written.len(), LINES);
-        assert_eq!(admit(&mut place, 5000, now + PERIOD), Some(980));
+        assert_eq!(callsite.written.len(), LINES);
+        assert_eq!(admit(&mut callsite, 5000, now + PERIOD), Some(980));
     }
 
     #[test]
-    fn a_line_about_nobody_may_be_repeated_for_a_while() {
-        let (mut place, now) = (Place::default(), Instant::now());
+    fn a_line_about_no_pod_is_written_20_times_in_a_period() {
+        let (mut callsite, now) = (Callsite::default(), Instant::now());
         for _ in 0..LINES {
-            assert_eq!(admit(&mut place, None, now), Some(0));
+            assert_eq!(admit(&mut callsite, None, now), Some(0));
         }
-        assert_eq!(admit(&mut place, None, now), None);
-        assert_eq!(admit(&mut place, None, now + PERIOD), Some(1));
+        assert_eq!(admit(&mut callsite, None, now), None);
+        assert_eq!(admit(&mut callsite, None, now + PERIOD), Some(1));
     }
 }

@@ -368,7 +368,8 @@ async fn status(fixture: &Fixture, request: &str) -> u16 {
             line.push(theirs.read_u8().await.expect("an answer"));
         }
     };
-    let (_sent, ()) = tokio::join!(sending, hearing);
+    let both = async { tokio::join!(sending, hearing) };
+    let (_sent, ()) = timeout(LATER, both).await.expect("an answer");
     let line = String::from_utf8(line).unwrap();
     line.split(' ').nth(1).unwrap().parse().unwrap()
 }

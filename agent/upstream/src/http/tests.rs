@@ -192,9 +192,12 @@ async fn a_connection_that_comes_too_late_for_one_request_serves_the_next() {
     assert!(kept.unwrap().is_ok());
     connect.call(uri).await.unwrap();
     // The second one is of its own.
-    while taken.load(Relaxed) < 2 {
-        tokio::task::yield_now().await;
-    }
+    let second = async {
+        while taken.load(Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(60 * SECOND, second).await.unwrap();
 }
 
 /// Says `head`, and then bytes without end.
