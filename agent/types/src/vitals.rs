@@ -101,8 +101,8 @@ impl Vitals {
 
     /// Asks all parts that have to beat to do so.
     pub fn ask(&self) {
-        let shared = self.lock();
-        for part in shared.parts.iter().filter(|part| !part.is_task) {
+        let parts = self.lock();
+        for part in parts.all.iter().filter(|part| !part.is_task) {
             part.asked.notify_one();
         }
     }
