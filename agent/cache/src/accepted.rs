@@ -9,7 +9,7 @@ const OLDER: usize = 3;
 
 /// Tokens that EKS Auth has accepted, or that a key has verified.
 #[derive(Clone, Default)]
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedTokens {
     /// The last one, in place: it is the one that nearly every request shows.
     latest: Option<TokenDigest>,
     /// Those that it replaced, the youngest first.
@@ -26,7 +26,7 @@ struct Renewing {
     expires_at: Option<SystemTime>,
 }
 
-impl Accepted {
+impl AcceptedTokens {
     /// The last token that was accepted, those before it, and the one that renews the credentials.
     pub(crate) fn parts(&self) -> (Option<TokenDigest>, Vec<TokenDigest>, Option<Token>) {
         (self.latest, self.older.clone(), self.token().cloned())
@@ -122,13 +122,13 @@ mod tests {
         Token::new(encode(&Header::default(), &claims, &key).unwrap())
     }
 
-    fn add(accepted: &mut Accepted, exp: u64) {
+    fn add(accepted: &mut AcceptedTokens, exp: u64) {
         let token = token(exp);
         let digest = token.digest();
         accepted.add(token, digest);
     }
 
-    fn renews(accepted: &Accepted) -> Option<u64> {
+    fn renews(accepted: &AcceptedTokens) -> Option<u64> {
         let expiry = accepted.token().and_then(expiry)?;
         Some(
             expiry
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_token_that_is_good_for_longest_renews() {
-        let mut accepted = Accepted::default();
+        let mut accepted = AcceptedTokens::default();
         add(&mut accepted, 100);
         add(&mut accepted, 200);
         assert_eq!(renews(&accepted), Some(200));

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::{
     Clock, Metrics, Refused, Subject, Takes,
-    accepted::{Accepted, expiry},
+    accepted::{AcceptedTokens, expiry},
     clock::Reading,
     entry::{Entry, Kept},
     freshness::{Freshness, MIN_LEFT},
@@ -212,7 +212,7 @@ impl Cache {
         let now = self.clock.read();
         let mut entry = self.entries.entry(subject).or_default();
         let before = self.put(&mut entry, None);
-        let mut accepted = before.map_or_else(Accepted::default, |before| before.accepted);
+        let mut accepted = before.map_or_else(AcceptedTokens::default, |before| before.accepted);
         accepted.add(fetched.token, fetched.digest);
         let kept = Kept {
             body: fetched.body,

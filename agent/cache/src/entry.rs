@@ -9,7 +9,7 @@ use bytes::Bytes;
 use podcreds_types::TokenDigest;
 
 use crate::{
-    Lookup, Subject, accepted::Accepted, clock::Reading, freshness::Freshness,
+    Lookup, Subject, accepted::AcceptedTokens, clock::Reading, freshness::Freshness,
     refused::RefusedTokens,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Kept {
     pub(crate) body: Bytes,
     pub(crate) freshness: Freshness,
     /// The tokens that may have them.
-    pub(crate) accepted: Accepted,
+    pub(crate) accepted: AcceptedTokens,
     /// Whether a request has asked for them since they were last renewed unasked.
     pub(crate) asked: AtomicBool,
     /// Which hit of all was the last one here.

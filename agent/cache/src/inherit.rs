@@ -11,7 +11,7 @@ use podcreds_types::{Token, TokenDigest};
 
 use crate::{
     Cache, Subject, Takes,
-    accepted::Accepted,
+    accepted::AcceptedTokens,
     entry::{Entry, Kept},
     freshness::{Ages, Freshness},
 };
@@ -81,7 +81,7 @@ impl Cache {
         if own.is_some_and(|own| own.freshness.is_newer_than(&freshness)) {
             return false;
         }
-        let accepted = Accepted::from_parts(told.latest, told.older, told.renewing);
+        let accepted = AcceptedTokens::from_parts(told.latest, told.older, told.renewing);
         let accepted = still_accepted(&entry, &freshness, accepted);
         if let Some(accepted) = accepted {
             let kept = Kept {
@@ -144,7 +144,11 @@ impl Cache {
 
 /// The tokens of a copy that were not refused since it was fetched, of which the other agent may not
 /// know. `None` if its credentials were taken altogether.
-fn still_accepted(entry: &Entry, copy: &Freshness, mut accepted: Accepted) -> Option<Accepted> {
+fn still_accepted(
+    entry: &Entry,
+    copy: &Freshness,
+    mut accepted: AcceptedTokens,
+) -> Option<AcceptedTokens> {
     for (digest, takes) in entry.refused.since(copy.fetched_at()) {
         match takes {
             Takes::All if accepted.contains(digest) => return None,

@@ -52,7 +52,7 @@ pub(super) struct Namespaces {
     /// Those that have to be visited until all is well there.
     troubled: HashSet<Location>,
     listeners: Listeners,
-    /// PodHooks of changes of links and addresses.
+    /// Hears of changes of links and addresses.
     subscriptions: Arc<PollSet<Subscription>>,
     news: mpsc::UnboundedSender<News>,
     metrics: Metrics,

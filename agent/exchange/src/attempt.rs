@@ -7,7 +7,7 @@ use tokio::{task, time::Instant};
 
 use crate::{
     Outcome,
-    limiter::{Party, QueueSlot, Share, Step},
+    limiter::{CallShare, Party, QueueSlot, Step},
     queue::{Attempt, Next, Purpose},
     task::{Done, Job, Task},
     timers::Timer,
@@ -207,14 +207,14 @@ impl Task {
 
 /// Whose share of the calls a subject's attempt takes. What a token says of itself does not count: a
 /// pod could choose a share of its own.
-fn share(subject: &Subject, verdict: Option<Verdict>, origin: Option<Origin>) -> Share {
+fn share(subject: &Subject, verdict: Option<Verdict>, origin: Option<Origin>) -> CallShare {
     let party = match subject {
         Subject::Pod(pod) => Party::Pod(*pod),
         Subject::Token(_) => Party::Origin(origin.unwrap_or(Origin::Unknown)),
     };
     match verdict {
-        Some(Verdict::Genuine { namespace, .. }) => Share::Own(Party::Namespace(namespace)),
-        Some(_) => Share::Unverified(party),
-        None => Share::Own(party),
+        Some(Verdict::Genuine { namespace, .. }) => CallShare::Own(Party::Namespace(namespace)),
+        Some(_) => CallShare::Unverified(party),
+        None => CallShare::Own(party),
     }
 }

@@ -14,9 +14,9 @@ const MANY: usize = 1024;
 
 /// The origins of unidentified callers that have shown bad tokens.
 #[derive(Default)]
-pub(crate) struct Origins(HashMap<Origin, Record>);
+pub(crate) struct Origins(HashMap<Origin, History>);
 
-struct Record {
+struct History {
     /// Bad tokens, less the good ones.
     bad: u32,
     /// When the last bad one came.
@@ -39,7 +39,10 @@ impl Origins {
         if self.0.len() >= MANY {
             self.0.retain(|_, record| record.last + MEMORY > now);
         }
-        let record = self.0.entry(origin).or_insert(Record { bad: 0, last: now });
+        let record = self
+            .0
+            .entry(origin)
+            .or_insert(History { bad: 0, last: now });
         record.bad = (record.bad + 1).min(2 * SUSPECT);
         record.last = now;
     }

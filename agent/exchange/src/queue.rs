@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    limiter::{QueueSlot, Share, Urgency},
+    limiter::{CallShare, QueueSlot, Urgency},
     request::Waiter,
 };
 
@@ -54,7 +54,7 @@ pub(crate) enum Attempt {
     Limiter {
         digest: TokenDigest,
         slot: QueueSlot,
-        share: Share,
+        share: CallShare,
         urgency: Urgency,
     },
     /// EKS Auth was asked.

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a call brought: the response's body, and when its credentials expire.
-type Answer = Result<(Bytes, SystemTime), UpstreamError>;
+type CallAnswer = Result<(Bytes, SystemTime), UpstreamError>;
 
 impl Task {
     /// A call to EKS Auth has ended.
@@ -68,7 +68,7 @@ impl Task {
     }
 
     /// The response for credentials that a pod can use.
-    fn usable(&self, credentials: &Credentials) -> Answer {
+    fn usable(&self, credentials: &Credentials) -> CallAnswer {
         if credentials.expiration <= self.parts.cache.clock().now() {
             return Err(UpstreamError::unavailable("the credentials have expired"));
         }
@@ -79,7 +79,7 @@ impl Task {
 
     /// Lets the limiter and the log know how EKS Auth is doing, by a call that went out at
     /// `started`.
-    fn report(&mut self, answer: &Answer, started: Instant) {
+    fn report(&mut self, answer: &CallAnswer, started: Instant) {
         match answer {
             Ok(_) | Err(UpstreamError::Refused(_)) => self.health.answered(),
             // Whatever is wrong with one request says nothing about EKS Auth, good or bad.
@@ -100,7 +100,7 @@ impl Task {
     }
 
     /// Keeps what a call brought, and tells those who wait for it.
-    fn settle(&mut self, subject: Subject, token: Token, digest: TokenDigest, answer: Answer) {
+    fn settle(&mut self, subject: Subject, token: Token, digest: TokenDigest, answer: CallAnswer) {
         let queue = self.queues.get(&subject);
         let queued = queue.and_then(|queue| queue.get(&digest));
         let asked = !queued.is_some_and(|it| matches!(it.purpose, Purpose::Renewal(_)));
@@ -232,7 +232,7 @@ impl Task {
     }
 
     /// Notes whether the tokens are any good that come from where an unidentified caller is.
-    fn judge_origin(&mut self, subject: &Subject, answer: &Answer) {
+    fn judge_origin(&mut self, subject: &Subject, answer: &CallAnswer) {
         let queue = self.queues.get(subject);
         let (Subject::Token(_), Some(origin)) = (subject, queue.and_then(|it| it.origin)) else {
             return;

@@ -24,7 +24,7 @@ pub(super) struct Change {
 struct Message<'a> {
     subject: Subject,
     #[serde(borrow)]
-    kept: Option<Entry<'a>>,
+    kept: Option<WireEntry<'a>>,
 }
 
 /// As much of a message as can be read however its entry looks.
@@ -34,7 +34,7 @@ struct About {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry<'a> {
+struct WireEntry<'a> {
     #[serde(borrow)]
     body: &'a RawValue,
     fetched: SystemTime,
@@ -54,7 +54,7 @@ impl Change {
     /// that is not JSON, or a time before 1970.
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let kept = match &self.snapshot {
-            Some(snapshot) => Some(Entry::of(snapshot)?),
+            Some(snapshot) => Some(WireEntry::of(snapshot)?),
             None => None,
         };
         let secrets = kept.as_ref().map_or(0, |entry| {
@@ -95,7 +95,7 @@ impl Change {
     }
 }
 
-impl<'a> Entry<'a> {
+impl<'a> WireEntry<'a> {
     fn of(snapshot: &'a Snapshot) -> Option<Self> {
         let ages = &snapshot.ages;
         Some(Self {
@@ -116,8 +116,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-impl From<Entry<'_>> for Snapshot {
-    fn from(entry: Entry<'_>) -> Self {
+impl From<WireEntry<'_>> for Snapshot {
+    fn from(entry: WireEntry<'_>) -> Self {
         let body = Zeroizing::new(entry.body.get().as_bytes().to_vec());
         Self {
             body: Bytes::from_owner(body),

@@ -1,6 +1,6 @@
 //! Agents of one node that follow each other, as in an update.
 //!
-//! They queue at two locks. Whoever holds the first *leads*: it has the credentials, refreshes them, and tells the
+//! They queue at two locks. Whoever holds the first *leads*: it has the credentials, renews them, and tells the
 //! *successor*, who holds the second one, everything that it has and that changes. The successor serves pods beside the leader, and
 //! leads once that is gone, however it went: a lock ends with its holder. Whoever comes third *waits*.
 //!

@@ -26,7 +26,7 @@ use podcreds_types::{PodUid, ServiceAccount, Token};
 
 use super::{Verdict, VerifyToken};
 use crate::FetchKeys;
-use claims::{Claims, Signature};
+use claims::{Signature, SignedClaims};
 
 /// What API servers sign with, and nothing that a public key could be abused for.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
@@ -64,7 +64,7 @@ struct Shared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Issued {
     /// The cluster has issued it to this pod.
-    To(Bearer),
+    To(TokenOwner),
     /// The cluster has not signed it, or not for a pod, or it is not good now.
     ToNobody,
     /// The key that it names cannot be had yet, for this reason.
@@ -73,7 +73,7 @@ pub enum Issued {
 
 /// The pod that the cluster has issued a token to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bearer {
+pub struct TokenOwner {
     /// The pod that the token is bound to.
     pub pod: PodUid,
     /// The service account that the pod runs as.
@@ -228,7 +228,7 @@ impl Shared {
         token: &Token,
         signature: &Signature,
         audience: Option<&str>,
-    ) -> Option<jsonwebtoken::errors::Result<Claims>> {
+    ) -> Option<jsonwebtoken::errors::Result<SignedClaims>> {
         let keys = self.keys();
         let key = keys.get(&signature.kid)?;
         if SECRETS.contains(&signature.algorithm) {
@@ -250,7 +250,7 @@ impl Shared {
                 validation.set_required_spec_claims(&["exp"]);
             }
         }
-        Some(decode::<Claims>(token.expose(), key, &validation).map(|token| token.claims))
+        Some(decode::<SignedClaims>(token.expose(), key, &validation).map(|token| token.claims))
     }
 
     /// Fetches the keys if that was not tried for a while. Those who come meanwhile wait for it.

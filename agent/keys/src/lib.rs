@@ -5,5 +5,5 @@ mod jwks;
 mod verify;
 
 pub use fetch::{FetchKeys, KeysError};
-pub use jwks::{Bearer, ClusterKeys, Issued};
+pub use jwks::{ClusterKeys, Issued, TokenOwner};
 pub use verify::{Verdict, VerifyToken};

@@ -19,8 +19,8 @@ mod tests;
 
 use bucket::Bucket;
 use pace::Pace;
-use queue::{Allowed, Queue, Waiting};
-pub(crate) use queue::{Kind, Party, Share, Urgency};
+use queue::{Allowed, CallQueue, Waiting};
+pub(crate) use queue::{CallShare, Kind, Party, Urgency};
 
 /// Calls that may be in flight at once. Each takes a connection, here and at EKS Auth.
 const IN_FLIGHT: usize = 100;
@@ -38,7 +38,7 @@ pub(crate) struct Limiter {
     pace: Pace,
     renewals: Bucket,
     doubtful: Bucket,
-    queue: Queue<Entry>,
+    queue: CallQueue<WaitingCall>,
     slots: u64,
     in_flight: usize,
     /// Whether the log says that EKS Auth is throttling.
@@ -47,7 +47,7 @@ pub(crate) struct Limiter {
 }
 
 /// A call that waits.
-struct Entry {
+struct WaitingCall {
     slot: QueueSlot,
     subject: Subject,
 }
@@ -103,7 +103,7 @@ impl Limiter {
             pace: Pace::new(config.calls_per_second, now),
             renewals: Bucket::new(config.max_renewals_per_second, now),
             doubtful: Bucket::new(DOUBTFUL, now),
-            queue: Queue::new(),
+            queue: CallQueue::new(),
             slots: 0,
             in_flight: 0,
             throttled: false,
@@ -114,14 +114,20 @@ impl Limiter {
     }
 
     /// Has a call join the queue.
-    pub(crate) fn join(&mut self, share: &Share, urgency: Urgency, subject: Subject) -> QueueSlot {
+    pub(crate) fn join(
+        &mut self,
+        share: &CallShare,
+        urgency: Urgency,
+        subject: Subject,
+    ) -> QueueSlot {
         self.slots += 1;
         let kind = urgency.kind();
         let slot = QueueSlot {
             id: self.slots,
             kind,
         };
-        self.queue.push(share, urgency, Entry { slot, subject });
+        self.queue
+            .push(share, urgency, WaitingCall { slot, subject });
         self.gauge();
         slot
     }

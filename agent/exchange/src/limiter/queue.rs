@@ -66,14 +66,14 @@ pub(crate) enum Party {
 
 /// Whose turn a call needs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Share {
+pub(crate) enum CallShare {
     /// One of this party's own.
     Own(Party),
     /// One of the turns that all unverified callers share, where other callers are verified.
     Unverified(Party),
 }
 
-impl Share {
+impl CallShare {
     /// The party that takes turns with all others, which for shared turns is nobody in particular,
     /// and the one that takes turns with those that it shares them with.
     fn split(&self) -> (Option<Party>, Party) {
@@ -113,7 +113,7 @@ pub(super) struct Allowed {
 type Parties<T> = RoundRobin<Option<Party>, RoundRobin<Party, VecDeque<T>>>;
 
 /// Those who wait, in order.
-pub(super) struct Queue<T> {
+pub(super) struct CallQueue<T> {
     /// Those that a request waits for.
     asked: Parties<T>,
     /// The renewals, by when their credentials expire, then by when they came.
@@ -127,7 +127,7 @@ pub(super) struct Queue<T> {
     is_doubtfuls_turn: bool,
 }
 
-impl<T> Queue<T> {
+impl<T> CallQueue<T> {
     pub(super) fn new() -> Self {
         Self {
             asked: RoundRobin::default(),
@@ -141,7 +141,7 @@ impl<T> Queue<T> {
     }
 
     /// Adds a call.
-    pub(super) fn push(&mut self, share: &Share, urgency: Urgency, item: T) {
+    pub(super) fn push(&mut self, share: &CallShare, urgency: Urgency, item: T) {
         *self.waiting.of(urgency.kind()) += 1;
         let parties = match urgency {
             Urgency::Asked => &mut self.asked,
@@ -174,7 +174,7 @@ impl<T> Queue<T> {
         Some((Kind::Asked, self.asked.pop()?))
     }
 
-    /// Renewales and refused tokens take turns.
+    /// renewals and refused tokens take turns.
     fn pop_other(&mut self, allowed: Allowed) -> Option<(Kind, T)> {
         for _ in 0..2 {
             let is_doubtful = self.is_doubtfuls_turn;
@@ -233,12 +233,12 @@ mod tests {
         doubtful: true,
     };
 
-    fn drain(queue: &mut Queue<&'static str>) -> Vec<&'static str> {
+    fn drain(queue: &mut CallQueue<&'static str>) -> Vec<&'static str> {
         std::iter::from_fn(|| queue.pop(ALL).map(|(_, item)| item)).collect()
     }
 
-    fn of(namespace: &str) -> Share {
-        Share::Own(Party::Namespace(namespace.to_owned()))
+    fn of(namespace: &str) -> CallShare {
+        CallShare::Own(Party::Namespace(namespace.to_owned()))
     }
 
     fn renewal(seconds: u64) -> Urgency {
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_come_before_renewals_and_near_expiries_before_far_ones() {
-        let mut queue = Queue::new();
+        let mut queue = CallQueue::new();
         queue.push(&of("a"), renewal(30), "late");
         queue.push(&of("a"), renewal(10), "soon");
         queue.push(&of("b"), Urgency::Asked, "now");
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn renewals_and_refused_tokens_share_one_call_in_four() {
-        let mut queue = Queue::new();
+        let mut queue = CallQueue::new();
         for _ in 0..14 {
             queue.push(&of("a"), Urgency::Asked, "now");
         }
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_waits_for_its_rate_holds_up_no_other() {
-        let mut queue = Queue::new();
+        let mut queue = CallQueue::new();
         queue.push(&of("a"), renewal(10), "soon");
         queue.push(&of("a"), Urgency::Doubtful, "refused");
         queue.push(&of("a"), Urgency::Asked, "now");
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn a_small_namespace_does_not_wait_for_a_large_one() {
         for urgency in [Urgency::Asked, Urgency::Doubtful] {
-            let mut queue = Queue::new();
+            let mut queue = CallQueue::new();
             for pod in ["big1", "big2", "big3", "big4"] {
                 queue.push(&of("big"), urgency, pod);
             }
@@ -317,17 +317,17 @@ mod tests {
     #[test]
     fn an_address_does_not_wait_for_another_one() {
         let at = |host| Party::Origin(Origin::Address([10, 0, 0, host].into()));
-        let mut queue = Queue::new();
+        let mut queue = CallQueue::new();
         for call in ["flood1", "flood2", "flood3"] {
-            queue.push(&Share::Own(at(1)), Urgency::Asked, call);
+            queue.push(&CallShare::Own(at(1)), Urgency::Asked, call);
         }
-        queue.push(&Share::Own(at(2)), Urgency::Asked, "cold");
+        queue.push(&CallShare::Own(at(2)), Urgency::Asked, "cold");
         assert_eq!(drain(&mut queue), ["flood1", "cold", "flood2", "flood3"]);
         // Where others are vouched for, they take turns in what they share.
         for call in ["flood1", "flood2"] {
-            queue.push(&Share::Unverified(at(1)), Urgency::Asked, call);
+            queue.push(&CallShare::Unverified(at(1)), Urgency::Asked, call);
         }
-        queue.push(&Share::Unverified(at(2)), Urgency::Asked, "cold");
+        queue.push(&CallShare::Unverified(at(2)), Urgency::Asked, "cold");
         queue.push(&of("a"), Urgency::Asked, "a1");
         queue.push(&of("a"), Urgency::Asked, "a2");
         assert_eq!(drain(&mut queue), ["flood1", "a1", "cold", "a2", "flood2"]);
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn those_who_left_are_not_called() {
-        let mut queue = Queue::new();
+        let mut queue = CallQueue::new();
         queue.push(&of("a"), Urgency::Asked, "gone");
         queue.push(&of("b"), Urgency::Asked, "here");
         queue.push(&of("b"), renewal(1), "gone");
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn each_can_be_told_how_many_go_first() {
-        let mut queue = Queue::new();
+        let mut queue = CallQueue::new();
         queue.push(&of("a"), Urgency::Asked, "a1");
         queue.push(&of("a"), Urgency::Asked, "a2");
         queue.push(&of("b"), Urgency::Asked, "b1");

@@ -30,7 +30,7 @@ fn with(config: Config) -> Fixture {
 
 impl Fixture {
     fn join(&mut self, namespace: &str, urgency: Urgency) -> QueueSlot {
-        let share = Share::Own(Party::Namespace(namespace.to_owned()));
+        let share = CallShare::Own(Party::Namespace(namespace.to_owned()));
         let subject = Subject::Token(Token::new("x").digest());
         self.limiter.join(&share, urgency, subject)
     }

@@ -4,20 +4,20 @@ use jsonwebtoken::{Algorithm, decode_header, get_current_timestamp};
 use podcreds_types::{ServiceAccount, Token};
 use serde::Deserialize;
 
-use super::{Bearer, Issued};
+use super::{Issued, TokenOwner};
 
 /// Seconds by which the API server's clock may be ahead of the node's when it dates a token.
 const CLOCK_SKEW: u64 = 60;
 
 #[derive(Deserialize)]
-pub(super) struct Claims {
+pub(super) struct SignedClaims {
     /// Seconds since 1970, with a fraction perhaps.
     nbf: Option<f64>,
     #[serde(rename = "kubernetes.io")]
     pub(super) kubernetes: Kubernetes,
 }
 
-impl Claims {
+impl SignedClaims {
     /// Whether the token is good only later.
     pub(super) fn is_early(&self) -> bool {
         let now = get_current_timestamp() + CLOCK_SKEW;
@@ -31,7 +31,7 @@ impl Claims {
             serviceaccount,
         } = self.kubernetes;
         match (pod.uid.parse(), namespace, serviceaccount) {
-            (Ok(pod), Some(namespace), Some(Account { name })) => Issued::To(Bearer {
+            (Ok(pod), Some(namespace), Some(Account { name })) => Issued::To(TokenOwner {
                 pod,
                 account: ServiceAccount { namespace, name },
             }),

@@ -128,7 +128,7 @@ async fn the_bearer_of_a_signed_token_is_known_whatever_it_is_for() {
     let mut claims = claims();
     claims["aud"] = json!(["https://kubernetes.default.svc"]);
     claims["kubernetes.io"]["serviceaccount"] = json!({ "name": "driver" });
-    let bearer = Issued::To(Bearer {
+    let bearer = Issued::To(TokenOwner {
         pod: POD.parse().unwrap(),
         account: "shop/driver".parse().unwrap(),
     });
