@@ -101,7 +101,7 @@ fn pods_are_served_through(start: impl FnOnce() -> Dns + Send) {
     let _agent = agent.start();
     for name in ["first", "second"] {
         let pod = node.pod(name).account("shop", "reader").start();
-        let answer = pod.run(["patient"]);
+        let answer = pod.run(["patient", "--patience-ms", "30000"]);
         println!(
             "{name}: {} tries, {} ms",
             answer["tries"], answer["waited_ms"]
