@@ -27,7 +27,7 @@ use rustix::{
 use tokio::time::sleep;
 
 use super::{
-    namespaces::Location,
+    location::Location,
     poll_set::{Key, PollSet},
 };
 

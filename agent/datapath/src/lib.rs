@@ -27,6 +27,7 @@ mod kubepods;
 mod lending;
 mod listener;
 mod listeners;
+mod location;
 mod metrics;
 mod namespace;
 mod namespaces;

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io, mem,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +17,7 @@ use super::{
     accept::Acceptor,
     addresses::{self, Subscription},
     listeners::Listeners,
+    location::{Location, News, Outcome},
     metrics::Metrics,
     namespace::{Fresh, Namespace, OpenListener, Scope, Visit, open_v4, open_v6},
     netns::{Netns, NetnsId},
@@ -35,14 +36,6 @@ const MAX_WANTED: usize = 16;
 /// destroy it all day.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Where listeners are: in a namespace, for all of its pods or for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Location {
-    pub(super) netns: NetnsId,
-    /// A pod's cgroup id, in a namespace whose pods must not wait in one queue.
-    pub(super) only: Option<u64>,
-}
-
 /// The locations that have listeners of ours.
 pub(super) struct Namespaces {
     /// Boxed, since half of a map's slots are empty.
@@ -56,23 +49,6 @@ pub(super) struct Namespaces {
     subscriptions: Arc<PollSet<Subscription>>,
     news: mpsc::UnboundedSender<News>,
     metrics: Metrics,
-}
-
-/// News of a location.
-pub(super) enum News {
-    /// Links or addresses there have changed.
-    Changed(Location),
-    /// A listener has died in the namespace with this cookie.
-    Died(u64),
-    /// The agent has tried whether one of its listeners can be reached.
-    Tried(Outcome),
-}
-
-/// The result of such a try.
-pub(super) struct Outcome {
-    pub(super) location: Location,
-    address: SocketAddr,
-    is_reached: bool,
 }
 
 impl Namespaces {
@@ -200,9 +176,9 @@ impl Namespaces {
 
     /// A listener in a namespace has died: opens it anew in a moment.
     pub(super) fn reopen_soon(&mut self, netns: u64) {
-        let of_it = |(_, open): &(&Location, &Box<Namespace>)| open.cookie == netns;
-        let locations: Vec<_> = self.open.iter().filter(of_it).map(|(it, _)| *it).collect();
-        for location in locations {
+        let open = self.open.iter();
+        let of_it = open.filter_map(|(location, open)| (open.cookie == netns).then_some(*location));
+        for location in of_it.collect::<Vec<_>>() {
             self.assess(location);
             let news = self.news.clone();
             tokio::spawn(async move {

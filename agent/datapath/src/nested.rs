@@ -18,7 +18,8 @@ use podcreds_common::{Endpoint, Event, MAX_NESTED, NestedKey};
 
 use super::{
     accept::NestedRegistry,
-    namespaces::{Location, Namespaces},
+    location::Location,
+    namespaces::Namespaces,
     processes::{self, Witness},
     programs::Programs,
 };

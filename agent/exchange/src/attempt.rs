@@ -218,3 +218,38 @@ fn share(subject: &Subject, verdict: Option<Verdict>, origin: Option<Origin>) ->
         None => CallShare::Own(party),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verified(namespace: &str) -> Verdict {
+        Verdict::Genuine {
+            pod: "1".repeat(32).parse().unwrap(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_share_of_a_call_follows_from_what_is_verified_and_from_where_it_comes() {
+        let pod = "2".repeat(32).parse().unwrap();
+        let token = Subject::Token(Token::new("x").digest());
+        let origin = Origin::Address([10, 0, 0, 1].into());
+        let namespace = CallShare::Own(Party::Namespace("shop".to_owned()));
+        for subject in [Subject::Pod(pod), token] {
+            let share = share(&subject, Some(verified("shop")), Some(origin));
+            assert_eq!(share, namespace);
+        }
+        let of_pod = |verdict| share(&Subject::Pod(pod), verdict, None);
+        assert_eq!(of_pod(None), CallShare::Own(Party::Pod(pod)));
+        let unverified = CallShare::Unverified(Party::Pod(pod));
+        assert_eq!(of_pod(Some(Verdict::Unknown)), unverified);
+        let of_token = |origin| share(&token, None, origin);
+        assert_eq!(
+            of_token(Some(origin)),
+            CallShare::Own(Party::Origin(origin))
+        );
+        let unknown = CallShare::Own(Party::Origin(Origin::Unknown));
+        assert_eq!(of_token(None), unknown);
+    }
+}

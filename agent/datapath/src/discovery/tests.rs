@@ -158,7 +158,7 @@ struct Unreadable {
 impl Unreadable {
     fn make(root: &TempDir, path: &str) -> Self {
         let path = root.path().join(path);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
         // They are the thread's own, and a test has one for itself.
         let capabilities = caps::read(None, CapSet::Effective).unwrap();
         for one in [

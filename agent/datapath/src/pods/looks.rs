@@ -11,7 +11,7 @@ use std::{
 
 use super::{Pod, Pods};
 use crate::{
-    namespaces::Location,
+    location::Location,
     netns::Netns,
     processes::{self, NetnsSearch},
 };
