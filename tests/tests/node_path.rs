@@ -105,8 +105,8 @@ fn both_families_share_one_limiter() {
 
 /// How many pods flood.
 const FLOODERS: usize = 4;
-/// How long a pod may wait meanwhile, in milliseconds. In one queue with the tokens of the flood that
-/// may wait, it would be four seconds and more.
+/// How long a pod may wait meanwhile, in milliseconds. In one queue with the tokens of the flood
+/// that may wait, it would be four seconds and more.
 const NOT_LONG: u64 = 3000;
 
 #[test]

@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes an agent while things go wrong: the alerts of `deploy/prometheus` fire in their
-//! fault and clear after it, and every query of the dashboards has an answer.
+//! A real Prometheus scrapes an agent while things go wrong: the alerts of `deploy/prometheus` fire
+//! in their fault and clear after it, and every query of the dashboards has an answer.
 //!
 //! All windows of the rules are a hundredth of what they are: five minutes are three seconds.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]

@@ -14,7 +14,8 @@ use crate::{
     workspace::{root, tools},
 };
 
-/// What the chart installs as well, and where it has its copies: Helm reads nothing outside of a chart.
+/// What the chart installs as well, and where it has its copies: Helm reads nothing outside of a
+/// chart.
 const COPIES: [(&str, &str, &str); 2] = [
     ("deploy/prometheus", "yaml", "deploy/chart/files/rules"),
     ("deploy/grafana", "json", "deploy/chart/files/dashboards"),

@@ -1,4 +1,5 @@
-//! `cargo xtask cluster`: builds what a node is made of, and lets the program `cluster` do the work.
+//! `cargo xtask cluster`: builds what a node is made of, and lets the program `cluster` do the
+//! work.
 
 use std::{env, fs, path::PathBuf};
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{run::step, tasks::EVERYTHING_FOR_THE_HOST, workspace::cargo};
 
-/// Builds everything for this machine, and returns programs and test programs by their names. Programs and
-/// tests in one command share one build of each dependency.
+/// Builds everything for this machine, and returns programs and test programs by their names.
+/// Programs and tests in one command share one build of each dependency.
 pub(crate) fn build() -> Result<HashMap<String, PathBuf>> {
     step("Building the agent and all tests", build_all)
 }

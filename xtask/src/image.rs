@@ -17,7 +17,8 @@ use crate::{
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What `cargo cyclonedx` calls its lists. It leaves one beside the manifest of each member of the workspace.
+/// What `cargo cyclonedx` calls its lists. It leaves one beside the manifest of each member of the
+/// workspace.
 const SBOM: &str = "podcreds.cdx.json";
 
 #[derive(Args)]
@@ -53,7 +54,8 @@ pub(crate) fn image(options: Options) -> Result<()> {
     write(&architectures, true, &reference, Some(&sbom), &archive)
 }
 
-/// The same for this machine alone, with an agent that is not optimised and without a list of its parts.
+/// The same for this machine alone, with an agent that is not optimised and without a list of its
+/// parts.
 pub(crate) fn for_tests(reference: &str, archive: &Path) -> Result<()> {
     let here = [Architecture::here()?];
     setup::for_static_build(&here)?;

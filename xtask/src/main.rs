@@ -52,7 +52,8 @@ enum Command {
     },
     /// Check formatting, clippy's lints, and licences and sources of all dependencies.
     Lint,
-    /// Simulated pods fetch credentials with unmodified AWS clients, and a table says what they got.
+    /// Simulated pods fetch credentials with unmodified AWS clients, and a table says what they
+    /// got.
     Demo(Demo),
     /// Measure CPU per request, latency and memory, beside nginx.
     Load {

@@ -22,8 +22,8 @@ pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     result
 }
 
-/// A program that is told to end when this one ends, for whatever reason: what it does is of no use to
-/// anybody any more. To be started by the main thread, with which the bond goes.
+/// A program that is told to end when this one ends, for whatever reason: what it does is of no use
+/// to anybody any more. To be started by the main thread, with which the bond goes.
 pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
     let [binder, arguments @ ..] = BINDER;
     match find_program(binder) {
@@ -96,7 +96,8 @@ mod tests {
         assert_eq!(error.to_string(), "`sh -c exit 3` failed (exit status: 3)");
     }
 
-    /// This test program starts itself as `xtask`, is killed, and sees that what `xtask` has started ends.
+    /// This test program starts itself as `xtask`, is killed, and sees that what `xtask` has
+    /// started ends.
     #[test]
     fn a_bound_program_ends_with_the_one_that_started_it() {
         const INNER: &str = "PODCREDS_TEST_BOUND";

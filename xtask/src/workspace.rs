@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::run::{bound, output};
 
-/// The root of the checkout: of the one whose xtask cargo runs, or else of the one that this program or the
-/// current folder is in. It is looked for at run time, since a checkout can be moved or copied with all that
-/// it has built.
+/// The root of the checkout: of the one whose xtask cargo runs, or else of the one that this
+/// program or the current folder is in. It is looked for at run time, since a checkout can be moved
+/// or copied with all that it has built.
 pub(crate) fn root() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let manifest = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
@@ -38,7 +38,8 @@ fn is_root(folder: &Path) -> bool {
         .all(|member| folder.join(member).join("Cargo.toml").is_file())
 }
 
-/// Where `setup` puts tools that belong to this checkout alone. `agent/datapath/build.rs` looks here too.
+/// Where `setup` puts tools that belong to this checkout alone. `agent/datapath/build.rs` looks
+/// here too.
 pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
 }

@@ -23,7 +23,8 @@ use crate::{
 /// How long an answer that found nobody waiting is kept where the cache is off.
 pub(crate) const PARKED: Duration = Duration::from_secs(10);
 
-/// Changed subjects that a subscriber may be behind. One that is further behind looks at all of them.
+/// Changed subjects that a subscriber may be behind. One that is further behind looks at all of
+/// them.
 const EVENTS: usize = 256;
 
 /// How much is kept, and for how long.
@@ -31,8 +32,9 @@ const EVENTS: usize = 256;
 pub struct Config {
     /// How many pods' credentials are kept. Zero turns the cache off: `--max-cache-size`.
     pub capacity: usize,
-    /// The oldest that credentials get before they are renewed, if a request has asked for them since
-    /// the last renewal. Zero turns the cache off: `--max-credential-retention-before-renewal`.
+    /// The oldest that credentials get before they are renewed, if a request has asked for them
+    /// since the last renewal. Zero turns the cache off:
+    /// `--max-credential-retention-before-renewal`.
     pub retention: Duration,
 }
 
@@ -118,8 +120,8 @@ impl Cache {
         self.events.subscribe()
     }
 
-    /// From now on keeps nothing for pods that are not on the node by this account, and drops what it
-    /// has inherited for such. The first account stays.
+    /// From now on keeps nothing for pods that are not on the node by this account, and drops what
+    /// it has inherited for such. The first account stays.
     pub fn know_pods(&self, is_on_node: impl Fn(PodUid) -> bool + Send + Sync + 'static) {
         self.presence.trust(is_on_node);
         self.disown_if(|subject| !self.presence.has(subject));
@@ -203,8 +205,8 @@ impl Cache {
         self.later(subject, expiration)
     }
 
-    /// Takes in what one token of a subject got, in the place of what was there. In one step: a request
-    /// that comes meanwhile finds one or the other. Keeps nothing for a pod that is gone.
+    /// Takes in what one token of a subject got, in the place of what was there. In one step: a
+    /// request that comes meanwhile finds one or the other. Keeps nothing for a pod that is gone.
     pub fn insert(&self, subject: Subject, fetched: Fetched) {
         if !self.presence.has(&subject) {
             return;

@@ -65,8 +65,8 @@ impl Cache {
         })
     }
 
-    /// Takes a copy in, unless it has expired, its pod is gone, or there is something newer. True if
-    /// there are credentials of the agent before this one now.
+    /// Takes a copy in, unless it has expired, its pod is gone, or there is something newer. True
+    /// if there are credentials of the agent before this one now.
     pub fn inherit(&self, subject: Subject, told: Snapshot) -> bool {
         let now = self.clock.read();
         // This agent may have been told to keep them for less long.
@@ -142,8 +142,8 @@ impl Cache {
     }
 }
 
-/// The tokens of a copy that were not refused since it was fetched, of which the other agent may not
-/// know. `None` if its credentials were taken altogether.
+/// The tokens of a copy that were not refused since it was fetched, of which the other agent may
+/// not know. `None` if its credentials were taken altogether.
 fn still_accepted(
     entry: &Entry,
     copy: &Freshness,

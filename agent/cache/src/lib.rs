@@ -3,7 +3,8 @@
 //!
 //! 1. [`Cache::get`] is the road of nearly every request: one look into a sharded map.
 //! 2. [`Cache::insert`] takes in what an exchange brought, [`Cache::refuse`] what it took away.
-//! 3. [`Cache::upkeep`] drops what has expired and names what is to be renewed, and when to look again.
+//! 3. [`Cache::upkeep`] drops what has expired and names what is to be renewed, and when to look
+//!    again.
 //! 4. [`Cache::subscribe`] names each subject whose entry changes, for an agent that takes over.
 //! 5. [`Cache::inherit`] takes in what the agent before this one had.
 

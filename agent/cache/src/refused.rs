@@ -131,8 +131,8 @@ impl RefusedTokens {
             return false;
         }
         if self.0.len() >= PER_SUBJECT {
-            // What costs no call goes first: it can be told again for nothing. What took credentials
-            // goes last: the agent before this one may not know of it.
+            // What costs no call goes first: it can be told again for nothing. What took
+            // credentials goes last: the agent before this one may not know of it.
             let least = self.0.iter().enumerate().min_by_key(|(_, known)| {
                 let is_call = known.refused.source == Source::EksAuth;
                 (is_call, known.taken_since(Duration::ZERO) != Takes::Nothing)

@@ -44,9 +44,9 @@ impl Metrics {
 }
 
 impl Store {
-    /// An empty store that fetches from `upstream`, in tasks on `runtime` for which `vital` answers.
-    /// With `keys`, a pod's new token is accepted by its signature; without, EKS Auth must have
-    /// accepted a token first.
+    /// An empty store that fetches from `upstream`, in tasks on `runtime` for which `vital`
+    /// answers. With `keys`, a pod's new token is accepted by its signature; without, EKS Auth must
+    /// have accepted a token first.
     ///
     /// # Errors
     ///

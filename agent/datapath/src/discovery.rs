@@ -114,8 +114,8 @@ impl Discovery {
         }
     }
 
-    /// Waits for the next event in the tree, and says what it means: `None` that events were lost, so that
-    /// [`Self::scan`] is due. Cancel-safe.
+    /// Waits for the next event in the tree, and says what it means: `None` that events were lost,
+    /// so that [`Self::scan`] is due. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Vec<Change>> {
         match self.watches.next().await {
             Event::Lost => None,
@@ -126,8 +126,8 @@ impl Discovery {
 
     /// Compares the whole tree with what is known.
     ///
-    /// It finds what is there at the start, and what lost events would have said. What is known is not
-    /// opened.
+    /// It finds what is there at the start, and what lost events would have said. What is known is
+    /// not opened.
     pub(super) fn scan(&mut self) -> Vec<Change> {
         let mut seen = Seen::default();
         let root = self.root.clone();
@@ -181,7 +181,8 @@ impl Discovery {
         }
     }
 
-    /// Whether changes in a directory above pods matter: new levels of kubelet's can come, or new pods.
+    /// Whether changes in a directory above pods matter: new levels of kubelet's can come, or new
+    /// pods.
     ///
     /// In a user's part of the tree there are no pods. The user may change it all day.
     fn is_to_be_watched(&mut self, path: &Path, level: Level, seen: &mut Seen) -> bool {

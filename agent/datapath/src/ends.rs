@@ -55,8 +55,8 @@ impl Ends {
         self.0.add(LivingProcess { pidfd, pod })
     }
 
-    /// Waits until processes have ended, and returns the pods that they were of. Those processes are
-    /// not waited for any more. Cancel-safe.
+    /// Waits until processes have ended, and returns the pods that they were of. Those processes
+    /// are not waited for any more. Cancel-safe.
     pub(super) async fn next(&self) -> io::Result<Vec<u64>> {
         let batch = self.0.ready().await?;
         let ended = batch.keys().filter_map(|key| {

@@ -154,8 +154,8 @@ impl Namespaces {
         self.metrics.namespaces.set(count);
     }
 
-    /// Notes how a location is: which of its listeners can be reached, and whether it has to be visited
-    /// again.
+    /// Notes how a location is: which of its listeners can be reached, and whether it has to be
+    /// visited again.
     fn assess(&mut self, location: Location) {
         let Some(namespace) = self.open.get_mut(&location) else {
             return;

@@ -159,8 +159,8 @@ impl Pods {
         !self.host_published || !self.namespaces.troubled().is_empty()
     }
 
-    /// Tries again what is not as it should be: opens listeners that are dead, and sees whether those can
-    /// be reached that could not.
+    /// Tries again what is not as it should be: opens listeners that are dead, and sees whether
+    /// those can be reached that could not.
     pub(super) fn retry(&mut self, beat: impl Fn()) {
         let mut locations: Vec<_> = self.namespaces.troubled().iter().copied().collect();
         if !self.host_published {

@@ -241,7 +241,8 @@ impl Worker {
         Instant::now() + self.discovery.scan_interval()
     }
 
-    /// Sees whether redirected connects have gone missing, and if so which listeners cannot be reached.
+    /// Sees whether redirected connects have gone missing, and if so which listeners cannot be
+    /// reached.
     ///
     /// The kernel does not report them, so this uses a moment at which the thread is awake anyway.
     fn compare_arrivals(&mut self, vital: &Vital) {

@@ -1,9 +1,9 @@
 //! Whose credentials a request's token may have, and its place in that subject's queue.
 //!
-//! The kernel names the pod of most callers. Of the others nothing is known but the token, and what a
-//! token says counts only once one of the cluster's keys has verified it. Then it stands for its pod,
-//! with which it shares everything. Until then an exchange at EKS Auth and what comes of it belong to
-//! this one token, whatever it claims.
+//! The kernel names the pod of most callers. Of the others nothing is known but the token, and what
+//! a token says counts only once one of the cluster's keys has verified it. Then it stands for its
+//! pod, with which it shares everything. Until then an exchange at EKS Auth and what comes of it
+//! belong to this one token, whatever it claims.
 
 use podcreds_cache::{Lookup, Refused, Served, Source, Subject, Takes};
 use podcreds_keys::Verdict;
@@ -21,7 +21,8 @@ use crate::{
     verification::Owner,
 };
 
-/// Single tokens whose refusals are remembered. Unidentified callers can make up any number of them.
+/// Single tokens whose refusals are remembered. Unidentified callers can make up any number of
+/// them.
 const REFUSED_TOKENS: usize = 1024;
 
 impl Task {

@@ -205,8 +205,8 @@ impl Task {
     }
 }
 
-/// Whose share of the calls a subject's attempt takes. What a token says of itself does not count: a
-/// pod could choose a share of its own.
+/// Whose share of the calls a subject's attempt takes. What a token says of itself does not count:
+/// a pod could choose a share of its own.
 fn share(subject: &Subject, verdict: Option<Verdict>, origin: Option<Origin>) -> CallShare {
     let party = match subject {
         Subject::Pod(pod) => Party::Pod(*pod),

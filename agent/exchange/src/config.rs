@@ -15,11 +15,11 @@ pub struct Config {
     /// How many tokens of unidentified callers may wait (512). Anyone on the node path can
     /// make up such tokens.
     pub unidentified: usize,
-    /// How many of these may come from one place (128): as many as a delegate shows for the pods of a node
-    /// that has just started.
+    /// How many of these may come from one place (128): as many as a delegate shows for the pods of
+    /// a node that has just started.
     pub unidentified_each: usize,
-    /// Renewals of credentials a second (3): `--max-service-qps`. First fetches, for which a request
-    /// waits, are not held to it.
+    /// Renewals of credentials a second (3): `--max-service-qps`. First fetches, for which a
+    /// request waits, are not held to it.
     pub max_renewals_per_second: f64,
     /// Calls to EKS Auth a second while it throttles nothing (100), of which 64 may go out at once.
     /// The limiter goes below that while EKS Auth throttles, and above where calls go on waiting

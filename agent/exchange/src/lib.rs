@@ -4,7 +4,8 @@
 //! 1. [`Exchange::fetch`] sends a request to the task and waits for its answer (`lib.rs`).
 //! 2. The task finds out whose credentials the token may have (`admit.rs`, `verification.rs`), and
 //!    puts it into its subject's queue (`queue.rs`).
-//! 3. A queue has one attempt at a time, which waits for the rate limiter (`attempt.rs`, `limiter`).
+//! 3. A queue has one attempt at a time, which waits for the rate limiter (`attempt.rs`,
+//!    `limiter`).
 //! 4. What the call brought goes into the cache, and to all who wait (`settle.rs`).
 //! 5. A request whose time is up is told what it waits for (`explain.rs`).
 

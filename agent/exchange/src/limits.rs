@@ -1,7 +1,7 @@
 //! Room for what nobody has verified: some for each owner, and not too much for all.
 //!
-//! An owner may have no more than is free for others. So the fuller it gets, the less each may have,
-//! and there is room for a new one, however many have come before it.
+//! An owner may have no more than is free for others. So the fuller it gets, the less each may
+//! have, and there is room for a new one, however many have come before it.
 
 use std::{collections::HashMap, hash::Hash};
 

@@ -16,8 +16,8 @@ use crate::{
 
 /// Tokens of one pod that are looked at at once.
 const PER_POD: usize = 4;
-/// So long a look that found no genuine token is remembered and keeps its room, so that a caller full
-/// of garbage takes no time from others.
+/// So long a look that found no genuine token is remembered and keeps its room, so that a caller
+/// full of garbage takes no time from others.
 const AFTER_IN_VAIN: Duration = Duration::from_millis(100);
 
 /// Whose room a look takes.

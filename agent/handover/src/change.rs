@@ -1,4 +1,5 @@
-//! What has become of one subject's credentials, and that in bytes: JSON, in which the body stands as it is.
+//! What has become of one subject's credentials, and that in bytes: JSON, in which the body stands
+//! as it is.
 
 use std::{borrow::Cow, time::SystemTime};
 
@@ -12,7 +13,8 @@ use zeroize::Zeroizing;
 /// Room for all but the body and the token.
 const FRAME: usize = 2048;
 
-/// What has become of one subject's credentials. It holds secrets, and has no `Debug` for that reason.
+/// What has become of one subject's credentials. It holds secrets, and has no `Debug` for that
+/// reason.
 pub(super) struct Change {
     /// Whose credentials they are.
     pub(super) subject: Subject,
@@ -50,8 +52,8 @@ struct WireEntry<'a> {
 }
 
 impl Change {
-    /// The change in bytes, in a buffer that is wiped when it is dropped. `None` for what no store has: a body
-    /// that is not JSON, or a time before 1970.
+    /// The change in bytes, in a buffer that is wiped when it is dropped. `None` for what no store
+    /// has: a body that is not JSON, or a time before 1970.
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let kept = match &self.snapshot {
             Some(snapshot) => Some(WireEntry::of(snapshot)?),

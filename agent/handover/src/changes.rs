@@ -1,4 +1,5 @@
-//! Which subjects' credentials a successor has not been told yet: never more than there are subjects.
+//! Which subjects' credentials a successor has not been told yet: never more than there are
+//! subjects.
 
 use std::{
     collections::{HashSet, VecDeque},

@@ -1,7 +1,7 @@
 //! The folder in which agents meet: two locks and two sockets, all of them root's.
 //!
-//! Its descriptor is kept, and all that is in it is reached through that: whatever becomes of the path, the
-//! folder stays the one that was looked at.
+//! Its descriptor is kept, and all that is in it is reached through that: whatever becomes of the
+//! path, the folder stays the one that was looked at.
 
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
@@ -105,7 +105,8 @@ impl Folder {
         }
     }
 
-    /// Listens for the successor. Only the holder of [`LEADER`] does that, so a socket that is there is a dead one's.
+    /// Listens for the successor. Only the holder of [`LEADER`] does that, so a socket that is
+    /// there is a dead one's.
     pub(super) fn listen(&self, name: &str) -> Result<UnixListener, HandoverError> {
         let place = self.inside(name);
         if self.has_socket(name)? {
@@ -122,7 +123,8 @@ impl Folder {
         Ok(UnixStream::connect(self.inside(TALK)).await.ok())
     }
 
-    /// Connects to where the leader lends. Does not wait for one that stands still, but reading there may.
+    /// Connects to where the leader lends. Does not wait for one that stands still, but reading
+    /// there may.
     pub(super) fn connect_to_lender(&self) -> io::Result<StdUnixStream> {
         if !self.has_socket(LEND).map_err(io::Error::other)? {
             return Err(io::ErrorKind::NotConnected.into());
@@ -147,8 +149,8 @@ impl Folder {
         Ok(true)
     }
 
-    /// Refuses what is another user's, or what others can write to. That they may look at the folder does no harm:
-    /// kubelet makes it so when a pod mounts it.
+    /// Refuses what is another user's, or what others can write to. That they may look at the
+    /// folder does no harm: kubelet makes it so when a pod mounts it.
     fn check_owner(&self, path: &Path, metadata: &Metadata) -> Result<(), HandoverError> {
         let problem = if metadata.uid() != 0 {
             Problem::OtherOwner(metadata.uid())

@@ -1,7 +1,8 @@
 //! What two agents say to each other, in bytes.
 //!
-//! Each begins with a greeting that names its version of all that follows, and says nothing more to one that speaks
-//! another. Then the leader sends frames, and the successor says one word: that it serves.
+//! Each begins with a greeting that names its version of all that follows, and says nothing more to
+//! one that speaks another. Then the leader sends frames, and the successor says one word: that it
+//! serves.
 
 use std::io;
 

@@ -21,7 +21,8 @@ use super::{
 
 /// How long the successor may take to greet, or to read a frame.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Successors at once. There is one, and perhaps another that has not noticed yet that its connection broke.
+/// Successors at once. There is one, and perhaps another that has not noticed yet that its
+/// connection broke.
 const SUCCESSORS: usize = 4;
 /// After a failed accept, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

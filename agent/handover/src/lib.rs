@@ -1,11 +1,13 @@
 //! Agents of one node that follow each other, as in an update.
 //!
-//! They queue at two locks. Whoever holds the first *leads*: it has the credentials, renews them, and tells the
-//! *successor*, who holds the second one, everything that it has and that changes. The successor serves pods beside the leader, and
-//! leads once that is gone, however it went: a lock ends with its holder. Whoever comes third *waits*.
+//! They queue at two locks. Whoever holds the first *leads*: it has the credentials, renews them,
+//! and tells the *successor*, who holds the second one, everything that it has and that changes.
+//! The successor serves pods beside the leader, and leads once that is gone, however it went: a
+//! lock ends with its holder. Whoever comes third *waits*.
 //!
-//! So there are never more than two that serve, and whatever they believe of themselves, the order of the queue is
-//! the only one there is. Credentials go from memory to memory through a socket that only root can reach.
+//! So there are never more than two that serve, and whatever they believe of themselves, the order
+//! of the queue is the only one there is. Credentials go from memory to memory through a socket
+//! that only root can reach.
 
 mod change;
 mod changes;
@@ -70,7 +72,8 @@ struct Opened {
     folder: Arc<Folder>,
     metrics: Metrics,
     optional: Optional,
-    /// The successor's lock, if nobody held it: whoever leads knows from here on that somebody is coming.
+    /// The successor's lock, if nobody held it: whoever leads knows from here on that somebody is
+    /// coming.
     successor: Option<Lock>,
 }
 
@@ -80,7 +83,8 @@ pub struct Membership {
     serving: watch::Sender<bool>,
     role: watch::Receiver<Role>,
     successor_serves: watch::Receiver<bool>,
-    /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to itself.
+    /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to
+    /// itself.
     member: Option<(Arc<Folder>, AbortOnDropHandle<()>)>,
 }
 
@@ -156,9 +160,9 @@ impl Handover {
         Predecessor(self.0.as_ref().map(|opened| Arc::clone(&opened.folder)))
     }
 
-    /// Waits until at most one other agent is there, and takes over what that has. An agent that is alone does not
-    /// wait. What goes on afterwards does so on `runtime`, and is vital: the next agent is told what is in
-    /// `cache`, and lent what `lend` lends.
+    /// Waits until at most one other agent is there, and takes over what that has. An agent that is
+    /// alone does not wait. What goes on afterwards does so on `runtime`, and is vital: the next
+    /// agent is told what is in `cache`, and lent what `lend` lends.
     ///
     /// # Errors
     ///
@@ -216,8 +220,8 @@ impl Membership {
         *self.role.borrow() == Role::Successor
     }
 
-    /// Waits until an agent that has come to take over serves: whoever has told this one to end may not have waited
-    /// for that. Not for ever, and not at all if there is none.
+    /// Waits until an agent that has come to take over serves: whoever has told this one to end may
+    /// not have waited for that. Not for ever, and not at all if there is none.
     pub async fn wait_for_successor(&self) {
         if self.is_successor() || !self.successor_is_late() {
             return;

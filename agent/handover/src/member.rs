@@ -20,8 +20,8 @@ use super::{
     successor::Successor,
 };
 
-/// How long the leader's credentials are waited for before the agent starts without. It may stand still, which must
-/// not keep its successor from serving.
+/// How long the leader's credentials are waited for before the agent starts without. It may stand
+/// still, which must not keep its successor from serving.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What goes on in the background: without it an agent would lead nobody, and nobody would know.

@@ -46,8 +46,8 @@ pub(super) struct Successor {
 }
 
 impl Successor {
-    /// Takes in what is told, over as many connections as it takes, until `last` turns true and the leader says
-    /// nothing any more.
+    /// Takes in what is told, over as many connections as it takes, until `last` turns true and the
+    /// leader says nothing any more.
     pub(super) async fn follow(self, mut last: watch::Receiver<bool>) {
         let mut complaint = None;
         let mut pause = PAUSE;

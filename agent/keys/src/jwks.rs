@@ -167,8 +167,8 @@ impl Shared {
         }
     }
 
-    /// Sees that the key which a token names is there, if it can be had. One that is not known is looked
-    /// for if the last fetch is at least `at_most_every` ago.
+    /// Sees that the key which a token names is there, if it can be had. One that is not known is
+    /// looked for if the last fetch is at least `at_most_every` ago.
     async fn key_for(self: Arc<Self>, signature: &Signature, at_most_every: Duration) {
         let since = self.fetch_again_after(&signature.kid, at_most_every);
         if since == at_most_every {
@@ -295,8 +295,8 @@ fn is_about_audience(error: &ErrorKind) -> bool {
     }
 }
 
-/// Whether a token was not signed by the key that it names: its signature is wrong, is none at all, or is
-/// one that this kind of key cannot make.
+/// Whether a token was not signed by the key that it names: its signature is wrong, is none at all,
+/// or is one that this kind of key cannot make.
 fn is_about_signature(error: &ErrorKind) -> bool {
     matches!(
         error,

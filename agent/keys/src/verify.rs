@@ -27,6 +27,7 @@ pub trait VerifyToken: Send + Sync + 'static {
     /// meanwhile, and the next look may say more. Called on a tokio runtime.
     fn verify_at_hand(&self, token: &Token) -> Verdict;
 
-    /// Looks at one token, and waits for a key that is not there yet. Never fails, but may not know.
+    /// Looks at one token, and waits for a key that is not there yet. Never fails, but may not
+    /// know.
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict>;
 }

@@ -3,8 +3,8 @@
 //! An agent that stands still is worse for pods than none: the kernel goes on sending them there.
 //! When the process ends, the kernel detaches the programs, and kubelet starts the next agent.
 //!
-//! The watchdog asks each part for a sign of life, and looks for it the next time. Nothing else wakes a
-//! part that has nothing to do.
+//! The watchdog asks each part for a sign of life, and looks for it the next time. Nothing else
+//! wakes a part that has nothing to do.
 //!
 //! A machine that is slow or was suspended is not the agent's fault. So time counts only as far as
 //! the watchdog itself saw it pass, tick by tick, and where a thread wants to run and the machine
@@ -26,15 +26,15 @@ use podcreds_types::{Beats, Vital, Vitals};
 
 use super::privileges;
 
-/// How often the watchdog looks, as long as all parts answer. Each look wakes four threads, which makes
-/// less than 60 wake-ups a minute.
+/// How often the watchdog looks, as long as all parts answer. Each look wakes four threads, which
+/// makes less than 60 wake-ups a minute.
 const TICK: Duration = Duration::from_millis(4200);
 /// How often it looks while a part does not answer.
 const CLOSE_TICK: Duration = Duration::from_millis(500);
 /// How long a part may take to answer before `/healthz` says so.
 const NOTICED: Duration = Duration::from_secs(2);
-/// How long a part may take to answer. One that stops right after an answer is asked after a tick, so
-/// with this and a close tick, pods wait for less than ten seconds.
+/// How long a part may take to answer. One that stops right after an answer is asked after a tick,
+/// so with this and a close tick, pods wait for less than ten seconds.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long writing the last log line may take: the log may be what stands still.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -183,8 +183,8 @@ struct ThreadState {
 }
 
 impl Watch {
-    /// A tick of this length has passed. Notes what is to be said of the parts, and returns what has
-    /// stopped by now.
+    /// A tick of this length has passed. Notes what is to be said of the parts, and returns what
+    /// has stopped by now.
     fn tick(
         &mut self,
         health: &Health,

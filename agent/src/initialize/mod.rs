@@ -1,7 +1,8 @@
-//! `podcreds initialize`: gives the host the link-local addresses at which pods look for credentials.
+//! `podcreds initialize`: gives the host the link-local addresses at which pods look for
+//! credentials.
 //!
-//! They sit on a dummy link of their own, with a route to each. Each part is looked for before it is
-//! made, so that it does no harm to run it again, and so that what is half made gets finished.
+//! They sit on a dummy link of their own, with a route to each. Each part is looked for before it
+//! is made, so that it does no harm to run it again, and so that what is half made gets finished.
 
 mod netlink;
 

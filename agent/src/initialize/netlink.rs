@@ -66,7 +66,8 @@ impl Netlink {
     ) -> Result<(), InitializeError> {
         let mut request = self.0.address().add(link, address, bits(address));
         if address.is_ipv6() {
-            // Nobody else can have it on this link, and nobody may use it before the kernel has made sure.
+            // Nobody else can have it on this link, and nobody may use it before the kernel has
+            // made sure.
             request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         }
         // So that no link broadcasts to an address that is none.

@@ -5,8 +5,8 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 const LINE: usize = 64;
 
-/// Mozilla's authorities as one PEM file. Their version is in `Cargo.lock`, so that an image does not
-/// depend on the machine that it is made on.
+/// Mozilla's authorities as one PEM file. Their version is in `Cargo.lock`, so that an image does
+/// not depend on the machine that it is made on.
 pub(crate) fn bundle() -> Vec<u8> {
     let mut pem = String::new();
     for certificate in TLS_SERVER_ROOT_CERTS {

@@ -1,8 +1,9 @@
-//! Writes the container image of podcreds: an OCI image layout in one tar archive, as `ctr images import`,
-//! skopeo and `docker load` read it.
+//! Writes the container image of podcreds: an OCI image layout in one tar archive, as `ctr images
+//! import`, skopeo and `docker load` read it.
 //!
-//! There is nothing in it but what is named here: the agent, the certificate authorities that it trusts, and
-//! the list of what it is built from. The same input gives the same bytes, whenever and wherever it runs.
+//! There is nothing in it but what is named here: the agent, the certificate authorities that it
+//! trusts, and the list of what it is built from. The same input gives the same bytes, whenever and
+//! wherever it runs.
 
 mod archive;
 mod certificates;

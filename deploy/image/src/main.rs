@@ -1,4 +1,5 @@
-//! The program behind `cargo xtask image`: reads the command line, writes the archive, and says how big it is.
+//! The program behind `cargo xtask image`: reads the command line, writes the archive, and says how
+//! big it is.
 
 use std::{path::PathBuf, str::FromStr};
 

@@ -67,7 +67,8 @@ fn config(
     config["config"] = json!({
         "Entrypoint": ["/podcreds"],
         "Cmd": ["server"],
-        // Where the AWS SDK looks for shared credentials: there is no /etc/passwd that would say so.
+        // Where the AWS SDK looks for shared credentials: there is no /etc/passwd that would say
+        // so.
         "Env": ["HOME=/root"],
         "WorkingDir": "/",
         "Labels": labels(description, created),

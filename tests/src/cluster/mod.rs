@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! machine                        node: network, mount, PID and cgroup namespaces
-//! cluster up ── unshare ───────► cluster init, PID 1: starts the components, and starts those anew that end
+//! cluster up ── unshare ───────► cluster init, PID 1: starts the components, and restarts them
 //! cluster run ── nsenter ──────► a shell, or the tests
 //! cluster down ── SIGKILL ─────► init, and with it everything
 //! ```

@@ -33,8 +33,8 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one in a cgroup of `node`, which ends it if the test cannot. It has nothing to scrape yet, and is
-    /// [in a hurry](super::RuleFile::hurried).
+    /// Starts one in a cgroup of `node`, which ends it if the test cannot. It has nothing to scrape
+    /// yet, and is [in a hurry](super::RuleFile::hurried).
     ///
     /// # Panics
     ///

@@ -1,7 +1,7 @@
 //! Packages of a release of Debian or Ubuntu that need not be the one which runs here.
 //!
-//! apt finds what is newest and checks the signatures. It is given folders, sources and keys of its own,
-//! so that nothing of this machine's package management is touched, and no root is needed.
+//! apt finds what is newest and checks the signatures. It is given folders, sources and keys of its
+//! own, so that nothing of this machine's package management is touched, and no root is needed.
 
 use std::{
     fs,

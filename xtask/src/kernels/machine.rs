@@ -21,8 +21,8 @@ const QEMU: &str = "qemu-system-x86_64";
 /// processor helps.
 const TRIAL: Duration = Duration::from_secs(5);
 
-/// What the kernel is told: where its console is, to end when it crashes, to have random numbers from
-/// the start, and that cgroup v1 is not wanted.
+/// What the kernel is told: where its console is, to end when it crashes, to have random numbers
+/// from the start, and that cgroup v1 is not wanted.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 random.trust_cpu=on cgroup_no_v1=all";
 
 /// What carries out the machine's instructions.
@@ -35,8 +35,9 @@ pub(super) enum Accelerator {
 }
 
 impl Accelerator {
-    /// The best that works here. That `/dev/kvm` can be opened does not say that it works, least of all
-    /// in a virtual machine. So a kernel is booted for a trial; for want of a file system it ends soon.
+    /// The best that works here. That `/dev/kvm` can be opened does not say that it works, least of
+    /// all in a virtual machine. So a kernel is booted for a trial; for want of a file system it
+    /// ends soon.
     pub(super) fn find(kernel: &Path, console: &Path) -> Result<Self> {
         let device = File::options().read(true).write(true).open("/dev/kvm");
         if device.is_err() {
@@ -68,10 +69,10 @@ impl Accelerator {
     }
 }
 
-/// What QEMU is told for a machine whose clock counts instructions: a billion are a second, and when there
-/// is nothing to do the time until there is passes at once. So nothing in the machine notices how slow
-/// or busy its host is, and no time limit of a test is too short. One processor only: several would
-/// take turns that are long.
+/// What QEMU is told for a machine whose clock counts instructions: a billion are a second, and
+/// when there is nothing to do the time until there is passes at once. So nothing in the machine
+/// notices how slow or busy its host is, and no time limit of a test is too short. One processor
+/// only: several would take turns that are long.
 const COUNTING: [&str; 6] = [
     "-icount",
     "shift=0,sleep=off",

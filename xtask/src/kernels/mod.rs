@@ -1,7 +1,7 @@
 //! Boots the kernels that nodes run in virtual machines, and runs tests on them.
 //!
-//! Not a container of the distribution: the kernel alone, with the programs of this workspace and the
-//! libraries that they need here. The tests are the same that `cargo xtask test` runs.
+//! Not a container of the distribution: the kernel alone, with the programs of this workspace and
+//! the libraries that they need here. The tests are the same that `cargo xtask test` runs.
 
 mod apt;
 mod checks;

@@ -1,5 +1,5 @@
-//! What builds static binaries for container images, for any architecture on any machine: Rust's own
-//! musl targets, and Zig, a C compiler that brings musl's headers for all of them.
+//! What builds static binaries for container images, for any architecture on any machine: Rust's
+//! own musl targets, and Zig, a C compiler that brings musl's headers for all of them.
 
 use std::{
     env, fs,

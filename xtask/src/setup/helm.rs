@@ -1,4 +1,5 @@
-//! Helm, in both versions that are in use, for the walk through the install guide on a Kubernetes node.
+//! Helm, in both versions that are in use, for the walk through the install guide on a Kubernetes
+//! node.
 
 use std::{fs, process::Command};
 

@@ -1,8 +1,8 @@
 //! What a Kubernetes node is made of, for the tests on a real one.
 //!
-//! Kubernetes and etcd are built from their Go modules into one file. Container runtime, network plugins
-//! and busybox are Debian's, unpacked into the checkout: installed in the ordinary way, containerd would
-//! start as a service, or take the place of Docker's.
+//! Kubernetes and etcd are built from their Go modules into one file. Container runtime, network
+//! plugins and busybox are Debian's, unpacked into the checkout: installed in the ordinary way,
+//! containerd would start as a service, or take the place of Docker's.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 

@@ -1,7 +1,7 @@
 //! Prometheus and promtool, with which the tests try the alerts.
 //!
-//! Installed in the ordinary way it would start a server, so its package is unpacked into the checkout
-//! instead, as [`super::nginx`] is.
+//! Installed in the ordinary way it would start a server, so its package is unpacked into the
+//! checkout instead, as [`super::nginx`] is.
 
 use std::{fs, process::Command};
 

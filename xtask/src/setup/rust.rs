@@ -21,7 +21,8 @@ const CARGO_DENY: &str = "0.20.2";
 /// Lists what a program is built from.
 const CARGO_CYCLONEDX: &str = "0.5.9";
 
-/// Completes the pinned toolchain: it is there, or xtask would not run, but its components may not be.
+/// Completes the pinned toolchain: it is there, or xtask would not run, but its components may not
+/// be.
 pub(super) fn toolchain() -> Result<()> {
     let sysroot = output(rustc().args(["--print", "sysroot"])).context("rustc does not run")?;
     let core = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core");
@@ -81,7 +82,8 @@ pub(super) fn cargo_cyclonedx() -> Result<()> {
     )
 }
 
-/// Whether this version is in the checkout or on the path, and runs. Some want to hear their name again.
+/// Whether this version is in the checkout or on the path, and runs. Some want to hear their name
+/// again.
 fn is_there(tool: &str, arguments: &[&str], version: &str) -> bool {
     let private = tools().join("bin").join(tool);
     [Some(private), find_program(tool)]

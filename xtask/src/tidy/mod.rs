@@ -45,6 +45,14 @@ fn files_are_short() {
 }
 
 #[test]
+fn lines_of_prose_are_short() {
+    hold(
+        |file| file.is_rust() || file.has_extension("md"),
+        text::width,
+    );
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     hold(|_| true, text::leftovers);
 }

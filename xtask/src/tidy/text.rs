@@ -7,6 +7,9 @@ use crate::workspace::root;
 
 /// A file that needs scrolling to be understood is two files.
 const LINES: usize = 400;
+/// The longest line of a comment, and of prose, in characters.
+const COMMENT: usize = 100;
+const PROSE: usize = 120;
 /// Where the kernel is talked to; everything else is safe Rust.
 const UNSAFE: [&str; 3] = ["agent/datapath/", "common/", "ebpf/"];
 /// The compiler denies unsafe code to those who do not name this lint. Split as below.
@@ -28,6 +31,23 @@ pub(super) fn length(file: &Source) -> Vec<Complaint> {
         line: lines,
         what: format!("{lines} lines, over {LINES}: split the file"),
     }]
+}
+
+/// Complains about long lines of comments, and of prose outside of tables and of code that is shown.
+pub(super) fn width(file: &Source) -> Vec<Complaint> {
+    let is_rust = file.is_rust();
+    let mut is_code = false;
+    complain(file, move |line| {
+        let start = line.trim_start();
+        is_code ^= start.starts_with("```");
+        let (is_prose, most) = match is_rust {
+            true => (start.starts_with("//"), COMMENT),
+            false => (!is_code && !start.starts_with('|'), PROSE),
+        };
+        let length = line.chars().count();
+        let what = || format!("{length} characters, over {most}: break the line");
+        (is_prose && length > most).then(what).into_iter().collect()
+    })
 }
 
 pub(super) fn leftovers(file: &Source) -> Vec<Complaint> {
@@ -130,6 +150,19 @@ mod tests {
     fn a_long_file_is_seen() {
         assert!(length(&file(&"x\n".repeat(LINES))).is_empty());
         assert_eq!(length(&file(&"x\n".repeat(LINES + 1))).len(), 1);
+    }
+
+    #[test]
+    fn a_long_line_of_prose_is_seen_and_one_of_a_table_or_of_code_is_not() {
+        let long = "x".repeat(PROSE + 1);
+        assert_eq!(width(&file(&long)).len(), 1);
+        assert!(width(&file(&format!("| {long} |\n```text\n{long}\n```"))).is_empty());
+        let rust = |line: String| Source {
+            path: "agent/src/main.rs".to_owned(),
+            text: line,
+        };
+        assert_eq!(width(&rust(format!("// {long}"))).len(), 1);
+        assert!(width(&rust(format!("let x = \"{long}\";"))).is_empty());
     }
 
     #[test]

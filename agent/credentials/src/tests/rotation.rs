@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 
-/// Says of tokens "genuine-N-..." that they are pod N's, of "forged..." that they are nobody's, and of
-/// "foreign..." that they are for somebody else.
+/// Says of tokens "genuine-N-..." that they are pod N's, of "forged..." that they are nobody's, and
+/// of "foreign..." that they are for somebody else.
 pub(super) struct Keys;
 
 impl VerifyToken for Keys {

@@ -229,7 +229,8 @@ async fn a_scan_that_fails_half_way_reports_what_it_has_seen_and_the_next_the_re
     assert_eq!(discovery.scan(), []);
 }
 
-/// Makes and removes directories until the kernel drops events, of which it keeps 16,384 by default.
+/// Makes and removes directories until the kernel drops events, of which it keeps 16,384 by
+/// default.
 fn overflow(root: &TempDir) {
     let kept = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     for _ in 0..kept.trim().parse::<u32>().unwrap() {

@@ -1,8 +1,8 @@
 //! Looks at pods' processes: when, and what follows.
 //!
-//! A pod is looked at when something happens to it, and again after 1, 2, 4, ... ms and at last every
-//! ten seconds, until the process is found that shows its network namespace. From then on the kernel
-//! reports when that process ends, and nothing is looked at before.
+//! A pod is looked at when something happens to it, and again after 1, 2, 4, ... ms and at last
+//! every ten seconds, until the process is found that shows its network namespace. From then on the
+//! kernel reports when that process ends, and nothing is looked at before.
 
 use std::{
     io,
@@ -22,8 +22,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(1);
 const LAST_DELAY: Duration = Duration::from_secs(10);
 /// How many looks it takes until the delay is a second.
 const LOOKS_TO_A_SECOND: u32 = 10;
-/// How many looks there are: for the first quarter of a minute with growing delays, then for two more
-/// minutes. A process that comes later comes with a container, which is an event.
+/// How many looks there are: for the first quarter of a minute with growing delays, then for two
+/// more minutes. A process that comes later comes with a container, which is an event.
 const MOST_LOOKS: u32 = 14 + 12;
 
 /// How long a pod's processes are all in the host's namespace before it counts as a hostNetwork
@@ -93,8 +93,8 @@ impl Pods {
         }
     }
 
-    /// Looks at a pod's processes within a second: something has happened that the pod itself can bring
-    /// about. However often it does, it is looked at once a second.
+    /// Looks at a pod's processes within a second: something has happened that the pod itself can
+    /// bring about. However often it does, it is looked at once a second.
     pub(super) fn look_soon(&mut self, id: u64) {
         let Some(pod) = self.known.get_mut(&id) else {
             return;
@@ -175,7 +175,8 @@ impl Pods {
         }
     }
 
-    /// Waits for the end of a pod's witness. Where that cannot be, the pod is looked at again and again.
+    /// Waits for the end of a pod's witness. Where that cannot be, the pod is looked at again and
+    /// again.
     fn watch_end(&mut self, id: u64) {
         if let Some(pod) = self.known.get_mut(&id)
             && let Some(witness) = &pod.witness

@@ -1,7 +1,7 @@
 //! The agent's own rate limiter: no call goes to EKS Auth without having passed here.
 //!
-//! Renewals are held to a rate of their own as well, `--max-service-qps`, and so are calls for tokens
-//! that were refused. First fetches, for which a request waits, are held to the pace alone.
+//! Renewals are held to a rate of their own as well, `--max-service-qps`, and so are calls for
+//! tokens that were refused. First fetches, for which a request waits, are held to the pace alone.
 
 use std::{mem, time::Duration};
 

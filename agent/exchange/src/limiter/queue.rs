@@ -211,8 +211,8 @@ impl<T> CallQueue<T> {
         self.waiting
     }
 
-    /// How many of a kind go before the one that `is_it` picks, if nobody else comes. It takes as long
-    /// as there are parties.
+    /// How many of a kind go before the one that `is_it` picks, if nobody else comes. It takes as
+    /// long as there are parties.
     pub(super) fn ahead(&self, kind: Kind, is_it: impl Fn(&T) -> bool) -> Option<usize> {
         match kind {
             Kind::Asked => self.asked.ahead(&is_it),

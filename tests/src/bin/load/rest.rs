@@ -1,4 +1,5 @@
-//! What an agent costs that nobody asks: processor time, wake-ups and memory, by the number of pods.
+//! What an agent costs that nobody asks: processor time, wake-ups and memory, by the number of
+//! pods.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +14,8 @@ use procfs::process::Process;
 
 use crate::{Arguments, memory, step};
 
-/// How long agents get to come to rest once they listen for all pods. Looks become rarer for that long.
+/// How long agents get to come to rest once they listen for all pods. Looks become rarer for that
+/// long.
 const SETTLING: Duration = Duration::from_secs(20);
 
 /// An agent, and what it has used until a moment.
