@@ -33,7 +33,8 @@ pub(super) fn length(file: &Source) -> Vec<Complaint> {
     }]
 }
 
-/// Complains about long lines of comments, and of prose outside of tables and of code that is shown.
+/// Complains about long lines of comments, and of prose outside of tables and of code that is
+/// shown.
 pub(super) fn width(file: &Source) -> Vec<Complaint> {
     let is_rust = file.is_rust();
     let mut is_code = false;
