@@ -222,9 +222,7 @@ impl App {
 
     /// Serves until a signal, then ends in order: no connect is lost, nothing in flight is cut off.
     async fn until_told_to_end(mut self, grace: Duration) -> Result<(), AppError> {
-        // Not before: until here this thread has had other things to do. It also spares each new
-        // connection a system call, with which the runtime would wake itself up if the connection's
-        // timer were due before all others.
+        // Not before: until here this thread has had other things to do.
         tokio::spawn(beat(self.vitals.thread("the serving runtime")));
         let signal = self.signals.next().await;
         self.vitals.close();
