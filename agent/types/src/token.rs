@@ -20,7 +20,8 @@ pub struct Token(Arc<Inner>);
 
 struct Inner {
     raw: Zeroizing<String>,
-    claims: OnceLock<Result<Claims, Unreadable>>,
+    /// Boxed, since most tokens are kept without.
+    claims: OnceLock<Result<Box<Claims>, Unreadable>>,
 }
 
 impl Token {
@@ -43,8 +44,14 @@ impl Token {
     ///
     /// When it is no service-account token.
     pub fn claims(&self) -> Result<&Claims, Unreadable> {
-        let claims = self.0.claims.get_or_init(|| Claims::read(&self.0.raw));
-        claims.as_ref().map_err(|unreadable| *unreadable)
+        let read = || Claims::read(&self.0.raw).map(Box::new);
+        let claims = self.0.claims.get_or_init(read).as_ref();
+        claims.map(AsRef::as_ref).map_err(|unreadable| *unreadable)
+    }
+
+    /// A copy in a buffer of its own, without what was read in the token: to be kept for hours.
+    pub fn to_kept(&self) -> Self {
+        Self::new(self.expose())
     }
 
     /// The SHA-256 of the token, which stands for it wherever tokens are compared.
