@@ -254,15 +254,20 @@ impl Cache {
     }
 
     /// Remembers that a token was refused, and takes what the refusal takes. True if it is news.
-    pub fn refuse(&self, subject: Subject, digest: TokenDigest, refused: Refused) -> bool {
-        let takes = refused.takes;
+    pub fn refuse(&self, subject: Subject, digest: TokenDigest, mut refused: Refused) -> bool {
         let now = self.clock.read();
         let mut entry = self.entries.entry(subject).or_default();
+        let accepted = entry.kept.as_ref().map(|kept| &kept.accepted);
+        let is_accepted = accepted.is_some_and(|accepted| accepted.contains(&digest));
+        if matches!(subject, Subject::Token(_)) && !is_accepted {
+            // A caller can make up any number of these.
+            refused.takes = Takes::Nothing;
+        }
+        let takes = refused.takes;
         let before = entry.refused.len();
         let is_news = entry.refused.add(digest, refused, now.boot);
         self.count_refusals(before, entry.refused.len());
-        let accepted = entry.kept.as_mut().map(|kept| &mut kept.accepted);
-        if takes == Takes::Nothing || !accepted.is_some_and(|it| it.contains(&digest)) {
+        if takes == Takes::Nothing || !is_accepted {
             return is_news;
         }
         if takes == Takes::All {
@@ -275,6 +280,16 @@ impl Cache {
         drop(entry);
         self.changed(subject);
         is_news
+    }
+
+    /// Forgets a refusal to make room for others. Not while another agent may tell again of what the
+    /// refusal took.
+    pub fn drop_refusal(&self, subject: &Subject, digest: &TokenDigest) {
+        let entry = self.entries.get(subject);
+        let took = entry.is_some_and(|entry| entry.refused.took(digest));
+        if !(took && self.following.load(Relaxed)) {
+            self.forgive(subject, digest);
+        }
     }
 
     /// Forgets the refusal of a token that has been accepted. True if there was one.
@@ -360,7 +375,8 @@ impl Cache {
         if !kept.asked.load(Relaxed) {
             kept.asked.store(true, Relaxed);
             self.changed(*subject);
-            if kept.freshness.is_due(now) {
+            // Sooner than the next look may be.
+            if kept.freshness.until_due(now) < crate::upkeep::LONGEST_PAUSE {
                 self.work.notify_one();
             }
         }

@@ -170,6 +170,12 @@ impl RefusedTokens {
         self.0.iter().map(|known| known.until + MEMORY).min()
     }
 
+    /// Whether the refusal of a token took credentials.
+    pub(crate) fn took(&self, digest: &TokenDigest) -> bool {
+        let known = self.find(digest);
+        known.is_some_and(|known| known.taken_since(Duration::ZERO) != Takes::Nothing)
+    }
+
     /// What refusals have taken since then, by token.
     pub(crate) fn since(&self, then: Duration) -> impl Iterator<Item = (&TokenDigest, Takes)> {
         let taken = self

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The longest pause between two looks at the entries: the wall clock may be set meanwhile.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Credentials that are to be renewed now.
 pub struct Renewal {

@@ -17,7 +17,6 @@ use crate::{
     queue::Purpose,
     request::{Request, Waiter},
     task::Task,
-    timers::Timer,
     verification::Owner,
 };
 
@@ -131,9 +130,11 @@ impl Task {
                 let error = CredentialError::not_ready(failure);
                 self.answer(&subject, &digest, waiter, Err(error));
             }
-            None => queued.waiters.push(waiter),
+            None => {
+                queued.waiters.push(waiter);
+                self.look_later(subject, deadline);
+            }
         }
-        self.timers.add(deadline, Timer::Queue(subject));
         self.advance(subject);
     }
 
@@ -228,7 +229,9 @@ impl Task {
             if self.refused_tokens.len() > REFUSED_TOKENS
                 && let Some(oldest) = self.refused_tokens.pop_front()
             {
-                self.parts.cache.forgive(&Subject::Token(oldest), &oldest);
+                self.parts
+                    .cache
+                    .drop_refusal(&Subject::Token(oldest), &oldest);
             }
         }
         is_news

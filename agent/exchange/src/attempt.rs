@@ -1,7 +1,9 @@
 //! One attempt: whether it is needed, its turn, and the call.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use podcreds_cache::{Lookup, Subject};
-use podcreds_keys::Verdict;
+use podcreds_keys::{Verdict, VerifyToken};
 use podcreds_types::{Origin, Token, TokenDigest};
 use tokio::{task, time::Instant};
 
@@ -10,7 +12,6 @@ use crate::{
     limiter::{CallShare, Party, QueueSlot, Step},
     queue::{Attempt, Next, Purpose},
     task::{Done, Job, Task},
-    timers::Timer,
 };
 
 /// A call to EKS Auth.
@@ -26,11 +27,19 @@ impl Task {
     /// Sees that a subject's queue has an attempt, if it is time for one.
     pub(crate) fn advance(&mut self, subject: Subject) {
         loop {
-            let Some(queue) = self.queues.get(&subject) else {
+            let Some(queue) = self.queues.get_mut(&subject) else {
                 return;
             };
-            if queue.attempt.is_some() {
-                return self.move_up(subject);
+            match &queue.attempt {
+                // Its token was served from memory meanwhile.
+                Some(Attempt::Limiter { digest, slot, .. }) if queue.get(digest).is_none() => {
+                    let slot = *slot;
+                    queue.attempt = None;
+                    self.limiter.leave(slot);
+                    continue;
+                }
+                Some(_) => return self.move_up(subject),
+                None => {}
             }
             match queue.next(Instant::now()) {
                 Next::Attempt(digest) => {
@@ -38,7 +47,7 @@ impl Task {
                         return;
                     }
                 }
-                Next::Wait(until) => return self.timers.add(until, Timer::Queue(subject)),
+                Next::Wait(until) => return self.look_later(subject, until),
                 Next::Nothing => {
                     self.close(&subject);
                     return;
@@ -57,7 +66,7 @@ impl Task {
             .parts
             .keys
             .as_ref()
-            .map(|keys| keys.verify_at_hand(&token));
+            .map(|keys| verify_at_hand(&**keys, &token));
         if self.is_settled(subject, &token, digest, verdict.as_ref()) {
             return false;
         }
@@ -203,6 +212,16 @@ impl Task {
             Lookup::Stale(_) | Lookup::Refused(_) | Lookup::Nothing => None,
         }
     }
+}
+
+/// What the keys in memory say. A fault in the verification of one pod's token must not end the task
+/// that serves all of them.
+fn verify_at_hand(keys: &dyn VerifyToken, token: &Token) -> Verdict {
+    let verdict = catch_unwind(AssertUnwindSafe(|| keys.verify_at_hand(token)));
+    verdict.unwrap_or_else(|_| {
+        tracing::error!("the verification of a token has panicked: EKS Auth decides about it");
+        Verdict::Unknown
+    })
 }
 
 /// Whose share of the calls a subject's attempt takes. What a token says of itself does not count:

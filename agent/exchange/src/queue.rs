@@ -85,6 +85,8 @@ pub(crate) struct Queue {
     pub(crate) origin: Option<Origin>,
     /// Whose room it takes, for the same reason.
     pub(crate) room: Option<Origin>,
+    /// The next look that a timer is set for.
+    pub(crate) look_at: Option<Instant>,
 }
 
 impl Queue {
@@ -95,6 +97,7 @@ impl Queue {
             attempt: None,
             origin: room,
             room,
+            look_at: None,
         }
     }
 

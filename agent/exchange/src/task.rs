@@ -124,10 +124,7 @@ impl Task {
         let now = Instant::now();
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::Queue(subject) => {
-                    self.expire(&subject, now);
-                    self.advance(subject);
-                }
+                Timer::Queue(subject) => self.look_at_queue(subject, now),
                 Timer::Verification(digest) => self.look_at_verification(&digest, now),
             }
         }
@@ -135,6 +132,35 @@ impl Task {
             self.upkeep(now);
         }
         self.limiter_at = self.start_calls();
+    }
+
+    /// Has a queue looked at then, unless a timer is set for before that.
+    pub(crate) fn look_later(&mut self, subject: Subject, at: Instant) {
+        let Some(queue) = self.queues.get_mut(&subject) else {
+            return;
+        };
+        if queue.look_at.is_none_or(|before| before > at) {
+            queue.look_at = Some(at);
+            self.timers.add(at, Timer::Queue(subject));
+        }
+    }
+
+    /// Answers those whose time is up, and begins what is due. One timer for each queue is enough.
+    fn look_at_queue(&mut self, subject: Subject, now: Instant) {
+        let Some(queue) = self.queues.get_mut(&subject) else {
+            return;
+        };
+        queue.look_at = queue.look_at.filter(|at| *at > now);
+        self.expire(&subject, now);
+        self.advance(subject);
+        let queue = self.queues.get(&subject);
+        let waiters = queue
+            .into_iter()
+            .flat_map(|it| &it.tokens)
+            .flat_map(|it| &it.waiters);
+        if let Some(next) = waiters.map(|it| it.deadline).min() {
+            self.look_later(subject, next);
+        }
     }
 
     fn job_ended(&mut self, ended: Result<(task::Id, Done), JoinError>) {
@@ -158,6 +184,7 @@ impl Task {
     /// Renews what the cache says is due, and drops what is over.
     fn upkeep(&mut self, now: Instant) {
         let upkeep = self.parts.cache.upkeep();
+        self.limiter.refresh(now);
         self.upkeep_at = now + upkeep.pause.min(FAR);
         for renewal in upkeep.due {
             let digest = renewal.token.digest();
@@ -212,6 +239,8 @@ impl Task {
             Some(Attempt::Limiter { slot, .. }) => self.limiter.leave(slot),
             None => {}
         }
+        // Its queue may have counted among the failing ones.
+        self.upkeep_at = Instant::now();
         for waiter in queue.tokens.into_iter().flat_map(|queued| queued.waiters) {
             let gone = "this pod has gone from the node, by what the agent knows";
             self.send(waiter, Err(CredentialError::not_ready(gone)));

@@ -100,7 +100,7 @@ impl Task {
         };
         let waiting = mem::take(&mut verification.waiting);
         verification.verdict = Some((verdict.clone(), forgotten_at));
-        let (owner, token) = (verification.owner, verification.token.clone());
+        let token = verification.token.clone();
         match verdict {
             Verdict::Genuine { .. } => self.end_verification(&digest),
             _ => self.timers.add(forgotten_at, Timer::Verification(digest)),
@@ -108,8 +108,9 @@ impl Task {
         for (request, _) in waiting {
             self.decide(request, &verdict);
         }
-        if let Owner::Pod(subject) = owner {
-            self.serve_from_memory(subject, &token, digest, &verdict);
+        // The pod's own request may have come while a look for another caller was under way.
+        if let Verdict::Genuine { pod, .. } = verdict {
+            self.serve_from_memory(Subject::Pod(pod), &token, digest, &verdict);
         }
     }
 

@@ -21,6 +21,7 @@ mod bounds;
 mod clocks;
 mod days;
 mod fake;
+mod faults;
 mod flights;
 mod freshness;
 mod lookup;

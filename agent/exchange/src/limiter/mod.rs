@@ -229,6 +229,12 @@ impl Limiter {
         self.pace.blocked(Instant::now(), wait);
     }
 
+    /// Brings the gauges up to date: the pace falls back by itself while nothing waits.
+    pub(crate) fn refresh(&mut self, now: Instant) {
+        self.pace.update(now);
+        self.gauge();
+    }
+
     /// Notices that the pace is back.
     fn log_recovery(&mut self, now: Instant) {
         if !self.throttled {
