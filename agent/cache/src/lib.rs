@@ -20,6 +20,7 @@ mod inherit;
 mod metrics;
 mod official;
 mod presence;
+mod refusals;
 mod refused;
 #[cfg(test)]
 mod tests;

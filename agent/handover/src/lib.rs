@@ -1,13 +1,13 @@
 //! Agents of one node that follow each other, as in an update.
 //!
-//! They queue at two locks. Whoever holds the first *leads*: it has the credentials, renews them,
-//! and tells the *successor*, who holds the second one, everything that it has and that changes.
-//! The successor serves pods beside the leader, and leads once that is gone, however it went: a
-//! lock ends with its holder. Whoever comes third *waits*.
+//! They queue at two locks. The agent that holds the first is the *leader*: it has the credentials,
+//! renews them, and tells the *successor*, which holds the second lock, everything that it has and
+//! that changes (`leader.rs`, `changes.rs`). The successor serves pods beside the leader
+//! (`successor.rs`), and leads once that is gone, however it went: a lock ends with its holder. A
+//! third agent *waits* (`member.rs`).
 //!
-//! So there are never more than two that serve, and whatever they believe of themselves, the order
-//! of the queue is the only one there is. Credentials go from memory to memory through a socket
-//! that only root can reach.
+//! So there are never more than two that serve, and the order of the queue is the only one there
+//! is. Credentials go from memory to memory through a socket that only root can reach (`frame.rs`).
 
 mod change;
 mod changes;
@@ -72,7 +72,7 @@ struct Opened {
     folder: Arc<Folder>,
     metrics: Metrics,
     optional: Optional,
-    /// The successor's lock, if nobody held it: whoever leads knows from here on that somebody is
+    /// The successor's lock, if it was free: the leader knows from here on that an agent is
     /// coming.
     successor: Option<Lock>,
 }
@@ -220,8 +220,8 @@ impl Membership {
         *self.role.borrow() == Role::Successor
     }
 
-    /// Waits until an agent that has come to take over serves: whoever has told this one to end may
-    /// not have waited for that. Not for ever, and not at all if there is none.
+    /// Waits until an agent that has come to take over serves: the one who told this agent to end
+    /// may not have waited for that. Not for ever, and not at all if there is none.
     pub async fn wait_for_successor(&self) {
         if self.is_successor() || !self.successor_is_late() {
             return;
