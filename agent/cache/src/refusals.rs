@@ -57,8 +57,8 @@ impl Cache {
         is_news
     }
 
-    /// Forgets a refusal to make room for others. Not while another agent may tell again of what the
-    /// refusal took.
+    /// Forgets a refusal to make room for others. Not while another agent may tell again of what
+    /// the refusal took.
     pub fn drop_refusal(&self, subject: &Subject, digest: &TokenDigest) {
         let entry = self.entries.get(subject);
         let took = entry.is_some_and(|entry| entry.refused.took(digest));

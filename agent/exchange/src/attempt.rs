@@ -214,8 +214,8 @@ impl Task {
     }
 }
 
-/// What the keys in memory say. A fault in the verification of one pod's token must not end the task
-/// that serves all of them.
+/// What the keys in memory say. A fault in the verification of one pod's token must not end the
+/// task that serves all of them.
 fn verify_at_hand(keys: &dyn VerifyToken, token: &Token) -> Verdict {
     let verdict = catch_unwind(AssertUnwindSafe(|| keys.verify_at_hand(token)));
     verdict.unwrap_or_else(|_| {

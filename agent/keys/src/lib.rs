@@ -1,5 +1,5 @@
-//! The cluster's token signing keys, and what they say about a token: whether the cluster has signed
-//! it, for which pod, and for which audience.
+//! The cluster's token signing keys, and what they say about a token: whether the cluster has
+//! signed it, for which pod, and for which audience.
 
 mod fetch;
 mod jwks;

@@ -14,7 +14,8 @@ const BUCKETS: [f64; 17] = [
     2.5, 5.0, 10.0,
 ];
 
-/// The statuses of answers. A series that appears with its first event hides that event from rate().
+/// The statuses of answers. A series that appears with its first event hides that event from
+/// rate().
 const STATUSES: [StatusCode; 6] = [
     StatusCode::OK,
     StatusCode::BAD_REQUEST,
