@@ -15,8 +15,8 @@ const PODS: usize = 110;
 /// How long they may all take to start, or to end.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
 
-/// How often the start may be repeated where the machine was too busy for it. EKS Auth's stand-in asks
-/// the API server about each token, on the processors that the pods have too.
+/// How often the start may be repeated where the machine was too busy for it. EKS Auth's stand-in
+/// asks the API server about each token, on the processors that the pods have too.
 const ROUNDS: usize = 3;
 
 #[test]
@@ -36,8 +36,8 @@ fn a_hundred_and_ten_pods_that_ask_at_once_need_no_third_try() {
     panic!("{seen:?}");
 }
 
-/// Starts all pods in a namespace of their own, and has them ask at the same moment. How many needed
-/// how many tries.
+/// Starts all pods in a namespace of their own, and has them ask at the same moment. How many
+/// needed how many tries.
 fn start_all(cluster: &Cluster, name: &str) -> BTreeMap<u64, usize> {
     let namespace = cluster.namespace(name);
     namespace.associated("app", "starts-role");
