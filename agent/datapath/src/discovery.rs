@@ -280,8 +280,8 @@ impl Discovery {
 
 /// The pod at a path; `None` when it is not kubelet's.
 ///
-/// Kubelet is root. A user to whom a part of the tree belongs, by systemd for one, can name cgroups
-/// there like a pod's, but cannot make root their owner.
+/// Kubelet is root. A user who owns a part of the tree (systemd delegates such parts) can name
+/// cgroups there like a pod's, but cannot make root their owner.
 fn pod_at(path: &Path, uid: PodUid) -> io::Result<Option<PodCgroup>> {
     let metadata = fs::metadata(path)?;
     if !is_trusted(&metadata) {
