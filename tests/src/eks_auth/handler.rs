@@ -31,7 +31,7 @@ pub(super) struct Service {
 
 impl Handler for Service {
     fn handle(self: Arc<Self>, request: Request<Bytes>) -> BoxFuture<'static, Action> {
-        async move { self.call(&request).await }.boxed()
+        async move { self.call(request).await }.boxed()
     }
 }
 
@@ -39,20 +39,19 @@ impl Handler for Service {
 type Refusal = (u16, &'static str, String);
 
 impl Service {
-    async fn call(&self, request: &Request<Bytes>) -> Action {
+    async fn call(self: Arc<Self>, request: Request<Bytes>) -> Action {
         let _in_flight = InFlight::enter(&self.state);
-        let (granted, fault) = match self.judge(request) {
-            Ok(judged) => judged,
-            Err((status, code, reason)) => {
-                return Action::Answer(answer::error(status, code, &reason));
-            }
-        };
-        perform(granted, fault).await
+        let service = Arc::clone(&self);
+        // An API server may have to be asked, which takes its time: calls do not wait in a line.
+        let judged = tokio::task::spawn_blocking(move || service.judge(&request));
+        match judged.await.expect("the stand-in does not panic") {
+            Ok((granted, fault)) => perform(granted, fault).await,
+            Err((status, code, reason)) => Action::Answer(answer::error(status, code, &reason)),
+        }
     }
 
     /// Decides about a call, and writes it down.
     fn judge(&self, request: &Request<Bytes>) -> Result<(Grant, Option<Fault>), Refusal> {
-        let mut state = lock(&self.state);
         let token = token_in(request.body()).unwrap_or_default();
         let mut call = Call {
             pod_uid: claimed_pod_uid(&token),
@@ -65,15 +64,15 @@ impl Service {
                 reason: String::new(),
             },
         };
-        let verdict = self
-            .verify(&state, request, &call.token)
-            .map(|(claims, role)| {
-                state.issued += 1;
-                (
-                    Grant::new(&claims, role, state.issued),
-                    state.next_fault(&call.pod_uid),
-                )
-            });
+        let verified = self.verify(request, &call.token);
+        let mut state = lock(&self.state);
+        let verdict = verified.map(|(claims, role)| {
+            state.issued += 1;
+            (
+                Grant::new(&claims, role, state.issued),
+                state.next_fault(&call.pod_uid),
+            )
+        });
         call.outcome = match &verdict {
             Ok((_, Some(fault))) => Outcome::Faulted(fault.clone()),
             Ok((grant, None)) => Outcome::Issued(grant.owner.clone()),
@@ -86,13 +85,9 @@ impl Service {
         verdict
     }
 
-    fn verify(
-        &self,
-        state: &State,
-        request: &Request<Bytes>,
-        token: &str,
-    ) -> Result<(Claims, Role), Refusal> {
-        signature::verify(request, &state.signers).map_err(|(code, reason)| (403, code, reason))?;
+    fn verify(&self, request: &Request<Bytes>, token: &str) -> Result<(Claims, Role), Refusal> {
+        let signed = signature::verify(request, &lock(&self.state).signers);
+        signed.map_err(|(code, reason)| (403, code, reason))?;
         let cluster = cluster_in(request).ok_or_else(|| {
             let reason = format!("no operation: {} {}", request.method(), request.uri());
             (404, "UnknownOperationException", reason)
@@ -106,7 +101,7 @@ impl Service {
             return Err((400, "InvalidParameterException", reason));
         }
         let claims = self.authority.verify(token).map_err(Rejected::refusal)?;
-        let role = self.role(state, &claims)?;
+        let role = self.role(&claims)?;
         match role {
             Some(role) => Ok((claims, role)),
             None => {
@@ -116,13 +111,16 @@ impl Service {
         }
     }
 
-    fn role(&self, state: &State, claims: &Claims) -> Result<Option<Role>, Refusal> {
+    fn role(&self, claims: &Claims) -> Result<Option<Role>, Refusal> {
         let namespace = claims.kubernetes.namespace.clone();
         let account = claims.kubernetes.serviceaccount.name.clone();
         let name = self.authority.role(&namespace, &account);
         Ok(match name.map_err(Rejected::refusal)? {
             Some(name) => Some(Role::ordinary(name)),
-            None => state.associations.get(&(namespace, account)).cloned(),
+            None => {
+                let associations = &lock(&self.state).associations;
+                associations.get(&(namespace, account)).cloned()
+            }
         })
     }
 }
