@@ -47,8 +47,10 @@ fn start_all(cluster: &Cluster, name: &str) -> BTreeMap<u64, usize> {
     let gate = NamedTempFile::new_in(client.parent().unwrap()).unwrap();
     // Clients that have started already: a hundred and ten more programs that start at the same
     // moment would take the node's processors from those who answer them.
+    // For the same reason none ends before the last has been served: a pod's end is work for the
+    // node and for Kubernetes.
     let script = format!(
-        "exec {} patient --once-gone {}",
+        "exec {} patient --once-gone {} --stay-ms 15000",
         client.display(),
         gate.path().display()
     );

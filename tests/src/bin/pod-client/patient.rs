@@ -41,6 +41,9 @@ pub(crate) struct Patient {
     /// Begins when this file is gone.
     #[arg(long, value_name = "FILE")]
     once_gone: Option<PathBuf>,
+    /// How long it stays after it has said what it got.
+    #[arg(long, default_value_t = 0)]
+    stay_ms: u64,
 }
 
 impl Patient {
@@ -73,7 +76,9 @@ impl Patient {
                 let (mut result, waited_ms) = (result, started.elapsed().as_millis());
                 result["tries"] = json!(tries);
                 result["waited_ms"] = json!(waited_ms);
-                return Ok(print(&result)?);
+                print(&result)?;
+                thread::sleep(Duration::from_millis(self.stay_ms));
+                return Ok(());
             }
             thread::sleep(pause);
         }
