@@ -3,10 +3,40 @@
 use std::time::SystemTime;
 
 use aws_sdk_eksauth::operation::assume_role_for_pod_identity::AssumeRoleForPodIdentityOutput;
-use podcreds_types::Credentials;
+use podcreds_types::{Credentials, Token};
 use zeroize::Zeroizing;
 
 use super::UpstreamError;
+
+/// Checks that an answer is about the service account that the token names. EKS Auth's always is;
+/// what stands between, such as a proxy that opens TLS, may mix answers up.
+///
+/// A token that cannot be read, or that names no service account, is EKS Auth's to judge alone, and
+/// so is an answer without a subject.
+///
+/// # Errors
+///
+/// [`UpstreamError::Unavailable`] when it is about another one.
+pub(super) fn is_for(
+    answer: &AssumeRoleForPodIdentityOutput,
+    token: &Token,
+) -> Result<(), UpstreamError> {
+    let Some((subject, claims)) = answer.subject.as_ref().zip(token.claims().ok()) else {
+        return Ok(());
+    };
+    let is_as_claimed =
+        |said: &str, claimed: Option<&str>| claimed.is_none_or(|claimed| said == claimed);
+    if is_as_claimed(&subject.namespace, claims.namespace.as_deref())
+        && is_as_claimed(&subject.service_account, claims.service_account.as_deref())
+    {
+        return Ok(());
+    }
+    Err(UpstreamError::unavailable(format!(
+        "the answer is about the service account {}/{}, which is not the token's: something \
+         between this node and EKS Auth mixes answers up",
+        subject.namespace, subject.service_account
+    )))
+}
 
 /// Takes the credentials out of an answer that holds all that a pod needs.
 ///
@@ -68,6 +98,8 @@ mod tests {
 
     use aws_sdk_eksauth::types::{self, AssumedRoleUser};
     use aws_smithy_types::DateTime;
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
 
     use super::*;
 
@@ -102,6 +134,35 @@ mod tests {
             credentials.expiration,
             UNIX_EPOCH + Duration::from_secs(NOW + 3540)
         );
+    }
+
+    #[test]
+    fn an_answer_about_another_service_account_is_an_error() {
+        let arn = "arn:aws:sts::123456789012:assumed-role/app/session";
+        let about = |namespace: &str, account: &str| {
+            let subject = types::Subject::builder().namespace(namespace);
+            let subject = subject.service_account(account).build().unwrap();
+            let mut answer = answer(arn, "secret", 1_800_003_540);
+            answer.subject = Some(subject);
+            answer
+        };
+        let token = |claims: serde_json::Value| {
+            let key = EncodingKey::from_secret(b"nobody verifies this here");
+            Token::new(encode(&Header::default(), &claims, &key).unwrap())
+        };
+        let reader = token(json!({
+            "exp": 7,
+            "kubernetes.io": { "namespace": "shop", "serviceaccount": { "name": "reader" } },
+        }));
+        is_for(&about("shop", "reader"), &reader).unwrap();
+        for (namespace, account) in [("shop", "writer"), ("bank", "reader"), ("", "")] {
+            let error = is_for(&about(namespace, account), &reader).unwrap_err();
+            assert!(matches!(error, UpstreamError::Unavailable { .. }));
+        }
+        // What the token or the answer does not say is not compared.
+        is_for(&about("bank", "reader"), &token(json!({ "exp": 7 }))).unwrap();
+        is_for(&about("bank", "reader"), &Token::new("opaque")).unwrap();
+        is_for(&answer(arn, "secret", 1_800_003_540), &reader).unwrap();
     }
 
     #[test]

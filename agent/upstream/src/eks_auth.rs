@@ -170,7 +170,8 @@ impl EksAuth {
             .send()
             .await;
         let outcome = match answer {
-            Ok(answer) => answer::credentials(answer, SystemTime::now()),
+            Ok(answer) => answer::is_for(&answer, &token)
+                .and_then(|()| answer::credentials(answer, SystemTime::now())),
             Err(error) => Err(failure::classify(&error)),
         };
         self.metrics.called(started.elapsed(), &outcome);
