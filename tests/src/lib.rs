@@ -18,6 +18,7 @@
 //! - [`run`]: one process of tests, demo or load, and who removes what it leaves when it is killed.
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`sdk`]: unmodified AWS SDKs.
+//! - [`soak`]: a long run in which everything changes at once, while each answer is checked.
 //! - [`chart`]: the Helm chart, as it is rendered.
 //! - [`dashboards`]: the dashboards for Grafana.
 //! - [`prometheus`]: Prometheus and promtool.
@@ -61,6 +62,7 @@ pub mod prometheus;
 pub mod run;
 pub mod scenario;
 pub mod sdk;
+pub mod soak;
 pub mod table;
 pub mod token;
 pub mod wait;

@@ -61,6 +61,12 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Change everything at once for an hour, and check each answer meanwhile.
+    Soak {
+        /// What is passed on: `cargo xtask soak -- --help`.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
     /// A Kubernetes node on this machine, with podcreds on it and nothing simulated but AWS.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -114,6 +120,7 @@ fn main() -> ExitCode {
         Command::Lint => tasks::lint(),
         Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),
         Command::Load { args } => tasks::load(&args),
+        Command::Soak { args } => tasks::soak(&args),
         Command::Cluster(command) => cluster::run_command(&command),
         Command::Kernels { fetch, versions } => kernels::run(&versions, fetch),
     };

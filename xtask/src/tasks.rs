@@ -151,6 +151,12 @@ pub(crate) fn load(args: &[String]) -> Result<()> {
     run(&mut load)
 }
 
+pub(crate) fn soak(args: &[String]) -> Result<()> {
+    setup::for_demo()?;
+    build_programs(&["podcreds", "pod-client", "soak"], false)?;
+    run(built("soak", false)?.args(args))
+}
+
 /// Builds programs of this workspace for this machine.
 pub(crate) fn build_programs(programs: &[&str], release: bool) -> Result<()> {
     let title = format!("Building {} ({})", programs.join(", "), profile(release));
