@@ -4,8 +4,9 @@ from panels import ALL, FLEET, board, graph, listing, number, quantile, rate, ro
 
 CALLS = "podcreds_upstream_request_duration_seconds"
 ANSWERS = "podcreds_request_duration_seconds"
+OUTCOMES = "podcreds_requests_total"
 GOOD = ("green", None)
-FAILED = FLEET + ', code=~"5.."'
+FAILED = FLEET + ', outcome=~"failed|late"'
 STRANGE = FLEET + ', reason=~"other_pod|proxy|detour"'
 FIRING = 'alertname=~"Podcreds.*", alertstate="firing", cluster=~"$cluster", job=~"$job|"'
 
@@ -87,7 +88,7 @@ def objective(dashboard):
         graph(
             "Failed requests",
             "percentunit",
-            "Requests with 5xx or answered after a second, of those that podcreds can be blamed for.",
+            "Requests without credentials after a second, of those that podcreds can be blamed for.",
             "compare with EKS Auth's outcomes below at the same time.",
             "PodcredsErrorBudgetBurnsFast",
             (share(f"podcreds:requests_failed:rate5m{{{ALL}}}", f"podcreds:requests:rate5m{{{ALL}}}"), "failed"),
@@ -105,10 +106,10 @@ def objective(dashboard):
         graph(
             "Nodes with most failures",
             "reqps",
-            "Answers 5xx a second, of the ten nodes with most.",
+            "Requests that fail or are late, of the ten nodes with most.",
             "one node alone: its credentials, its network or its CPU. All: EKS Auth.",
             "PodcredsNodeCannotReachEksAuth",
-            (f"topk(10, sum by (node) ({rate(ANSWERS + '_count', FAILED)}))", "{{node}}"),
+            (f"topk(10, sum by (node) ({rate(OUTCOMES, FAILED)}))", "{{node}}"),
         ),
     )
 
@@ -128,6 +129,15 @@ def traffic(dashboard):
             stacked=True,
         ),
         graph(
+            "Requests by outcome",
+            "reqps",
+            "served; late: after a second; failed; client_fault: none, and the client or its owner is to blame.",
+            "client_fault: see the refusals below. failed, late: see EKS Auth.",
+            "PodcredsErrorBudgetBurnsFast",
+            (f"sum by (outcome) ({rate(OUTCOMES, FLEET)})", "{{outcome}}"),
+            stacked=True,
+        ),
+        graph(
             "What the cache did",
             "reqps",
             "hit and stale: from memory. miss: an exchange was begun. joined: one was waited for.",
@@ -139,10 +149,10 @@ def traffic(dashboard):
         graph(
             "From connect() to the answer",
             "s",
-            "What a pod waits for its first answer, as the kernel measured it.",
+            "What a pod waits for its first answer, as the kernel measured it, by the answer's status.",
             "over a second SDKs give up: the agents lack CPU, or EKS Auth is slow.",
             "PodcredsAnswersSlow",
-            *[(quantile(q, waits, FLEET), f"p{round(q * 100)}") for q in (0.5, 0.9, 0.99)],
+            *[(quantile(q, waits, FLEET, "code, le"), f"{{{{code}}}} p{round(q * 100)}") for q in (0.5, 0.9, 0.99)],
             log=True,
         ),
     )

@@ -5,6 +5,7 @@ from panels import NODE, board, graph, heat_map, number, quantile, rate, row, ti
 CALLS = "podcreds_upstream_request_duration_seconds"
 ANSWERS = "podcreds_request_duration_seconds"
 WAITS = "podcreds_connect_to_response_duration_seconds"
+STAGES = "podcreds_request_stage_duration_seconds"
 GOOD = ("green", None)
 
 
@@ -87,10 +88,11 @@ def overview(dashboard):
 
 def latency(dashboard):
     quantiles = [
-        (quantile(share, metric, NODE), f"{name} p{round(share * 100)}")
+        (quantile(share, metric, NODE, "code, le"), f"{name} {{{{code}}}} p{round(share * 100)}")
         for metric, name in [(WAITS, "connect"), (ANSWERS, "accept")]
         for share in (0.5, 0.99)
     ]
+    requests = f"sum({rate(ANSWERS + '_count', NODE)})"
     return row(
         dashboard,
         "What pods wait for",
@@ -111,22 +113,29 @@ def latency(dashboard):
             NODE,
         ),
         graph(
-            "Where time goes (mean)",
+            "Where time goes",
             "s",
-            "First requests from connect(); all requests from accept; and what EKS Auth takes for a call. "
-            "The difference of the first two is the time in the listener's queue.",
-            "connect far above accept: the agent lacks CPU. Both high: EKS Auth, or the queue of the rate limiter.",
+            "Mean seconds of a request in each stage; together they are what a pod waits.",
+            "kernel, read: the agent lacks CPU. exchange: the limiter or EKS Auth. write: the client does not read.",
             "PodcredsAnswersSlow",
-            (mean(WAITS), "connect to response"),
-            (mean(ANSWERS), "accept to response"),
-            (mean(CALLS), "call to EKS Auth"),
+            (f"{by('stage', STAGES + '_sum')} / on () group_left () ({requests} > 0)", "{{stage}}"),
+            stacked=True,
+        ),
+        graph(
+            "Longest stages (p99)",
+            "s",
+            "What the slowest of a hundred requests spend in a stage that they come through.",
+            "compare with the call to EKS Auth: the rest of an exchange is the limiter's.",
+            "PodcredsAnswersSlow",
+            (quantile(0.99, STAGES, NODE, "stage, le"), "{{stage}}"),
+            (mean(CALLS), "mean call to EKS Auth"),
             log=True,
         ),
         graph(
             "Latency",
             "s",
-            "Half and nearly all of the requests.",
-            "compare with the load and with EKS Auth's latency.",
+            "Half and nearly all of the requests, by the answer's status.",
+            "503 at 0.9 s has waited in vain: see EKS Auth. 200 over a second: see the stages.",
             "PodcredsAnswersSlow",
             *quantiles,
             log=True,

@@ -62,11 +62,7 @@ impl Task {
         let Some(token) = queue.and_then(|queue| Some(queue.get(&digest)?.token.clone())) else {
             return false;
         };
-        let verdict = self
-            .parts
-            .keys
-            .as_ref()
-            .map(|keys| verify_at_hand(&**keys, &token));
+        let verdict = self.verdict(&token);
         if self.is_settled(subject, &token, digest, verdict.as_ref()) {
             return false;
         }
@@ -85,6 +81,12 @@ impl Task {
             urgency,
         });
         true
+    }
+
+    /// What the keys in memory say of a token, if there are keys.
+    pub(crate) fn verdict(&self, token: &Token) -> Option<Verdict> {
+        let keys = self.parts.keys.as_ref()?;
+        Some(verify_at_hand(&**keys, token))
     }
 
     /// Has an attempt join the limiter's queue anew where it has become more urgent.

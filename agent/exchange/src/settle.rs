@@ -4,6 +4,7 @@ use std::{mem, time::SystemTime};
 
 use bytes::Bytes;
 use podcreds_cache::{Fetched, Refused, Source, Subject, Takes};
+use podcreds_keys::Verdict;
 use podcreds_types::{CredentialError, Credentials, EksRefusal, RefusalKind, Token, TokenDigest};
 use podcreds_upstream::UpstreamError;
 use tokio::{task, time::Instant};
@@ -127,7 +128,7 @@ impl Task {
                 "refused"
             }
             Err(error @ UpstreamError::Rejected { .. }) => {
-                self.rejected(subject, digest, &error);
+                self.rejected(subject, &token, digest, &error);
                 "rejected"
             }
             Err(error) => {
@@ -186,8 +187,18 @@ impl Task {
 
     /// EKS Auth rejected the request for a token, which it may do for good, or not. So nothing is
     /// taken from the pod, and this token alone is left alone for a while.
-    fn rejected(&mut self, subject: Subject, digest: TokenDigest, error: &UpstreamError) {
-        let error = CredentialError::not_ready(error.to_string());
+    fn rejected(
+        &mut self,
+        subject: Subject,
+        token: &Token,
+        digest: TokenDigest,
+        error: &UpstreamError,
+    ) {
+        // The pod has chosen what is in the request, unless the cluster has signed it just so.
+        let error = match self.verdict(token) {
+            Some(Verdict::Genuine { .. }) => CredentialError::not_ready(error.to_string()),
+            Some(_) | None => CredentialError::not_ready_by_clients_fault(error.to_string()),
+        };
         let refused = Refused {
             source: Source::EksAuth,
             takes: Takes::Nothing,

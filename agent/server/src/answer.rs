@@ -51,6 +51,17 @@ impl NoCredentials {
         }
     }
 
+    /// Whether the client or its owner is to blame, and not podcreds or what it depends on.
+    pub(super) fn is_clients_fault(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_clients_fault(),
+            Self::NotFetched(CredentialError::Refused(_)) => true,
+            Self::NotFetched(CredentialError::NotReady {
+                is_clients_fault, ..
+            }) => *is_clients_fault,
+        }
+    }
+
     /// The response that says so.
     pub(super) fn response(&self, format: Format) -> Answer {
         match self {

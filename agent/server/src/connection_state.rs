@@ -1,12 +1,14 @@
 //! How far a connection has come, for all parts that serve it.
 
 use std::sync::{
-    OnceLock,
+    Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use http::StatusCode;
 use tokio::task::AbortHandle;
+
+use super::road::Road;
 
 /// Requests that are refused in a row before the connection is closed. SDKs give up after four.
 pub(super) const REFUSALS: u32 = 32;
@@ -27,6 +29,10 @@ pub(super) struct ConnectionState {
     active: AtomicBool,
     /// It has given an answer in this slice.
     answered: AtomicBool,
+    /// The last answer that has not been written yet.
+    unwritten: Mutex<Option<(Road, StatusCode)>>,
+    /// That answer is being written.
+    writing: AtomicBool,
     /// The peer does not take what has been written.
     stalled: AtomicBool,
     /// The next answer waits for that to end.
@@ -114,11 +120,37 @@ impl ConnectionState {
         self.answering.store(false, Ordering::Relaxed);
         self.answered.store(true, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
+        self.writing.store(true, Ordering::Relaxed);
         if status.is_client_error() {
             self.refusals.fetch_add(1, Ordering::Relaxed);
         } else {
             self.refusals.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Keeps the road of a request until its answer is written. The road of the answer before it is
+    /// handed back if that is not: it is in a buffer, and nobody waits for that one.
+    pub(super) fn keep_road(&self, road: Road, status: StatusCode) -> Option<(Road, StatusCode)> {
+        self.unwritten().replace((road, status))
+    }
+
+    /// Everything is written. What was the last answer's road?
+    pub(super) fn written(&self) -> Option<(Road, StatusCode)> {
+        match self.writing.swap(false, Ordering::Relaxed) {
+            true => self.unwritten().take(),
+            false => None,
+        }
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn never_written(&self) -> Option<(Road, StatusCode)> {
+        self.unwritten().take()
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Option<(Road, StatusCode)>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether more requests were refused in a row than a client has use for.

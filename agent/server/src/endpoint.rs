@@ -1,6 +1,6 @@
 //! One request: is it one for credentials, which pod asks, and what is the answer?
 
-use std::{cell::RefCell, convert::Infallible, sync::Arc, time::Instant};
+use std::{cell::RefCell, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
@@ -15,7 +15,8 @@ use super::{
     answer::{self, Answer, Format, NoCredentials},
     connection_state::ConnectionState,
     host,
-    metrics::Since,
+    metrics::Outcome,
+    road::{Road, Stage},
     target,
 };
 
@@ -45,32 +46,32 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
 
     /// Answers at once what is in memory; only a wait for EKS Auth is worth a boxed future.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let since = self.since();
+        let mut road = self.road();
         if is_last(&request) {
             self.state.end();
         }
-        match self.find(&request) {
+        let (endpoint, state) = (&self.endpoint, &self.state);
+        match self.find(&request, &mut road) {
             Ok(Found::Ready(body)) => {
-                let answer = self.endpoint.finish(since, answer::credentials(body));
+                let answer = endpoint.grant(road, state, body);
                 Either::Left(ready(Ok(answer)))
             }
             Err(why) => {
-                let answer = self.endpoint.deny(&why, Format::wanted_by(&request));
-                let answer = self.endpoint.finish(since, answer);
+                let answer = endpoint.deny(road, state, &why, Format::wanted_by(&request));
                 Either::Left(ready(Ok(answer)))
             }
             Ok(Found::ToFetch(claimant, token)) => {
-                let endpoint = Arc::clone(&self.endpoint);
+                road.enter(Stage::Exchange);
+                let (endpoint, state) = (Arc::clone(endpoint), Arc::clone(state));
                 let format = Format::wanted_by(&request);
                 let fetch = async move {
-                    let answer = match endpoint.store.fetch(claimant, token.clone()).await {
+                    Ok(match endpoint.store.fetch(claimant, token.clone()).await {
                         Ok(body) => {
                             endpoint.served(claimant, &token);
-                            answer::credentials(body)
+                            endpoint.grant(road, &state, body)
                         }
-                        Err(error) => endpoint.deny(&error.into(), format),
-                    };
-                    Ok(endpoint.finish(since, answer))
+                        Err(error) => endpoint.deny(road, &state, &error.into(), format),
+                    })
                 };
                 Either::Right(fetch.boxed())
             }
@@ -104,22 +105,15 @@ impl<I: Identify> RequestHandler<I> {
 
     /// The first request of a connection has waited since the connection was made; a later one only
     /// since its head has arrived.
-    fn since(&self) -> Since {
-        if self.state.head_arrived() {
-            Since {
-                begun: self.times.accepted,
-                connected: self.times.connected,
-            }
-        } else {
-            Since {
-                begun: Instant::now(),
-                connected: None,
-            }
+    fn road(&self) -> Road {
+        match self.state.head_arrived() {
+            true => Road::of_first(self.times),
+            false => Road::of_later(),
         }
     }
 
     /// Decides by the least: most of what is refused is refused before its token is looked at.
-    fn find<B>(&self, request: &Request<B>) -> Result<Found, NoCredentials> {
+    fn find<B>(&self, request: &Request<B>, road: &mut Road) -> Result<Found, NoCredentials> {
         if !host::is_address(request) {
             return Err(Refusal::BadHost.into());
         }
@@ -133,14 +127,17 @@ impl<I: Identify> RequestHandler<I> {
         let (token, digest) = self.last_token.read(authorization(request)?)?;
         let store = &self.endpoint.store;
         let known = self.caller.pod().map(Claimant::Pod);
-        if let Some(known) = known
-            && let Some(at_hand) = store.at_hand(&known, &digest)
-        {
-            let body = at_hand?;
-            self.endpoint.served(known, &token);
-            return Ok(Found::Ready(body));
+        if let Some(known) = known {
+            road.enter(Stage::Cache);
+            if let Some(at_hand) = store.at_hand(&known, &digest) {
+                let body = at_hand?;
+                self.endpoint.served(known, &token);
+                return Ok(Found::Ready(body));
+            }
+            road.enter(Stage::Identify);
         }
         let claimant = self.caller.identify(&token, target::route(request))?;
+        road.enter(Stage::Cache);
         if known != Some(claimant)
             && let Some(at_hand) = store.at_hand(&claimant, &digest)
         {
@@ -178,21 +175,45 @@ impl Endpoint {
         }
     }
 
+    /// Gives a request what it has asked for.
+    fn grant(&self, mut road: Road, state: &ConnectionState, body: Bytes) -> Answer {
+        road.enter(Stage::Write);
+        let outcome = Outcome::of_served(&road);
+        self.finish(road, state, answer::credentials(body), outcome)
+    }
+
     /// Counts what is refused, and says why.
-    fn deny(&self, why: &NoCredentials, format: Format) -> Answer {
+    fn deny(
+        &self,
+        mut road: Road,
+        state: &ConnectionState,
+        why: &NoCredentials,
+        format: Format,
+    ) -> Answer {
+        road.enter(Stage::Write);
         if let Some(refusal) = why.refusal() {
             self.metrics.refused(refusal);
         }
-        why.response(format)
+        self.finish(road, state, why.response(format), Outcome::of_denied(why))
     }
 
     /// Counts an answer, and says on it whether the connection ends.
-    fn finish(&self, since: Since, mut answer: Answer) -> Answer {
+    fn finish(
+        &self,
+        road: Road,
+        state: &ConnectionState,
+        mut answer: Answer,
+        outcome: Outcome,
+    ) -> Answer {
         if self.draining.is_cancelled() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
-        self.metrics.answered(since, answer.status());
+        let status = answer.status();
+        self.metrics.answered(&road, status, outcome);
+        if let Some((road, status)) = state.keep_road(road, status) {
+            self.metrics.roads.ended(road, status);
+        }
         answer
     }
 }

@@ -17,6 +17,7 @@ mod endpoint;
 mod host;
 mod limits;
 mod metrics;
+mod road;
 mod scheduler;
 mod serve;
 mod stream;

@@ -1,6 +1,6 @@
 //! What the endpoint counts.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use http::StatusCode;
 use podcreds_types::Refusal;
@@ -8,8 +8,13 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use super::{
+    answer::NoCredentials,
+    road::{Road, Roads},
+};
+
 /// Seconds, from a hit in the cache of an idle node to what no SDK waits for.
-const BUCKETS: [f64; 17] = [
+pub(super) const BUCKETS: [f64; 17] = [
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0,
     2.5, 5.0, 10.0,
 ];
@@ -25,13 +30,61 @@ const STATUSES: [StatusCode; 6] = [
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
+/// What SDKs wait for, and the objective allows. Some wait for no more than that.
+const IN_TIME: Duration = Duration::from_secs(1);
+
+/// What became of a request, as the pod that has asked sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It got credentials.
+    Served,
+    /// It got credentials after more than [`IN_TIME`].
+    Late,
+    /// It got none, by no fault of its own.
+    Failed,
+    /// It got none, and its client or its owner is to blame.
+    ClientFault,
+}
+
+impl Outcome {
+    const ALL: [Self; 4] = [Self::Served, Self::Late, Self::Failed, Self::ClientFault];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Late => "late",
+            Self::Failed => "failed",
+            Self::ClientFault => "client_fault",
+        }
+    }
+
+    /// Of a request that gets credentials now.
+    pub(super) fn of_served(road: &Road) -> Self {
+        let waited = road.since_connect().unwrap_or_else(|| road.since_begun());
+        match waited > IN_TIME {
+            true => Self::Late,
+            false => Self::Served,
+        }
+    }
+
+    /// Of a request that gets none.
+    pub(super) fn of_denied(why: &NoCredentials) -> Self {
+        match why.is_clients_fault() {
+            true => Self::ClientFault,
+            false => Self::Failed,
+        }
+    }
+}
+
 /// The endpoint's metrics. Clones are the same ones.
 #[derive(Clone)]
 pub struct Metrics {
     durations: HistogramVec,
     /// The child that nearly every request needs, looked up once.
     served: Histogram,
-    connect_to_response: Histogram,
+    /// Requests by what became of them.
+    outcomes: [IntCounter; Outcome::ALL.len()],
+    pub(super) roads: Roads,
     refusals: IntCounterVec,
     /// Answers as AWS's agent counts them, and the child that nearly every request needs.
     responses: IntCounterVec,
@@ -56,12 +109,13 @@ impl Metrics {
             .buckets(BUCKETS.to_vec()),
             &["code"],
         )?;
-        let connect_to_response = Histogram::with_opts(
-            HistogramOpts::new(
-                "podcreds_connect_to_response_duration_seconds",
-                "Time from the pod's connect() in the kernel to the answer of the first request.",
-            )
-            .buckets(BUCKETS.to_vec()),
+        let outcomes = IntCounterVec::new(
+            Opts::new(
+                "podcreds_requests_total",
+                "Requests by what became of them: served, late (credentials after more than a \
+                 second), failed, client_fault (none, and the client or its owner is to blame).",
+            ),
+            &["outcome"],
         )?;
         let refusals = IntCounterVec::new(
             Opts::new(
@@ -88,13 +142,14 @@ impl Metrics {
         }
         let connections = IntGauge::new("podcreds_connections", "Open connections of pods.")?;
         registry.register(Box::new(durations.clone()))?;
-        registry.register(Box::new(connect_to_response.clone()))?;
+        registry.register(Box::new(outcomes.clone()))?;
         registry.register(Box::new(refusals.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         Ok(Self {
             served: durations.with_label_values(&[StatusCode::OK.as_str()]),
             durations,
-            connect_to_response,
+            outcomes: Outcome::ALL.map(|it| outcomes.with_label_values(&[it.label()])),
+            roads: Roads::register(registry)?,
             refusals,
             response_served: responses.with_label_values(&[StatusCode::OK.as_str()]),
             responses,
@@ -102,10 +157,10 @@ impl Metrics {
         })
     }
 
-    /// A request got its answer just now.
-    pub(super) fn answered(&self, since: Since, status: StatusCode) {
-        let now = Instant::now();
-        let seconds = now.saturating_duration_since(since.begun).as_secs_f64();
+    /// A request got its answer, with which its last stage has begun.
+    pub(super) fn answered(&self, road: &Road, status: StatusCode, outcome: Outcome) {
+        self.outcomes[outcome as usize].inc();
+        let seconds = road.since_begun().as_secs_f64();
         if status == StatusCode::OK {
             self.served.observe(seconds);
             self.response_served.inc();
@@ -116,22 +171,10 @@ impl Metrics {
                 .observe(seconds);
             self.responses.with_label_values(&[status.as_str()]).inc();
         }
-        if let Some(connected) = since.connected {
-            let seconds = now.saturating_duration_since(connected).as_secs_f64();
-            self.connect_to_response.observe(seconds);
-        }
     }
 
     /// A request or a connection was turned away.
     pub(super) fn refused(&self, refusal: Refusal) {
         self.refusals.with_label_values(&[refusal.metric()]).inc();
     }
-}
-
-/// The times from which a request is measured.
-#[derive(Clone, Copy)]
-pub(super) struct Since {
-    pub(super) begun: Instant,
-    /// Of the first request of a connection only.
-    pub(super) connected: Option<Instant>,
 }

@@ -119,7 +119,8 @@ impl Server {
         S: Transport,
         I: Identify,
     {
-        let stream = Stream::new(stream, Arc::clone(state), self.write_timeout);
+        let roads = self.endpoint.metrics.roads.clone();
+        let stream = Stream::new(stream, Arc::clone(state), roads, self.write_timeout);
         let endpoint = Arc::clone(&self.endpoint);
         let handler = RequestHandler::new(endpoint, caller, times, Arc::clone(state));
         let service = AnswerLimit::new(handler, Arc::clone(state));

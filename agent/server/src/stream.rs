@@ -15,7 +15,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::connection_state::ConnectionState;
+use super::{connection_state::ConnectionState, road::Roads};
 
 /// What a connection runs over.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -37,6 +37,7 @@ impl Transport for TcpStream {
 pub(super) struct Stream<S> {
     inner: S,
     state: Arc<ConnectionState>,
+    roads: Roads,
     write_timeout: Duration,
     /// Set while a write is waiting for the peer.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -44,10 +45,16 @@ pub(super) struct Stream<S> {
 }
 
 impl<S: Transport> Stream<S> {
-    pub(super) fn new(inner: S, state: Arc<ConnectionState>, write_timeout: Duration) -> Self {
+    pub(super) fn new(
+        inner: S,
+        state: Arc<ConnectionState>,
+        roads: Roads,
+        write_timeout: Duration,
+    ) -> Self {
         Self {
             inner,
             state,
+            roads,
             write_timeout,
             stalled: None,
             corked: false,
@@ -70,6 +77,15 @@ impl<S: Transport> Stream<S> {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S> Drop for Stream<S> {
+    /// An answer that the peer did not take has come to an end as well.
+    fn drop(&mut self) {
+        if let Some((road, status)) = self.state.never_written() {
+            self.roads.ended(road, status);
+        }
     }
 }
 
@@ -120,6 +136,9 @@ impl<S: Transport> AsyncWrite for Stream<S> {
     /// hyper flushes when it has nothing more to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stalled = None;
+        if let Some((road, status)) = self.state.written() {
+            self.roads.ended(road, status);
+        }
         if self.state.flushed() {
             cx.waker().wake_by_ref();
         }
@@ -135,6 +154,7 @@ impl<S: Transport> AsyncWrite for Stream<S> {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::Registry;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         net::TcpListener,
@@ -146,6 +166,10 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     impl Transport for DuplexStream {}
+
+    fn roads() -> Roads {
+        Roads::register(&Registry::new()).unwrap()
+    }
 
     #[tokio::test]
     async fn a_sockets_cork_is_the_kernels() {
@@ -160,7 +184,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_nothing_is_given_up() {
         let (ours, _theirs) = duplex(16);
-        let mut stream = Stream::new(ours, Arc::default(), TIMEOUT);
+        let mut stream = Stream::new(ours, Arc::default(), roads(), TIMEOUT);
         let begun = Instant::now();
         let written = timeout(2 * TIMEOUT, stream.write_all(&[0; 17])).await;
         let error = written.unwrap().unwrap_err();
@@ -171,7 +195,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_trickles_gains_nothing() {
         let (ours, mut theirs) = duplex(16);
-        let mut stream = Stream::new(ours, Arc::default(), TIMEOUT);
+        let mut stream = Stream::new(ours, Arc::default(), roads(), TIMEOUT);
         let trickle = tokio::spawn(async move {
             while theirs.read_u8().await.is_ok() {
                 sleep(TIMEOUT / 3).await;
@@ -186,7 +210,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_catches_up_starts_afresh() {
         let (ours, mut theirs) = duplex(16);
-        let mut stream = Stream::new(ours, Arc::default(), TIMEOUT);
+        let mut stream = Stream::new(ours, Arc::default(), roads(), TIMEOUT);
         for _ in 0..3 {
             let late = async {
                 sleep(TIMEOUT * 2 / 3).await;
@@ -205,7 +229,7 @@ mod tests {
     async fn the_state_tells_idle_from_late() {
         let (ours, mut theirs) = duplex(16);
         let state = Arc::new(ConnectionState::default());
-        let mut stream = Stream::new(ours, Arc::clone(&state), TIMEOUT);
+        let mut stream = Stream::new(ours, Arc::clone(&state), roads(), TIMEOUT);
         assert!(state.is_new() && state.is_behind());
         theirs.write_all(b"head").await.unwrap();
         stream.read_exact(&mut [0; 4]).await.unwrap();

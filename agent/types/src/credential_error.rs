@@ -17,6 +17,8 @@ pub enum CredentialError {
         reason: String,
         /// When it is worth asking again.
         retry_after: Duration,
+        /// Whether it is what is in the request that keeps EKS Auth from answering.
+        is_clients_fault: bool,
     },
 }
 
@@ -26,6 +28,16 @@ impl CredentialError {
         Self::NotReady {
             reason: reason.into(),
             retry_after: Duration::from_secs(1),
+            is_clients_fault: false,
+        }
+    }
+
+    /// The same for a request that is itself to blame.
+    pub fn not_ready_by_clients_fault(reason: impl Into<String>) -> Self {
+        Self::NotReady {
+            reason: reason.into(),
+            retry_after: Duration::from_secs(1),
+            is_clients_fault: true,
         }
     }
 }

@@ -233,6 +233,14 @@ refusals! {
     WriteTimeout = "write_timeout", None;
 }
 
+impl Refusal {
+    /// Whether the client or its owner is to blame. In the other cases it is podcreds that does not
+    /// know enough yet.
+    pub fn is_clients_fault(self) -> bool {
+        !matches!(self, Self::NoRecord | Self::Undecided(_))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;

@@ -13,7 +13,7 @@ use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
 use podcreds_types::{
     Claimant, Credentials, EksRefusal, Origin, PodUid, Pods, Refusal, RefusalKind, Route, Token,
-    Unreadable, Vitals,
+    Undecided, Unreadable, Vitals,
 };
 use podcreds_upstream::{AssumeRole, UpstreamError};
 use prometheus::{Registry, proto::Metric};
@@ -31,6 +31,7 @@ mod answers;
 mod drain;
 mod forms;
 mod limits;
+mod roads;
 mod wire;
 
 /// What a slow EKS Auth takes: longer than any request waits.
@@ -56,6 +57,10 @@ impl AssumeRole for Upstream {
                 "unassociated" => refused(RefusalKind::NotFound, "ResourceNotFoundException"),
                 "denied" => refused(RefusalKind::Denied, "AccessDeniedException"),
                 "invalid" => refused(RefusalKind::BadToken, "InvalidTokenException"),
+                "rejected" => Err(UpstreamError::Rejected {
+                    code: "InvalidParameterException".to_owned(),
+                    message: "because".to_owned(),
+                }),
                 "slow" => {
                     sleep(SLOW).await;
                     Ok(credentials())
@@ -103,6 +108,7 @@ impl Identify for Caller {
             "stolen" => Err(Refusal::OtherPod),
             "unknown" => Err(Refusal::UnknownCaller),
             "detour" => Err(Refusal::Detour),
+            "undecided" => Err(Refusal::Undecided(Undecided::NoKeys)),
             _ => Ok(Claimant::Pod(POD.parse().unwrap())),
         }
     }
@@ -167,11 +173,20 @@ impl Fixture {
     }
 
     fn connect_as(&self, quota: u64) -> Client {
+        self.connect_with(quota, Duration::from_millis(1))
+    }
+
+    /// A connection that was accepted so long after the pod's `connect()`.
+    fn connect_since(&self, waited: Duration) -> Client {
+        self.connect_with(1, waited)
+    }
+
+    fn connect_with(&self, quota: u64, waited: Duration) -> Client {
         let (ours, theirs) = duplex(64 * 1024);
         let accepted = Instant::now();
         let times = Times {
             accepted,
-            connected: Some(accepted),
+            connected: accepted.checked_sub(waited),
         };
         self.server.serve(theirs, self.caller(quota), times);
         Client(ours)
