@@ -272,6 +272,14 @@ pub(crate) struct ServerArgs {
     #[arg(long, default_value_t = 2705, value_name = "PORT")]
     pub(crate) metrics_port: u16,
 
+    /// Service accounts whose requests are counted one by one in
+    /// podcreds_service_account_requests_total (0: none)
+    ///
+    /// Each is four series. Those that come first are counted; others count as _other until the
+    /// agent restarts.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) metrics_per_service_account: u32,
+
     /// Port on localhost to serve /healthz and /readyz on
     ///
     /// As with --metrics-port, only one that is named must be free.

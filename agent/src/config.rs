@@ -132,6 +132,8 @@ impl TryFrom<ServerArgs> for Config {
             server: server::Config {
                 max_connections_per_pod: usize::try_from(args.max_connections_per_pod)
                     .unwrap_or(usize::MAX),
+                service_account_metrics: usize::try_from(args.metrics_per_service_account)
+                    .unwrap_or(usize::MAX),
                 ..server::Config::default()
             },
             credentials,

@@ -5,6 +5,8 @@ from panels import ALL, FLEET, board, graph, listing, number, quantile, rate, ro
 CALLS = "podcreds_upstream_request_duration_seconds"
 ANSWERS = "podcreds_request_duration_seconds"
 OUTCOMES = "podcreds_requests_total"
+ACCOUNTS = "podcreds_service_account_requests_total"
+FIRST = "podcreds_pod_first_credentials_duration_seconds"
 GOOD = ("green", None)
 FAILED = FLEET + ', outcome=~"failed|late"'
 STRANGE = FLEET + ', reason=~"other_pod|proxy|detour"'
@@ -138,6 +140,17 @@ def traffic(dashboard):
             stacked=True,
         ),
         graph(
+            "Busiest service accounts",
+            "reqps",
+            "Requests of the ten with most, where agents have --metrics-per-service-account; else nothing.",
+            "one that asks all the time: its SDK keeps no credentials.",
+            "PodcredsRefusalsSpike",
+            (
+                f"topk(10, sum by (account_namespace, service_account) ({rate(ACCOUNTS, FLEET)})) or vector(0)",
+                "{{account_namespace}}/{{service_account}}",
+            ),
+        ),
+        graph(
             "What the cache did",
             "reqps",
             "hit and stale: from memory. miss: an exchange was begun. joined: one was waited for.",
@@ -230,6 +243,24 @@ def upstream(dashboard):
             limit=0.05,
         ),
         graph(
+            "Refusals by EKS Auth's code",
+            "reqps",
+            "Tokens that EKS Auth has refused, or whose requests it has rejected.",
+            "ResourceNotFound: no association. AccessDenied: the role. InvalidParameter for many: the cluster's name.",
+            "PodcredsRefusalsSpike",
+            (f"sum by (code) ({rate('podcreds_upstream_refusals_total', FLEET)})", "{{code}}"),
+            stacked=True,
+        ),
+        graph(
+            "Wait for the limiter (p99)",
+            "s",
+            "What calls wait for their turn, by urgency.",
+            "asked over 0.9 s: pods get 503 first. refresh: raise --max-service-qps if it is minutes.",
+            "PodcredsThrottled",
+            (quantile(0.99, "podcreds_limiter_wait_duration_seconds", FLEET, "urgency, le"), "{{urgency}}"),
+            log=True,
+        ),
+        graph(
             "Calls that wait for their turn",
             "short",
             "In the rate limiters. asked: a pod waits. refresh: a renewal. doubtful: a token just refused.",
@@ -268,6 +299,32 @@ def freshness(dashboard):
             "below 900 s renewals fail.",
             "PodcredsCredentialsNearExpiry",
             (f"bottomk(10, min by (node) (podcreds_cache_nearest_expiry_seconds{{{FLEET}}} > 0))", "{{node}}"),
+        ),
+        graph(
+            "Renewals overdue",
+            "short",
+            "Credentials that should have been renewed a minute ago, of the ten nodes with most.",
+            "they live on what is left: see EKS Auth, and the queue for refresh.",
+            "PodcredsCredentialsNearExpiry",
+            (f"topk(10, max by (node) (podcreds_cache_renewals_overdue{{{FLEET}}}))", "{{node}}"),
+        ),
+        graph(
+            "From first connect to first credentials",
+            "s",
+            "What new pods wait, with all that they are told to ask again.",
+            "far above a call to EKS Auth: associations that come late, or throttling.",
+            "PodcredsEksAuthUnavailable",
+            *[(quantile(q, FIRST, FLEET), f"p{round(q * 100)}") for q in (0.5, 0.99)],
+            log=True,
+        ),
+        graph(
+            "Keys that cannot be fetched",
+            "short",
+            "Failures in a row to fetch the cluster's token signing keys, of the ten nodes with most.",
+            "rotated tokens go to EKS Auth, and delegates wait; readiness has the reason.",
+            "PodcredsKeysUnreachable",
+            (f"topk(10, max by (node) (podcreds_keys_consecutive_failures{{{FLEET}}}))", "{{node}}"),
+            limit=3,
         ),
         graph(
             "Pods whose exchange has failed",

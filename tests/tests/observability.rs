@@ -102,6 +102,33 @@ fn metrics_are_well_formed() {
     }
 }
 
+#[test]
+fn the_stages_of_requests_add_up_to_what_pods_wait() {
+    needs_privileges!();
+    let (scene, pods) = busy();
+    for _ in 0..20 {
+        assert_eq!(pods[0].run(["get"])["status"], 200);
+    }
+    let whole = "podcreds_connect_to_response_duration_seconds";
+    let requests = |metrics: &Metrics| metrics.sum("podcreds_requests_total", &[]);
+    let waits = |metrics: &Metrics| metrics.sum(&format!("{whole}_count"), &[]);
+    until("the last answer has been noted as written", || {
+        let metrics = scene.agent.metrics();
+        waits(&metrics) == requests(&metrics)
+    });
+    let metrics = scene.agent.metrics();
+    let stages = metrics.sum("podcreds_request_stage_duration_seconds_sum", &[]);
+    let waited = metrics.sum(&format!("{whole}_sum"), &[]);
+    assert!(
+        waited > 0.0 && (stages - waited).abs() < 0.01 * waited,
+        "{stages} {waited}"
+    );
+    for code in ["200", "400", "404", "503"] {
+        let count = metrics.sum(&format!("{whole}_count"), &[("code", code)]);
+        assert!(count > 0.0, "{code}");
+    }
+}
+
 /// What AWS's agent calls its metrics: they have no unit and no `_total`, as dashboards expect
 /// them.
 const OFFICIAL: [&str; 3] = [
@@ -209,6 +236,20 @@ fn every_stage_is_measured() {
             "podcreds_upstream_request_duration_seconds_count",
             &[("outcome", "unavailable")],
         ),
+        (
+            "podcreds_request_stage_duration_seconds_count",
+            &[("stage", "exchange")],
+        ),
+        ("podcreds_requests_total", &[("outcome", "served")]),
+        ("podcreds_requests_total", &[("outcome", "failed")]),
+        ("podcreds_requests_total", &[("outcome", "client_fault")]),
+        (
+            "podcreds_limiter_wait_duration_seconds_count",
+            &[("urgency", "asked")],
+        ),
+        ("podcreds_pod_listener_duration_seconds_count", &[]),
+        ("podcreds_pod_first_credentials_duration_seconds_count", &[]),
+        ("process_cpu_seconds_total", &[]),
         ("process_open_fds", &[]),
         ("process_resident_memory_bytes", &[]),
     ] {

@@ -14,6 +14,7 @@ use podcreds_tests::{
     agent::Agent,
     dashboards::{DASHBOARDS, expressions, panels, read},
     eks_auth::{EksAuth, Fault},
+    http::client,
     jwks::Jwks,
     needs_privileges,
     node::Node,
@@ -41,7 +42,7 @@ const NO_LOOPBACK: &str = "table inet filter {
 struct Scene {
     prometheus: Prometheus,
     node: Scenario,
-    _keys: Jwks,
+    keys: Jwks,
     _handover: TempDir,
 }
 
@@ -56,14 +57,14 @@ impl Scene {
         let handover = tempfile::tempdir().unwrap();
         let folder = handover.path().to_str().unwrap();
         let node = Scenario::run(node, EksAuth::start(), |agent| {
-            let agent = agent.args(["--jwks-url", &url]);
+            let agent = agent.args(["--jwks-url", &url, "--metrics-per-service-account", "10"]);
             agent.set("--handover-dir", folder)
         });
         prometheus.scrape([("a", &node.agent)]);
         Self {
             prometheus,
             node,
-            _keys: keys,
+            keys,
             _handover: handover,
         }
     }
@@ -169,6 +170,34 @@ fn troubled_pods(scene: &Scene) {
     meanwhile(ask, || scene.prometheus.wait_firing(alerts));
     cut_off.filter("flush ruleset");
     drop(short);
+    scene.prometheus.wait_clear(alerts);
+}
+
+/// The cluster's keys cannot be fetched, while tokens come that name one that is not known.
+fn keys_out_of_reach(scene: &Scene) {
+    let [pod] = scene.pods("keyless");
+    wait_served(&pod, []);
+    let foreign = Issuer::new().sign(pod.claims());
+    let number = AtomicUsize::new(0);
+    let ask = || {
+        // A refused one is not looked at again for a while.
+        let token = forged(&foreign, number.fetch_add(1, Ordering::Relaxed));
+        pod.run(["get", "--token", &token]);
+    };
+    let alerts = ["PodcredsKeysUnreachable"];
+    scene.keys.set_down(true);
+    meanwhile(ask, || scene.prometheus.wait_firing(alerts));
+    until("readiness says so", || {
+        let answer = client::get(scene.node.agent.probe_address(), "/readyz");
+        answer.is_ok_and(|it| it.status == 200 && it.body.contains("without the newest keys"))
+    });
+    scene.keys.set_down(false);
+    meanwhile(ask, || {
+        until("the keys are fetched", || {
+            let metrics = scene.node.agent.metrics();
+            metrics.sum("podcreds_keys_consecutive_failures", &[]) == 0.0
+        });
+    });
     scene.prometheus.wait_clear(alerts);
 }
 
@@ -298,6 +327,7 @@ fn alerts_fire_in_their_fault_and_clear_after_it_and_every_panel_shows_something
     node_path_only(&scene);
     strange_tokens(&scene);
     troubled_pods(&scene);
+    keys_out_of_reach(&scene);
     eks_auth_in_trouble(&scene);
     slow_answers(&scene);
     restarts(&mut scene);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use podcreds_tests::{
+    agent::LogLine,
     eks_auth::Fault,
     needs_privileges,
     pod::Pod,
@@ -185,4 +186,33 @@ fn wait_known(pod: &Pod) -> Value {
         answer.get("status").is_some()
     });
     answer
+}
+
+#[test]
+fn a_pod_is_named_once_for_each_reason_for_which_its_requests_are_refused() {
+    needs_privileges!();
+    let mut scene = Scenario::start();
+    let pod = scene.served_pod("web");
+    for _ in 0..3 {
+        assert_eq!(pod.run(["get", "--no-token"])["status"], 400);
+        assert_eq!(pod.run(["get", "--path", "/"])["status"], 404);
+    }
+    scene.agent.terminate();
+    let lines = scene.agent.logs().to_the_end();
+    let uid = pod.claims().pod_uid().to_owned();
+    for refusal in ["missing_token", "not_found"] {
+        let of_it = |line: &&LogLine| line.field("refusal").as_deref() == Some(refusal);
+        let lines: Vec<_> = lines.iter().filter(of_it).collect();
+        assert_eq!(lines.len(), 1, "{refusal}");
+        assert_eq!(
+            lines[0].field("pod_uid").as_deref(),
+            Some(&*uid),
+            "{refusal}"
+        );
+        assert!(
+            lines[0]
+                .field("pod")
+                .is_some_and(|name| name.contains("web"))
+        );
+    }
 }

@@ -141,6 +141,11 @@ impl Freshness {
         self.renew_at <= self.time(now)
     }
 
+    /// Whether it was that longer than so ago.
+    pub(crate) fn is_overdue(&self, now: Reading, by: Duration) -> bool {
+        self.renew_at + by <= self.time(now)
+    }
+
     /// Whether that time has not come yet.
     pub(crate) fn is_before(&self, now: Reading, end: SystemTime) -> bool {
         self.time(now) < end

@@ -141,17 +141,19 @@ impl Cache {
     ///
     /// When one of the names is taken.
     pub fn register(self: &Arc<Self>, registry: &Registry) -> prometheus::Result<()> {
-        registry.register(Box::new(Expiry {
-            desc: expiry_gauge()?,
+        registry.register(Box::new(Freshness {
+            expiry: expiry_gauge()?,
+            overdue: overdue_gauge()?,
             cache: Arc::downgrade(self),
         }))
     }
 }
 
-/// The time until the first of the credentials expires, as of the scrape.
-struct Expiry {
-    /// Never set: it describes the metric.
-    desc: Gauge,
+/// How fresh the credentials are, as of the scrape.
+struct Freshness {
+    /// Never set, as the next one: they describe the metrics.
+    expiry: Gauge,
+    overdue: IntGauge,
     cache: Weak<Cache>,
 }
 
@@ -162,21 +164,28 @@ fn expiry_gauge() -> prometheus::Result<Gauge> {
     )
 }
 
-impl Collector for Expiry {
+fn overdue_gauge() -> prometheus::Result<IntGauge> {
+    IntGauge::new(
+        "podcreds_cache_renewals_overdue",
+        "Credentials in memory that are asked for and should have been renewed a minute ago",
+    )
+}
+
+impl Collector for Freshness {
     fn desc(&self) -> Vec<&Desc> {
-        self.desc.desc()
+        [self.expiry.desc(), self.overdue.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let nearest = self
-            .cache
-            .upgrade()
-            .and_then(|cache| cache.nearest_expiry());
-        let Ok(gauge) = expiry_gauge() else {
+        let cache = self.cache.upgrade();
+        let nearest = cache.as_ref().and_then(|cache| cache.nearest_expiry());
+        let count = cache.map_or(0, |cache| cache.overdue());
+        let (Ok(expiry), Ok(overdue)) = (expiry_gauge(), overdue_gauge()) else {
             return Vec::new();
         };
-        gauge.set(nearest.map_or(f64::NAN, |left| left.as_secs_f64()));
-        gauge.collect()
+        expiry.set(nearest.map_or(f64::NAN, |left| left.as_secs_f64()));
+        overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
+        [expiry.collect(), overdue.collect()].concat()
     }
 }
 

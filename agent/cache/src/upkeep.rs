@@ -18,6 +18,9 @@ use crate::{
 /// The longest pause between two looks at the entries: the wall clock may be set meanwhile.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
+/// What a renewal that is due may take, in the limiter's queue and at EKS Auth.
+const OVERDUE: Duration = Duration::from_secs(60);
+
 /// Credentials that are to be renewed now.
 pub struct Renewal {
     /// Whose they are.
@@ -93,6 +96,22 @@ impl Cache {
             counts.then(|| kept.freshness.left(now))
         });
         left.min()
+    }
+
+    /// How many credentials should have been renewed [a while](OVERDUE) ago, and have not been.
+    pub(crate) fn overdue(&self) -> usize {
+        let now = self.clock.read();
+        let is_overdue = |entry: &Entry| {
+            let kept = entry.kept.as_ref();
+            kept.is_some_and(|kept| {
+                let is_late = kept.failures > 0 || kept.freshness.is_overdue(now, OVERDUE);
+                is_late && self.is_renewed(kept, now)
+            })
+        };
+        self.entries
+            .iter()
+            .filter(|entry| is_overdue(entry))
+            .count()
     }
 
     /// How many subjects' last renewals failed.

@@ -2,7 +2,7 @@
 
 use podcreds_common::Counter;
 use prometheus::{
-    IntCounter, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc, Describer},
     proto::{self, LabelPair, Metric, MetricFamily, MetricType},
 };
@@ -11,6 +11,9 @@ use super::programs::Counters;
 
 /// The label of what the kernel did.
 const OUTCOME: &str = "outcome";
+
+/// Seconds: a pod that is found late, what a network plugin takes, and one that hangs.
+const LISTENER: [f64; 10] = [0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
 /// Counts what user space does.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct Metrics {
     /// Redirected connects that have not arrived.
     pub(super) missing: IntGauge,
     pub(super) errors: IntCounter,
+    /// How long pods that start have no listener, in seconds.
+    pub(super) listener_delay: Histogram,
     /// Whether pods are redirected: 1 or 0.
     pub(super) ebpf: IntGauge,
     /// How many of the host's addresses are listened on.
@@ -67,7 +72,15 @@ impl Metrics {
                 "podcreds_datapath_errors_total",
                 "Failures to listen in a pod's namespace, to publish a pod, or to accept.",
             )?,
+            listener_delay: Histogram::with_opts(
+                HistogramOpts::new(
+                    "podcreds_pod_listener_duration_seconds",
+                    "Time from a new pod's cgroup until it is sent to a listener of its own.",
+                )
+                .buckets(LISTENER.to_vec()),
+            )?,
         };
+        registry.register(Box::new(metrics.listener_delay.clone()))?;
         registry.register(Box::new(metrics.pods.clone()))?;
         registry.register(Box::new(metrics.namespaces.clone()))?;
         registry.register(Box::new(metrics.listeners.clone()))?;

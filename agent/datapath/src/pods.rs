@@ -62,12 +62,16 @@ pub(super) struct Pods {
     nested: Nested,
     hooks: PodHooks,
     metrics: Metrics,
+    /// Whether pods that are found now have just come.
+    is_started: bool,
 }
 
 /// A pod whose cgroup is there.
 struct Pod {
     uid: PodUid,
     path: Arc<Path>,
+    /// When it was found, until it has a listener. `None` for those that were there at the start.
+    found: Option<Instant>,
     /// Where it has listeners of its own. A pod whose first process is to come has none.
     location: Option<Location>,
     /// The process by which that is known.
@@ -122,7 +126,13 @@ impl Pods {
             nested,
             hooks,
             metrics,
+            is_started: false,
         })
+    }
+
+    /// All pods are known that were there before the agent.
+    pub(super) fn started(&mut self) {
+        self.is_started = true;
     }
 
     pub(super) fn programs(&mut self) -> &mut Programs {
@@ -221,6 +231,7 @@ impl Pods {
         let pod = Pod {
             uid,
             path,
+            found: self.is_started.then(Instant::now),
             location: None,
             witness: None,
             end: None,
@@ -246,6 +257,12 @@ impl Pods {
         {
             self.programs.publish_pod(id, pod.endpoint)?;
             pod.published = true;
+            if pod.location.is_some()
+                && let Some(found) = pod.found.take()
+            {
+                let delay = found.elapsed().as_secs_f64();
+                self.metrics.listener_delay.observe(delay);
+            }
         }
         Ok(())
     }

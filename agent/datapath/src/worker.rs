@@ -169,6 +169,7 @@ impl Worker {
 
         let mut discovery = Discovery::new(hierarchy.root, &hierarchy.mount);
         pods.apply(discovery.scan(), || {});
+        pods.started();
         pods.look(|| {});
         let links = pods.programs().attach(&hierarchy.mount)?;
         metrics.ebpf.set(1);

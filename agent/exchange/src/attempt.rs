@@ -106,8 +106,7 @@ impl Task {
         ) = (&mut queue.attempt, now)
             && *urgency != now
         {
-            self.limiter.leave(*slot);
-            *slot = self.limiter.join(share, now, subject);
+            *slot = self.limiter.move_up(*slot, share, now, subject);
             *urgency = now;
         }
     }

@@ -1,9 +1,21 @@
 //! What exchanges and the rate limiter count.
 
+use std::time::Duration;
+
 use podcreds_upstream::UpstreamError;
 use prometheus::{
-    Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, core::Collector,
 };
+
+use crate::limiter::Kind;
+
+/// What calls are for: a request, a renewal, and a request with a token that was just refused.
+const URGENCIES: [&str; 3] = ["asked", "refresh", "doubtful"];
+
+/// Seconds: no wait to speak of, the pace of renewals, what a request waits, and a throttled
+/// cluster.
+const WAITS: [f64; 8] = [0.001, 0.01, 0.1, 0.5, 0.9, 5.0, 30.0, 120.0];
 
 /// Counters and gauges of the exchanges and the rate limiter. Clones are the same ones.
 #[derive(Clone, Debug)]
@@ -28,6 +40,8 @@ pub struct Metrics {
     pub(crate) limiter_rate: Gauge,
     /// Calls to EKS Auth that are in flight.
     pub(crate) limiter_in_flight: IntGauge,
+    /// How long calls were in the limiter's queue, by their kind.
+    pub(crate) waits: [Histogram; 3],
     /// Calls in the limiter's queue that a request waits for.
     pub(crate) queue_asked: IntGauge,
     /// Renewals in the limiter's queue.
@@ -94,6 +108,7 @@ impl Metrics {
                 "podcreds_limiter_calls_in_flight",
                 "Calls to EKS Auth that have not ended yet",
             )?,
+            waits: waits(registry)?,
             queue_asked: queue.with_label_values(&["asked"]),
             queue_renewals: queue.with_label_values(&["refresh"]),
             queue_doubtful: queue.with_label_values(&["doubtful"]),
@@ -104,6 +119,17 @@ impl Metrics {
     pub(crate) fn attempt(&self, asked: bool, outcome: &str) {
         let purpose = if asked { "asked" } else { "refresh" };
         self.attempts.with_label_values(&[purpose, outcome]).inc();
+    }
+
+    /// Notes how long a call has waited for its turn.
+    pub(crate) fn waited(&self, kind: Kind, wait: Duration) {
+        let [asked, renewals, doubtful] = &self.waits;
+        let waits = match kind {
+            Kind::Asked => asked,
+            Kind::Renewal => renewals,
+            Kind::Doubtful => doubtful,
+        };
+        waits.observe(wait.as_secs_f64());
     }
 
     /// Counts a renewal that failed.
@@ -123,6 +149,16 @@ impl Metrics {
         self.backing_off.set(0);
         self.waiters.set(0);
     }
+}
+
+fn waits(registry: &Registry) -> prometheus::Result<[Histogram; 3]> {
+    let opts = HistogramOpts::new(
+        "podcreds_limiter_wait_duration_seconds",
+        "Time that calls to EKS Auth have waited for their turn, by urgency",
+    );
+    let waits = HistogramVec::new(opts.buckets(WAITS.to_vec()), &["urgency"])?;
+    let waits = add(registry, waits)?;
+    Ok(URGENCIES.map(|urgency| waits.with_label_values(&[urgency])))
 }
 
 fn queue(registry: &Registry) -> prometheus::Result<IntGaugeVec> {

@@ -263,21 +263,35 @@ impl Identity {
         }
     }
 
-    /// Says once for each redirected pod that its token came here through a proxy.
+    /// Says once for each redirected pod and way that its token came here.
     fn report_detour(&self, peer: IpAddr, claims: &Claims, route: Route) {
         tracing::debug!(%peer, "a token of a pod that the kernel redirects came to the node path");
-        if let (Route::Proxy, Some(pod)) = (route, claims.pod)
-            && self.reported.insert((pod, route))
-        {
-            let names = self.pods.names(pod);
-            tracing::warn!(
+        let Some(pod) = claims.pod else {
+            return;
+        };
+        if !self.reported.insert((pod, route)) {
+            return;
+        }
+        let names = self.pods.names(pod);
+        let token_pod = names.as_deref().map(tracing::field::display);
+        let refused = self.mode == Mode::Enforce;
+        match route {
+            Route::Direct => tracing::info!(
                 %peer,
-                token_pod = names.as_deref().map(tracing::field::display),
+                token_pod,
                 token_pod_uid = %pod,
-                refused = self.mode == Mode::Enforce,
+                refused,
+                "a pod's token came to the node path, though the pod is redirected: through NAT, \
+                 from another network namespace, or by a thief; this is logged once a pod"
+            ),
+            Route::Proxy => tracing::warn!(
+                %peer,
+                token_pod,
+                token_pod_uid = %pod,
+                refused,
                 "a pod's token came to the node path through an HTTP proxy: the pod needs \
                  169.254.170.23 and fd00:ec2::23 in its NO_PROXY; this is logged once a pod"
-            );
+            ),
         }
     }
 }

@@ -24,7 +24,7 @@ mod claims;
 
 use podcreds_types::{PodUid, ServiceAccount, Token};
 
-use super::{Verdict, VerifyToken};
+use super::{Metrics, Verdict, VerifyToken};
 use crate::FetchKeys;
 use claims::{Signature, SignedClaims};
 
@@ -58,6 +58,7 @@ struct Shared {
     failure: RwLock<Option<Arc<str>>>,
     /// How often they have been fetched.
     fetched: watch::Sender<u64>,
+    metrics: Metrics,
 }
 
 /// What the cluster's keys say of who a token was issued to.
@@ -87,7 +88,7 @@ struct KeySet {
 
 impl ClusterKeys {
     /// Trusts the keys from `source`, for tokens whose audience is `audience`.
-    pub fn new(source: Arc<dyn FetchKeys>, audience: impl Into<String>) -> Self {
+    pub fn new(source: Arc<dyn FetchKeys>, audience: impl Into<String>, metrics: Metrics) -> Self {
         Self(Arc::new(Shared {
             source,
             audience: audience.into(),
@@ -95,6 +96,7 @@ impl ClusterKeys {
             tried: Mutex::default(),
             failure: RwLock::default(),
             fetched: watch::Sender::default(),
+            metrics,
         }))
     }
 
@@ -113,6 +115,11 @@ impl ClusterKeys {
             None if *self.0.fetched.borrow() > before => Issued::ToNobody,
             None => Issued::Unknown(self.0.why_unknown()),
         }
+    }
+
+    /// Why the last fetch of the keys has failed, if it has.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.0.failure()
     }
 
     /// Tells whenever keys have been fetched.
@@ -270,6 +277,7 @@ impl Shared {
         match fetched {
             Ok(keys) => self.know(keys),
             Err(error) => {
+                self.metrics.failed();
                 if self.set_failure(Some(Arc::from(&*error))).is_none() {
                     tracing::warn!(error, "rotated tokens have to be exchanged at EKS Auth");
                 }
@@ -279,6 +287,7 @@ impl Shared {
 
     /// Takes in what was fetched.
     fn know(&self, keys: HashMap<String, DecodingKey>) {
+        self.metrics.fetched(keys.len());
         if self.set_failure(None).is_some() || self.keys().is_empty() {
             tracing::info!(keys = keys.len(), "the cluster's token keys are known");
         }

@@ -3,8 +3,10 @@
 
 mod fetch;
 mod jwks;
+mod metrics;
 mod verify;
 
 pub use fetch::{FetchKeys, KeysError};
 pub use jwks::{ClusterKeys, Issued, TokenOwner};
+pub use metrics::Metrics;
 pub use verify::{Verdict, VerifyToken};

@@ -24,8 +24,13 @@ struct State {
     awaited: Vec<&'static str>,
     /// What an operator should know, though it is no reason not to be ready.
     remarks: Vec<Arc<str>>,
+    /// The same, where it is found out whenever somebody asks.
+    conditions: Vec<Condition>,
     draining: bool,
 }
+
+/// What is to be said now, if anything.
+type Condition = Box<dyn Fn() -> Option<String> + Send>;
 
 /// Why the agent is of no use now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +94,11 @@ impl Readiness {
         }
     }
 
+    /// Adds a line to the answer whenever there is one. Must not block.
+    pub fn remark_if(&self, condition: impl Fn() -> Option<String> + Send + 'static) {
+        self.lock().conditions.push(Box::new(condition));
+    }
+
     /// Not ready any more: the agent is about to end.
     pub fn drain(&self) {
         self.lock().draining = true;
@@ -107,7 +117,9 @@ impl Readiness {
         if !state.awaited.is_empty() {
             return Err(NotReady::Waiting(state.awaited.clone()));
         }
-        Ok(state.remarks.iter().map(|text| text.to_string()).collect())
+        let remarks = state.remarks.iter().map(|text| text.to_string());
+        let conditions = state.conditions.iter().filter_map(|condition| condition());
+        Ok(remarks.chain(conditions).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -244,6 +256,10 @@ mod tests {
         };
         readiness.remark("half of it");
         assert_eq!(ask("/readyz").await.unwrap().unwrap(), "ok\nhalf of it\n");
+        readiness.remark_if(|| Some("nor the rest".to_owned()));
+        readiness.remark_if(|| None);
+        let said = ask("/readyz").await.unwrap().unwrap();
+        assert_eq!(said, "ok\nhalf of it\nnor the rest\n");
         let gate = readiness.gate("the datapath");
         let waiting = ask("/readyz").await.unwrap().unwrap_err();
         assert_eq!(waiting.to_string(), "waiting for the datapath");

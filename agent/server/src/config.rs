@@ -16,6 +16,8 @@ pub struct Config {
     /// Open connections of all together. Those of unknown pods and on the node path may be half of
     /// them. One more takes the place of another caller's that has more.
     pub max_connections: usize,
+    /// Service accounts whose requests are counted one by one; 0: none are.
+    pub service_account_metrics: usize,
 }
 
 impl Config {
@@ -35,6 +37,7 @@ impl Default for Config {
             max_head: 16 * 1024,
             max_connections_per_pod: 512,
             max_connections: 768,
+            service_account_metrics: 0,
         }
     }
 }

@@ -7,11 +7,12 @@ use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
 use http::{HeaderValue, Method, Request, Version, header};
 use hyper::{body::Incoming, service::Service};
 use podcreds_credentials::Store;
-use podcreds_types::{Claimant, Claims, Pods, Refusal, Token, TokenDigest};
+use podcreds_types::{Claimant, Claims, PodUid, Pods, Refusal, Token, TokenDigest};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Identify, Metrics, Times,
+    accounts::Accounts,
     answer::{self, Answer, Format, NoCredentials},
     connection_state::ConnectionState,
     host,
@@ -25,6 +26,8 @@ pub(super) struct Endpoint {
     pub(super) store: Store,
     pub(super) pods: Pods,
     pub(super) metrics: Metrics,
+    /// Where somebody wants to know.
+    pub(super) accounts: Option<Accounts>,
     /// Cancelled when no further request is wanted.
     pub(super) draining: CancellationToken,
 }
@@ -52,25 +55,42 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
         }
         let (endpoint, state) = (&self.endpoint, &self.state);
         match self.find(&request, &mut road) {
-            Ok(Found::Ready(body)) => {
-                let answer = endpoint.grant(road, state, body);
+            Ok(Found::Ready(claimant, body)) => {
+                let pod = claimant.pod();
+                let answer = endpoint.grant(Asked { road, state, pod }, body);
                 Either::Left(ready(Ok(answer)))
             }
             Err(why) => {
-                let answer = endpoint.deny(road, state, &why, Format::wanted_by(&request));
+                let pod = self.caller.pod();
+                let format = Format::wanted_by(&request);
+                let answer = endpoint.deny(Asked { road, state, pod }, &why, format);
                 Either::Left(ready(Ok(answer)))
             }
             Ok(Found::ToFetch(claimant, token)) => {
                 road.enter(Stage::Exchange);
+                if let Claimant::Pod(pod) = claimant {
+                    endpoint.pods.asked(pod, road.start());
+                }
                 let (endpoint, state) = (Arc::clone(endpoint), Arc::clone(state));
                 let format = Format::wanted_by(&request);
                 let fetch = async move {
-                    Ok(match endpoint.store.fetch(claimant, token.clone()).await {
-                        Ok(body) => {
+                    let fetched = endpoint.store.fetch(claimant, token.clone()).await;
+                    let asked = |pod| Asked {
+                        road,
+                        state: &state,
+                        pod,
+                    };
+                    Ok(match (fetched, claimant) {
+                        (Ok(body), _) => {
                             endpoint.served(claimant, &token);
-                            endpoint.grant(road, &state, body)
+                            endpoint.grant(asked(claimant.pod()), body)
                         }
-                        Err(error) => endpoint.deny(road, &state, &error.into(), format),
+                        (Err(error), Claimant::Pod(pod)) => {
+                            endpoint.deny(asked(Some(pod)), &error.into(), format)
+                        }
+                        (Err(error), Claimant::Bearer { .. }) => {
+                            endpoint.deny(asked(None), &error.into(), format)
+                        }
                     })
                 };
                 Either::Right(fetch.boxed())
@@ -79,10 +99,18 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
     }
 }
 
+/// A request that gets its answer.
+struct Asked<'a> {
+    road: Road,
+    state: &'a ConnectionState,
+    /// The pod that has asked, as far as that is certain.
+    pod: Option<PodUid>,
+}
+
 /// Where a request's credentials are.
 enum Found {
     /// In memory, ready to be sent.
-    Ready(Bytes),
+    Ready(Claimant, Bytes),
     /// At EKS Auth, or refused there.
     ToFetch(Claimant, Token),
 }
@@ -132,7 +160,7 @@ impl<I: Identify> RequestHandler<I> {
             if let Some(at_hand) = store.at_hand(&known, &digest) {
                 let body = at_hand?;
                 self.endpoint.served(known, &token);
-                return Ok(Found::Ready(body));
+                return Ok(Found::Ready(known, body));
             }
             road.enter(Stage::Identify);
         }
@@ -143,7 +171,7 @@ impl<I: Identify> RequestHandler<I> {
         {
             let body = at_hand?;
             self.endpoint.served(claimant, &token);
-            return Ok(Found::Ready(body));
+            return Ok(Found::Ready(claimant, body));
         }
         Ok(Found::ToFetch(claimant, token))
     }
@@ -170,48 +198,64 @@ fn authorization<B>(request: &Request<B>) -> Result<&[u8], NoCredentials> {
 impl Endpoint {
     /// Notes that a token has got credentials.
     fn served(&self, claimant: Claimant, token: &Token) {
-        if let Some(pod) = claimant.pod() {
-            self.pods.served(pod, token);
+        if let Some(pod) = claimant.pod()
+            && let Some(waited) = self.pods.served(pod, token)
+        {
+            self.metrics.first_credentials.observe(waited.as_secs_f64());
         }
     }
 
     /// Gives a request what it has asked for.
-    fn grant(&self, mut road: Road, state: &ConnectionState, body: Bytes) -> Answer {
-        road.enter(Stage::Write);
-        let outcome = Outcome::of_served(&road);
-        self.finish(road, state, answer::credentials(body), outcome)
+    fn grant(&self, mut asked: Asked<'_>, body: Bytes) -> Answer {
+        asked.road.enter(Stage::Write);
+        let outcome = Outcome::of_served(&asked.road);
+        self.finish(asked, answer::credentials(body), outcome)
     }
 
     /// Counts what is refused, and says why.
-    fn deny(
-        &self,
-        mut road: Road,
-        state: &ConnectionState,
-        why: &NoCredentials,
-        format: Format,
-    ) -> Answer {
-        road.enter(Stage::Write);
+    fn deny(&self, mut asked: Asked<'_>, why: &NoCredentials, format: Format) -> Answer {
+        asked.road.enter(Stage::Write);
         if let Some(refusal) = why.refusal() {
             self.metrics.refused(refusal);
+            self.report(asked.pod, refusal);
         }
-        self.finish(road, state, why.response(format), Outcome::of_denied(why))
+        self.finish(asked, why.response(format), Outcome::of_denied(why))
+    }
+
+    /// Names the pod that asks in a way that no SDK does. What other stages refuse, they report.
+    fn report(&self, pod: Option<PodUid>, refusal: Refusal) {
+        let is_ours = matches!(
+            refusal,
+            Refusal::BadHost
+                | Refusal::NotFound
+                | Refusal::Method
+                | Refusal::MissingToken
+                | Refusal::MalformedToken(_)
+                | Refusal::ExpiredToken
+        );
+        if let (Some(pod), true) = (pod, is_ours) {
+            let names = self.pods.names(pod);
+            tracing::info!(
+                pod = names.as_deref().map(tracing::field::display),
+                pod_uid = %pod,
+                refusal = refusal.metric(),
+                "a pod's request is refused: it is no request of an SDK's, or its token is none"
+            );
+        }
     }
 
     /// Counts an answer, and says on it whether the connection ends.
-    fn finish(
-        &self,
-        road: Road,
-        state: &ConnectionState,
-        mut answer: Answer,
-        outcome: Outcome,
-    ) -> Answer {
+    fn finish(&self, asked: Asked<'_>, mut answer: Answer, outcome: Outcome) -> Answer {
         if self.draining.is_cancelled() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);
         }
-        let status = answer.status();
+        let (road, status) = (asked.road, answer.status());
         self.metrics.answered(&road, status, outcome);
-        if let Some((road, status)) = state.keep_road(road, status) {
+        if let Some(accounts) = &self.accounts {
+            accounts.count(asked.pod, outcome);
+        }
+        if let Some((road, status)) = asked.state.keep_road(road, status) {
             self.metrics.roads.ended(road, status);
         }
         answer

@@ -9,6 +9,7 @@
 //!    Others are fetched, and the request waits.
 //! 5. Whatever is refused is told in the words of [`podcreds_types::Refusal`].
 
+mod accounts;
 mod answer;
 mod answer_limit;
 mod config;

@@ -19,6 +19,9 @@ pub(super) const BUCKETS: [f64; 17] = [
     2.5, 5.0, 10.0,
 ];
 
+/// Seconds, from an EKS Auth that answers at once to a pod that waits for its association.
+const FIRST: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
+
 /// The statuses of answers. A series that appears with its first event hides that event from
 /// rate().
 const STATUSES: [StatusCode; 6] = [
@@ -47,9 +50,9 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 4] = [Self::Served, Self::Late, Self::Failed, Self::ClientFault];
+    pub(super) const ALL: [Self; 4] = [Self::Served, Self::Late, Self::Failed, Self::ClientFault];
 
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Served => "served",
             Self::Late => "late",
@@ -85,6 +88,8 @@ pub struct Metrics {
     /// Requests by what became of them.
     outcomes: [IntCounter; Outcome::ALL.len()],
     pub(super) roads: Roads,
+    /// What pods wait for their first credentials, in seconds.
+    pub(super) first_credentials: Histogram,
     refusals: IntCounterVec,
     /// Answers as AWS's agent counts them, and the child that nearly every request needs.
     responses: IntCounterVec,
@@ -140,6 +145,15 @@ impl Metrics {
             durations.with_label_values(&[status.as_str()]);
             responses.with_label_values(&[status.as_str()]);
         }
+        let first_credentials = Histogram::with_opts(
+            HistogramOpts::new(
+                "podcreds_pod_first_credentials_duration_seconds",
+                "Time from a pod's first connect() for credentials that were not in memory until it \
+                 got some.",
+            )
+            .buckets(FIRST.to_vec()),
+        )?;
+        registry.register(Box::new(first_credentials.clone()))?;
         let connections = IntGauge::new("podcreds_connections", "Open connections of pods.")?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(outcomes.clone()))?;
@@ -150,6 +164,7 @@ impl Metrics {
             durations,
             outcomes: Outcome::ALL.map(|it| outcomes.with_label_values(&[it.label()])),
             roads: Roads::register(registry)?,
+            first_credentials,
             refusals,
             response_served: responses.with_label_values(&[StatusCode::OK.as_str()]),
             responses,

@@ -100,6 +100,11 @@ impl Road {
         (self.stage, self.entered) = (stage, now);
     }
 
+    /// When the pod began to wait, as far as that is known.
+    pub(super) fn start(&self) -> Instant {
+        self.connected.unwrap_or(self.begun)
+    }
+
     /// From the accept, or from a later request's head, to the last stage that was entered.
     pub(super) fn since_begun(&self) -> Duration {
         self.entered - self.begun

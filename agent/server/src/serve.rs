@@ -12,12 +12,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use podcreds_credentials::Store;
 use podcreds_types::{Pods, Refusal};
+use prometheus::Registry;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
     Config, Identify, Metrics,
+    accounts::Accounts,
     answer_limit::AnswerLimit,
     connection_state::ConnectionState,
     endpoint::{Endpoint, RequestHandler},
@@ -55,7 +57,17 @@ type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, AnswerLimit<Reques
 
 impl Server {
     /// An endpoint that hands out what is in `store`, and notes in `pods` which pods have got it.
-    pub fn new(config: &Config, store: Store, pods: Pods, metrics: Metrics) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When metrics by service account are wanted and registered already.
+    pub fn new(
+        config: &Config,
+        store: Store,
+        pods: Pods,
+        metrics: Metrics,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.head_timeout)
@@ -63,11 +75,16 @@ impl Server {
             // A client may say that it has nothing more to ask and still wait for its answer.
             .half_close(true);
         let limits = Limits::new(config, metrics.clone());
-        Self {
+        let accounts = match config.service_account_metrics {
+            0 => None,
+            limit => Some(Accounts::register(limit, pods.clone(), registry)?),
+        };
+        Ok(Self {
             endpoint: Arc::new(Endpoint {
                 store,
                 pods,
                 metrics,
+                accounts,
                 draining: CancellationToken::new(),
             }),
             http,
@@ -75,7 +92,7 @@ impl Server {
             limits,
             scheduler: Scheduler::default(),
             connections: TaskTracker::new(),
-        }
+        })
     }
 
     /// Serves a connection in a task of its own on the current runtime. One too many is closed.

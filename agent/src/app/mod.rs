@@ -14,6 +14,7 @@ use podcreds_handover as handover;
 use podcreds_handover::{Handover, HandoverError, Lend, Membership};
 use podcreds_identity as identity;
 use podcreds_identity::Identity;
+use podcreds_keys as keys;
 use podcreds_keys::{ClusterKeys, VerifyToken};
 use podcreds_ops::{
     metrics::register_process,
@@ -170,7 +171,7 @@ impl App {
         let started = readiness.gate("the datapath");
         let mut signals = serving.block_on(async { Signals::install() })?;
         ops::serve(config, control, health, &registry, &readiness)?;
-        let stages = stages(config, control, &registry, vitals)?;
+        let stages = stages(config, control, &registry, vitals, &readiness)?;
         let predecessor = handover.predecessor();
         let lending = Arc::new(Lending::new(Box::new(move || predecessor.connect())));
         let lender = Arc::clone(&lending);
@@ -252,6 +253,7 @@ fn stages(
     control: &Runtime,
     registry: &Registry,
     vitals: &Vitals,
+    readiness: &Readiness,
 ) -> Result<Stages, AppError> {
     let outbound = control.block_on(Outbound::from_environment())?;
     let eks_auth = control.block_on(EksAuth::new(
@@ -259,10 +261,14 @@ fn stages(
         &outbound,
         upstream::Metrics::register(registry)?,
     ))?;
-    let keys = config.keys.clone().map(|server| {
-        let source = KeyFetcher::new(server, outbound);
-        ClusterKeys::new(Arc::new(source), AUDIENCE)
-    });
+    let keys = match config.keys.clone() {
+        Some(server) => {
+            let source = Arc::new(KeyFetcher::new(server, outbound));
+            let metrics = keys::Metrics::register(registry)?;
+            Some(cluster_keys(source, metrics, readiness))
+        }
+        None => None,
+    };
     let pods = Pods::default();
     let store = Store::start(
         config.credentials.clone(),
@@ -279,7 +285,8 @@ fn stages(
         store.clone(),
         pods.clone(),
         server::Metrics::register(registry)?,
-    ));
+        registry,
+    )?);
     let identity = Identity::new(
         config.identity.clone(),
         pods.clone(),
@@ -293,4 +300,17 @@ fn stages(
         store,
         pods,
     })
+}
+
+/// The cluster's keys. While they cannot be had, the readiness probe says so, and no more: what
+/// serves without them is better than no agent, and a whole cluster may be without them.
+fn cluster_keys(
+    source: Arc<KeyFetcher>,
+    metrics: keys::Metrics,
+    readiness: &Readiness,
+) -> ClusterKeys {
+    let keys = ClusterKeys::new(source, AUDIENCE, metrics);
+    let asked = keys.clone();
+    readiness.remark_if(move || Some(format!("without the newest keys: {}", asked.failure()?)));
+    keys
 }

@@ -1,6 +1,10 @@
 //! The pods of this node, and what is known about each: one record a pod, for all stages.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dashmap::DashMap;
 
@@ -21,6 +25,8 @@ pub struct PodRecord {
     pub names: Option<Arc<PodNames>>,
     /// When the datapath found it.
     pub found: Instant,
+    /// When it first connected for credentials that had to be fetched.
+    pub first_asked: Option<Instant>,
     /// When it first got credentials.
     pub first_served: Option<Instant>,
 }
@@ -42,6 +48,7 @@ impl Pods {
         self.0.entry(pod).or_insert_with(|| PodRecord {
             names: None,
             found: Instant::now(),
+            first_asked: None,
             first_served: None,
         });
     }
@@ -51,21 +58,28 @@ impl Pods {
         self.0.remove(&pod);
     }
 
+    /// The pod has connected at this time for credentials that are not in memory.
+    pub fn asked(&self, pod: PodUid, connected: Instant) {
+        if let Some(mut record) = self.0.get_mut(&pod) {
+            record.first_asked.get_or_insert(connected);
+        }
+    }
+
     /// This token has got the pod's credentials. Pods that nobody has found have no record, and
-    /// get none. Cheap but for the first time.
-    pub fn served(&self, pod: PodUid, token: &Token) {
+    /// get none. Cheap but for the first time, when it says how long the pod has waited since it
+    /// [asked](Self::asked).
+    pub fn served(&self, pod: PodUid, token: &Token) -> Option<Duration> {
         let is_first = |record: &PodRecord| record.first_served.is_none();
         if !self.0.get(&pod).is_some_and(|record| is_first(&record)) {
-            return;
+            return None;
         }
         let claims = token.claims().ok().filter(|it| it.pod == Some(pod));
         let names = claims.and_then(PodNames::from_claims).map(Arc::new);
-        let Some(mut record) = self.0.get_mut(&pod) else {
-            return;
-        };
+        let mut record = self.0.get_mut(&pod)?;
         let now = Instant::now();
         record.first_served = Some(now);
         record.names.clone_from(&names);
+        let first_asked = record.first_asked;
         let since_found = now.saturating_duration_since(record.found);
         drop(record);
         tracing::debug!(
@@ -74,6 +88,7 @@ impl Pods {
             ?since_found,
             "a pod has got its first credentials"
         );
+        Some(now.saturating_duration_since(first_asked?))
     }
 
     /// The record of a pod.
@@ -153,6 +168,21 @@ mod tests {
         pods.served(uid(1), &token(2, "other"));
         assert!(pods.names(uid(1)).is_none());
         assert!(pods.get(uid(2)).is_none());
+    }
+
+    #[test]
+    fn a_pod_waits_for_its_first_credentials_since_it_first_asked() {
+        let pods = Pods::default();
+        pods.found(uid(1));
+        let asked = Instant::now() - Duration::from_secs(5);
+        pods.asked(uid(1), asked);
+        pods.asked(uid(1), Instant::now());
+        let waited = pods.served(uid(1), &token(1, "web-1")).unwrap();
+        assert!(waited >= Duration::from_secs(5), "{waited:?}");
+        assert_eq!(pods.served(uid(1), &token(1, "web-1")), None);
+        // What was in memory from the agent before this one is not the pod's first.
+        pods.found(uid(2));
+        assert_eq!(pods.served(uid(2), &token(2, "web-2")), None);
     }
 
     #[test]

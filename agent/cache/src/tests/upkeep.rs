@@ -132,3 +132,20 @@ async fn expired_credentials_are_for_no_token_and_dropped_some_minutes_later() {
     cache.upkeep();
     assert_empty(&cache);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_is_overdue_when_it_failed_or_has_not_come_within_a_minute() {
+    let cache = cache();
+    cache.insert(subject(1), fetched(&cache, "a", HOUR, true));
+    cache.insert(subject(2), fetched(&cache, "b", HOUR, false));
+    // Two thirds of their life at the latest.
+    sleep(34 * MINUTE - SECOND).await;
+    assert_eq!(cache.overdue(), 0);
+    sleep(7 * MINUTE + SECOND).await;
+    assert_eq!(cache.overdue(), 1, "no request has asked for the other");
+    // The next try is minutes away, and it is overdue nevertheless.
+    cache.postpone(&subject(1));
+    assert_eq!(cache.overdue(), 1);
+    cache.insert(subject(1), fetched(&cache, "a", HOUR, true));
+    assert_eq!(cache.overdue(), 0);
+}

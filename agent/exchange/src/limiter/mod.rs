@@ -57,6 +57,8 @@ struct WaitingCall {
 pub(crate) struct QueueSlot {
     id: u64,
     kind: Kind,
+    /// When it first joined, less urgent perhaps.
+    joined: Instant,
 }
 
 impl QueueSlot {
@@ -120,11 +122,34 @@ impl Limiter {
         urgency: Urgency,
         subject: Subject,
     ) -> QueueSlot {
+        self.join_since(Instant::now(), share, urgency, subject)
+    }
+
+    /// Has a call join the queue anew, since it has become more urgent.
+    pub(crate) fn move_up(
+        &mut self,
+        slot: QueueSlot,
+        share: &CallShare,
+        urgency: Urgency,
+        subject: Subject,
+    ) -> QueueSlot {
+        self.leave(slot);
+        self.join_since(slot.joined, share, urgency, subject)
+    }
+
+    fn join_since(
+        &mut self,
+        joined: Instant,
+        share: &CallShare,
+        urgency: Urgency,
+        subject: Subject,
+    ) -> QueueSlot {
         self.slots += 1;
         let kind = urgency.kind();
         let slot = QueueSlot {
             id: self.slots,
             kind,
+            joined,
         };
         self.queue
             .push(share, urgency, WaitingCall { slot, subject });
@@ -192,6 +217,7 @@ impl Limiter {
             bucket.spend();
         }
         self.in_flight += 1;
+        self.metrics.waited(kind, now - entry.slot.joined);
         self.gauge();
         Step::Go(entry.slot, entry.subject)
     }

@@ -197,3 +197,19 @@ fn a_place_in_a_long_queue_is_not_told() {
     it.ask();
     assert_eq!(ahead(&it), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_of_a_call_counts_from_when_it_first_joined() {
+    let mut it = fixture();
+    let slot = it.renew();
+    tokio::time::advance(3 * SECOND).await;
+    let share = CallShare::Own(Party::Namespace("a".to_owned()));
+    let subject = Subject::Token(Token::new("x").digest());
+    let slot = it.limiter.move_up(slot, &share, Urgency::Asked, subject);
+    tokio::time::advance(2 * SECOND).await;
+    it.now = Instant::now();
+    assert_eq!(it.step(), Some(slot));
+    let [asked, renewals, _] = &it.limiter.metrics.waits;
+    assert_eq!(asked.get_sample_sum(), 5.0);
+    assert_eq!(renewals.get_sample_count(), 0);
+}

@@ -18,6 +18,7 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet},
 };
 use podcreds_keys::{FetchKeys, KeysError};
+use prometheus::Registry;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -59,6 +60,11 @@ struct Scene {
     published: Vec<u8>,
 }
 
+fn keys_from(source: Arc<dyn FetchKeys>) -> ClusterKeys {
+    let metrics = podcreds_keys::Metrics::register(&Registry::new()).unwrap();
+    ClusterKeys::new(source, "audience", metrics)
+}
+
 impl Scene {
     fn new() -> Self {
         let random = SystemRandom::new();
@@ -69,7 +75,7 @@ impl Scene {
         let published = serde_json::to_vec(&JwkSet { keys: vec![jwk] }).unwrap();
         let root = tempfile::tempdir().unwrap();
         let publisher = Arc::new(Publisher(Mutex::new(Ok(published.clone()))));
-        let keys = ClusterKeys::new(Arc::clone(&publisher) as _, "audience");
+        let keys = keys_from(Arc::clone(&publisher) as _);
         let delegates = delegates(&root, keys);
         fs::create_dir_all(root.path().join("pods").join(POD)).unwrap();
         Self {
@@ -147,7 +153,7 @@ fn delegates(root: &TempDir, keys: ClusterKeys) -> Delegates {
 #[tokio::test]
 async fn many_requests_of_a_pod_start_one_look_up() {
     let root = tempfile::tempdir().unwrap();
-    let keys = ClusterKeys::new(Arc::<Silent>::default(), "audience");
+    let keys = keys_from(Arc::<Silent>::default());
     let delegates = delegates(&root, keys);
     let pod = POD.parse().unwrap();
     for _ in 0..1000 {

@@ -7,6 +7,7 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+use prometheus::{Registry, TextEncoder};
 use serde_json::{Value, json};
 use tokio::{task::yield_now, time::advance};
 
@@ -43,7 +44,18 @@ impl Cluster {
     fn new() -> (Arc<Self>, ClusterKeys) {
         let cluster = Arc::<Self>::default();
         let source = Arc::new(Source(Arc::clone(&cluster)));
-        (cluster, ClusterKeys::new(source, "pods.eks.amazonaws.com"))
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let keys = ClusterKeys::new(source, "pods.eks.amazonaws.com", metrics);
+        (cluster, keys)
+    }
+
+    /// The same, and what is counted.
+    fn counted() -> (Arc<Self>, ClusterKeys, Registry) {
+        let cluster = Arc::<Self>::default();
+        let source = Arc::new(Source(Arc::clone(&cluster)));
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        (cluster, ClusterKeys::new(source, "x", metrics), registry)
     }
 
     fn new_key(&self, kid: &str) -> EncodingKey {
@@ -170,6 +182,42 @@ async fn while_a_key_cannot_be_had_the_bearer_is_unknown_and_not_nobody() {
     advance(FETCH_FOR_MOUNTED_EVERY).await;
     let forged = sign(&key, "made-up", &claims);
     assert_eq!(keys.bearer(&forged).await, Issued::ToNobody);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_counted_and_told_until_keys_come() {
+    let (cluster, keys, registry) = Cluster::counted();
+    let token = sign(&cluster.new_key("a"), "a", &claims());
+    let metric = |name: &str| {
+        let text = TextEncoder::new().encode_to_string(&registry.gather());
+        let text = text.unwrap();
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
+        values.next().unwrap().trim().parse::<f64>().unwrap()
+    };
+    assert_eq!(keys.failure(), None);
+    cluster.down.store(true, Ordering::Relaxed);
+    for failures in [1.0, 2.0] {
+        keys.verify(token.clone()).await;
+        // Nobody waits for the second one.
+        while metric("podcreds_keys_consecutive_failures ") < failures {
+            yield_now().await;
+        }
+        advance(TRY_AGAIN_AFTER).await;
+    }
+    assert!(keys.failure().unwrap().ends_with("down"));
+    cluster.down.store(false, Ordering::Relaxed);
+    let mut fetches = keys.fetches();
+    keys.verify(token).await;
+    fetches.changed().await.unwrap();
+    assert_eq!(keys.failure(), None);
+    assert_eq!(metric("podcreds_keys_consecutive_failures "), 0.0);
+    assert_eq!(metric("podcreds_keys "), 1.0);
+    assert_eq!(
+        metric("podcreds_key_fetches_total{outcome=\"failed\"}"),
+        2.0
+    );
+    assert_eq!(metric("podcreds_key_fetches_total{outcome=\"ok\"}"), 1.0);
+    assert!(metric("podcreds_keys_last_fetch_timestamp_seconds ") > 1e9);
 }
 
 #[tokio::test(start_paused = true)]

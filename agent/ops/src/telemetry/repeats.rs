@@ -17,8 +17,8 @@ use tracing::{
     field::{Field, Visit},
 };
 
-/// The fields that say which pod or peer has provoked a line.
-const ABOUT: [&str; 4] = ["peer", "pod_uid", "process", "subject"];
+/// The fields that say which pod or peer has provoked a line, and by what.
+const ABOUT: [&str; 5] = ["peer", "pod_uid", "process", "refusal", "subject"];
 /// For how long a line about one and the same pod is not repeated.
 const PERIOD: Duration = Duration::from_secs(60);
 /// How many lines of one kind are written in that time, about any of them.

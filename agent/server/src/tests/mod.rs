@@ -150,7 +150,8 @@ impl Fixture {
         .unwrap();
         let metrics = Metrics::register(&registry).unwrap();
         let pods = Pods::default();
-        let server = Arc::new(Server::new(&config, store, pods.clone(), metrics));
+        let server = Server::new(&config, store, pods.clone(), metrics, &registry);
+        let server = Arc::new(server.unwrap());
         Self {
             server,
             registry,
