@@ -152,7 +152,7 @@ pub(crate) fn load(args: &[String]) -> Result<()> {
 }
 
 pub(crate) fn soak(args: &[String]) -> Result<()> {
-    setup::for_demo()?;
+    setup::for_build()?;
     build_programs(&["podcreds", "pod-client", "soak"], false)?;
     run(built("soak", false)?.args(args))
 }

@@ -2,24 +2,23 @@
 //! pods.
 
 use std::{
-    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::{time::clock_getcpuclockid, unistd::Pid};
-use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, table};
+use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node};
 use procfs::process::Process;
 
-use crate::{Arguments, memory, step};
+use crate::{Arguments, Subject, memory, outcome::Outcome, pods, step};
 
 /// How long agents get to come to rest once they listen for all pods. Looks become rarer for that
 /// long.
 const SETTLING: Duration = Duration::from_secs(20);
 
-/// An agent, and what it has used until a moment.
-struct Subject {
+/// An agent that rests, and what it has used until a moment.
+struct Resting {
     name: String,
     agent: Agent,
     used: Used,
@@ -34,59 +33,45 @@ struct Used {
     at: Instant,
 }
 
-/// Measures the agents side by side, and returns a table.
-pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<String> {
-    let mut rows = Vec::new();
+/// Measures the agents side by side.
+pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
     for count in &arguments.rest_pods {
         let node = Node::new();
         let title = format!("Starting {count} pods, each with a network namespace of its own");
-        let pods = step(&title, || memory::start(&node, *count))?;
-        let binaries = [Some(&arguments.agent), arguments.against.as_ref()];
-        let mut subjects = step("Starting the agents, and letting them come to rest", || {
-            let binaries = binaries.into_iter().flatten();
-            let started = binaries.map(|binary| start(binary, &node, eks_auth, *count));
+        let pods = step(&title, || pods::start(&node, *count))?;
+        let mut resting = step("Starting the agents, and letting them come to rest", || {
+            let subjects = arguments.subjects().into_iter();
+            let started = subjects.map(|subject| start(subject, &node, eks_auth, *count));
             let started = started.collect::<Result<Vec<_>>>();
             thread::sleep(SETTLING);
             started
         })?;
         let title = format!("Asking nothing for {} s", arguments.rest_seconds);
-        rows.extend(step(&title, || {
-            for subject in &mut subjects {
-                subject.used = Used::by(&subject.agent)?;
+        outcomes.extend(step(&title, || {
+            for one in &mut resting {
+                one.used = Used::by(&one.agent)?;
             }
             thread::sleep(Duration::from_secs(arguments.rest_seconds));
-            let rows = subjects.iter().map(|subject| subject.row(*count));
-            rows.collect::<Result<Vec<_>>>()
+            let measured = resting.iter().map(|one| one.outcome(*count));
+            measured.collect::<Result<Vec<_>>>()
         })?);
-        drop(subjects);
+        drop(resting);
         step("Removing the pods", || drop(pods));
     }
-    let titles = ["PODS", "AGENT", "CPU/MINUTE", "WAKE-UPS/MINUTE", "RESIDENT"];
-    Ok(table::layout(&titles, &rows, &[0, 2, 3, 4]))
+    Ok(outcomes)
 }
 
-fn start(binary: &Path, node: &Node, eks_auth: &EksAuth, pods: usize) -> Result<Subject> {
-    let agent = Agent::on(node, eks_auth).binary(binary).start();
+fn start(subject: Subject, node: &Node, eks_auth: &EksAuth, pods: usize) -> Result<Resting> {
+    let agent = Agent::on(node, eks_auth).binary(subject.binary).start();
     agent.wait_metric("podcreds_network_namespaces", &[], |count| {
         count == pods as f64 + 1.0
     });
-    Ok(Subject {
-        name: name_of(binary),
+    Ok(Resting {
+        name: subject.name,
         used: Used::by(&agent)?,
         agent,
     })
-}
-
-fn name_of(binary: &Path) -> String {
-    let parts: PathBuf = binary
-        .iter()
-        .rev()
-        .take(2)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect();
-    parts.display().to_string()
 }
 
 impl Used {
@@ -108,19 +93,16 @@ impl Used {
     }
 }
 
-impl Subject {
-    fn row(&self, pods: usize) -> Result<Vec<String>> {
+impl Resting {
+    fn outcome(&self, pods: usize) -> Result<Outcome> {
         let now = Used::by(&self.agent)?;
         let minutes = (now.at - self.used.at).as_secs_f64() / 60.0;
         let cpu = (now.cpu - self.used.cpu).as_secs_f64() * 1e3 / minutes;
         let wake_ups = now.wake_ups.saturating_sub(self.used.wake_ups) as f64 / minutes;
-        let resident = memory::resident(&self.agent).context("an agent has ended")?;
-        Ok(vec![
-            pods.to_string(),
-            self.name.clone(),
-            format!("{cpu:.1} ms"),
-            format!("{wake_ups:.0}"),
-            resident,
-        ])
+        let (resident, _) = memory::resident(&self.agent)?;
+        Ok(Outcome::new(format!("{pods} pods"), &self.name)
+            .with("CPU a minute", cpu, "ms")
+            .with("wake-ups a minute", wake_ups.round(), "")
+            .with("resident", resident, "MB"))
     }
 }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::{time::clock_getcpuclockid, unistd::Pid};
-use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, pod::Pod, table};
-use serde_json::{Value, json};
+use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, pod::Pod};
+use serde_json::json;
 
 use crate::{
-    Arguments,
+    Arguments, Subject,
     nginx::{self, Nginx},
+    number,
+    outcome::{Line, Outcome},
     step,
 };
 
@@ -30,6 +32,13 @@ impl Connections {
         }
     }
 
+    fn plot(self) -> &'static str {
+        match self {
+            Self::New => "Latency, new connections",
+            Self::Kept => "Latency, kept connections",
+        }
+    }
+
     /// `pod-client storm`'s requests per connection.
     fn keepalive(self) -> u32 {
         match self {
@@ -37,20 +46,22 @@ impl Connections {
             Self::Kept => u32::MAX,
         }
     }
-
-    /// At most so many times nginx's CPU is what podcreds allows itself.
-    fn target(self) -> f64 {
-        match self {
-            Self::New => 1.3,
-            Self::Kept => 1.0,
-        }
-    }
 }
 
-/// A server to be asked: its address in the pod, and the process that does the work.
-struct Server {
+/// A server to be asked: from where, its address there, and the process that does the work.
+struct Server<'a> {
+    name: &'a str,
+    pod: &'a Pod,
     address: Option<&'static str>,
     process: u32,
+}
+
+/// An agent with a node of its own, and a pod that it serves.
+struct Served {
+    agent: Agent,
+    pod: Pod,
+    node: Node,
+    body: String,
 }
 
 /// What one server needed for all rounds of one kind.
@@ -60,32 +71,37 @@ struct Cost {
     cpu_us: Vec<f64>,
     p50_us: Vec<f64>,
     p99_us: Vec<f64>,
+    /// Of each round: which part of the requests took how many microseconds at most.
+    quantiles: Vec<Vec<(f64, f64)>>,
 }
 
-/// Measures both servers, in turns, and returns a table.
-pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<String> {
+/// Measures all servers, in turns.
+pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<Vec<Outcome>> {
     let nginx = arguments.nginx.as_ref().context("no nginx is named")?;
-    let node = Node::new();
-    let pod = node.pod("load").start();
-    let agent = Agent::on(&node, eks_auth).binary(&arguments.agent).start();
-    let body = &pod.run(["get"])["body"];
-    ensure!(body["AccessKeyId"].is_string(), "the agent gave {body}");
-    let nginx = Nginx::start(nginx, &node, &pod, &body.to_string())?;
-    let servers = [
-        Server {
-            address: None,
-            process: agent.id(),
-        },
-        Server {
-            address: Some(nginx::ADDRESS),
-            process: nginx.worker(),
-        },
-    ];
-    let mut rows = Vec::new();
+    let subjects = arguments.subjects();
+    let served = subjects
+        .iter()
+        .map(|subject| Served::start(subject, eks_auth));
+    let served = served.collect::<Result<Vec<_>>>()?;
+    let first = served.first().context("no agent is named")?;
+    let nginx = Nginx::start(nginx, &first.node, &first.pod, &first.body)?;
+    let mut servers = vec![Server {
+        name: "nginx",
+        pod: &first.pod,
+        address: Some(nginx::ADDRESS),
+        process: nginx.worker(),
+    }];
+    servers.extend(subjects.iter().zip(&served).map(|(subject, one)| Server {
+        name: &subject.name,
+        pod: &one.pod,
+        address: None,
+        process: one.agent.id(),
+    }));
+    let mut outcomes = Vec::new();
     for connections in Connections::ALL {
-        let mut costs = [Cost::default(), Cost::default()];
+        let mut costs: Vec<_> = servers.iter().map(|_| Cost::default()).collect();
         let title = format!(
-            "Asking podcreds and nginx in turns, {} connections: {} requests/s from {} callers",
+            "Asking in turns, {} connections: {} requests/s from {} callers",
             connections.name(),
             arguments.rate,
             arguments.callers
@@ -93,24 +109,33 @@ pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<Strin
         step(&title, || {
             for _ in 0..arguments.rounds {
                 for (server, cost) in servers.iter().zip(&mut costs) {
-                    cost.add(arguments, &pod, server, connections)?;
+                    cost.add(arguments, server, connections)?;
                 }
             }
             anyhow::Ok(())
         })?;
-        let [podcreds, nginx] = costs;
-        rows.push(podcreds.row("podcreds", connections, Some(&nginx)));
-        rows.push(nginx.row("nginx", connections, None));
+        let nginx = costs.first().context("nginx was not asked")?;
+        let measured = servers.iter().zip(&costs);
+        outcomes.extend(measured.map(|(server, cost)| cost.outcome(server, connections, nginx)));
     }
-    let titles = [
-        "CONNECTIONS",
-        "SERVER",
-        "CPU/REQUEST",
-        "P50",
-        "P99",
-        "CPU, TIMES NGINX",
-    ];
-    Ok(table::layout(&titles, &rows, &[2, 3, 4]))
+    Ok(outcomes)
+}
+
+impl Served {
+    fn start(subject: &Subject, eks_auth: &EksAuth) -> Result<Self> {
+        let node = Node::new();
+        let pod = node.pod("load").start();
+        let agent = Agent::on(&node, eks_auth).binary(&subject.binary).start();
+        let body = &pod.run(["get"])["body"];
+        ensure!(body["AccessKeyId"].is_string(), "the agent gave {body}");
+        let body = body.to_string();
+        Ok(Self {
+            agent,
+            pod,
+            node,
+            body,
+        })
+    }
 }
 
 impl Cost {
@@ -118,8 +143,7 @@ impl Cost {
     fn add(
         &mut self,
         arguments: &Arguments,
-        pod: &Pod,
-        server: &Server,
+        server: &Server<'_>,
         connections: Connections,
     ) -> Result<()> {
         let requests = u64::from(arguments.rate) * u64::from(arguments.seconds);
@@ -136,7 +160,7 @@ impl Cost {
         }
         let clock = clock_getcpuclockid(Pid::from_raw(server.process.cast_signed()))?;
         let before = Duration::from(clock.now()?);
-        let storm = pod.run(options.iter().map(String::as_str));
+        let storm = server.pod.run(options.iter().map(String::as_str));
         let cpu = Duration::from(clock.now()?) - before;
         ensure!(
             storm["outcomes"] == json!({ "200": requests }),
@@ -145,36 +169,50 @@ impl Cost {
         self.cpu_us.push(cpu.as_secs_f64() * 1e6 / requests as f64);
         self.p50_us.push(number(&storm, "p50_us")?);
         self.p99_us.push(number(&storm, "p99_us")?);
+        self.quantiles
+            .push(serde_json::from_value(storm["quantiles_us"].clone())?);
         Ok(())
     }
 
-    fn row(&self, name: &str, connections: Connections, other: Option<&Self>) -> Vec<String> {
-        let times = other.map_or_else(String::new, |other| {
-            // Of each round by itself: what the machine was busy with lay on both.
-            let times = self.cpu_us.iter().zip(&other.cpu_us);
-            let times = median(times.map(|(ours, theirs)| ours / theirs));
-            format!("{times:.2} (target: {:.1})", connections.target())
-        });
-        let ms = |values_us: &[f64]| median(values_us.iter().map(|value| value / 1000.0));
-        vec![
-            connections.name().to_owned(),
-            name.to_owned(),
-            format!("{:.1} us", median(self.cpu_us.iter().copied())),
-            format!("{:.2} ms", ms(&self.p50_us)),
-            format!("{:.2} ms", ms(&self.p99_us)),
-            times,
-        ]
+    fn outcome(&self, server: &Server<'_>, connections: Connections, nginx: &Self) -> Outcome {
+        let ms = |values_us: &[f64]| values_us.iter().map(|us| us / 1000.0).collect::<Vec<_>>();
+        // Of each round by itself: what the machine was busy with lay on all of them.
+        let times = self.cpu_us.iter().zip(&nginx.cpu_us);
+        let case = format!("{} connections", connections.name());
+        Outcome::new(case, server.name)
+            .with_rounds("CPU a request", self.cpu_us.iter().copied(), "us")
+            .with_rounds("p50", ms(&self.p50_us), "ms")
+            .with_rounds("p99", ms(&self.p99_us), "ms")
+            .with_rounds(
+                "CPU, times nginx",
+                times.map(|(ours, theirs)| ours / theirs),
+                "",
+            )
+            .with_line(Line {
+                plot: connections.plot(),
+                x: "percentile",
+                y: "ms",
+                points: self.percentiles(),
+            })
     }
-}
 
-fn number(storm: &Value, field: &str) -> Result<f64> {
-    storm[field]
-        .as_f64()
-        .with_context(|| format!("no {field} in {storm}"))
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<_> = values.collect();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    /// The latencies of all rounds, as a curve: of each percentile the median of the rounds.
+    fn percentiles(&self) -> Vec<(f64, f64)> {
+        let Some(first) = self.quantiles.first() else {
+            return Vec::new();
+        };
+        let median = |index: usize| {
+            let mut rounds: Vec<_> = self
+                .quantiles
+                .iter()
+                .filter_map(|round| round.get(index).map(|(_, us)| *us))
+                .collect();
+            rounds.sort_unstable_by(f64::total_cmp);
+            rounds.get(rounds.len() / 2).copied().unwrap_or(f64::NAN)
+        };
+        let points = first.iter().enumerate();
+        points
+            .map(|(index, (part, _))| (part * 100.0, median(index) / 1000.0))
+            .collect()
+    }
 }

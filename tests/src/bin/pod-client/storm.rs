@@ -23,6 +23,11 @@ use crate::{
     wait_for_end_of_input,
 };
 
+/// Of which parts of the requests it says how long they took.
+const QUANTILES: [f64; 14] = [
+    0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0,
+];
+
 #[derive(clap::Args)]
 pub(crate) struct Storm {
     /// Where to connect to; with several, connections take turns.
@@ -223,6 +228,7 @@ impl Tally {
             let latency = self.latencies.get((last * quantile).round() as usize);
             latency.map(Duration::as_micros)
         };
+        let quantiles = QUANTILES.map(|quantile| (quantile, at(quantile)));
         let result = json!({
             "requests": self.latencies.len(),
             "outcomes": self.outcomes,
@@ -231,6 +237,7 @@ impl Tally {
             "p50_us": at(0.5),
             "p99_us": at(0.99),
             "max_us": at(1.0),
+            "quantiles_us": quantiles,
             "elapsed_ms": elapsed.as_millis(),
         });
         Ok(print(&result)?)
