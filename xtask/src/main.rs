@@ -55,7 +55,7 @@ enum Command {
     /// Simulated pods fetch credentials with unmodified AWS clients, and a table says what they
     /// got.
     Demo(Demo),
-    /// Measure CPU per request, latency and memory, beside nginx.
+    /// Measure what the agent costs, and what pods get, under several kinds of load.
     Load {
         /// What is passed on to the load generator: `cargo xtask load -- --help`.
         #[arg(last = true)]
