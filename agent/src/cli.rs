@@ -10,6 +10,8 @@ use podcreds_identity as identity;
 use podcreds_ops::telemetry::{LogFormat, Verbosity};
 use podcreds_types::ServiceAccount;
 
+use crate::doctor;
+
 /// Gives the pods of this node the IAM roles of their service accounts.
 ///
 /// podcreds is a node agent for Amazon EKS Pod Identity. eBPF programs send the pods' requests for
@@ -59,9 +61,12 @@ impl Cli {
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(words)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(|it| it.format(&mut command))?;
-        if let Command::Server(args) = &mut cli.command
-            && let Some((_, given)) = matches.subcommand()
-        {
+        let args = match &mut cli.command {
+            Command::Server(args) => Some(&mut **args),
+            Command::Doctor(args) => Some(&mut args.server),
+            Command::DoctorVisit | Command::Initialize | Command::Probe(_) => None,
+        };
+        if let (Some(args), Some((_, given))) = (args, matches.subcommand()) {
             args.named = Named::of(given);
         }
         Ok(cli)
@@ -151,6 +156,24 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 for yes, 1 for no, 64 for a wrong command line.
     Probe(ProbeArgs),
+
+    /// Look for what keeps this node, or one of its pods, from credentials.
+    ///
+    /// Prints what was seen, a line for each check, and what to do about it. It needs no agent, and
+    /// works beside one. Give it the agent's flags, since what is checked depends on them; in the
+    /// agent's own container it finds them itself where --cluster-name is not given.
+    ///
+    /// It runs on the node, as root. EKS Auth is asked once, and for a pod with that pod's token;
+    /// the running agent is asked without a token, by a pod that the doctor makes for a moment.
+    ///
+    /// Exit codes: 0 if all is well or there are only warnings, 1 if something has failed, 64 for a
+    /// wrong command line, 69 when nothing could be looked at.
+    #[command(after_long_help = doctor::EXAMPLES, args_override_self = true)]
+    Doctor(Box<doctor::DoctorArgs>),
+
+    /// What a doctor runs in a pod.
+    #[command(name = podcreds_doctor::visit::SUBCOMMAND, hide = true)]
+    DoctorVisit,
 }
 
 /// `podcreds server`

@@ -28,6 +28,7 @@ use crate::{
 mod app;
 mod cli;
 mod config;
+mod doctor;
 mod initialize;
 
 /// Wipes what is freed. Libraries copy tokens and credentials to where we cannot reach: hyper's
@@ -44,7 +45,7 @@ const STALLED: u8 = 70;
 const NO_PERMISSION: u8 = 77;
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(env::args_os()) {
+    let cli = match Cli::read(doctor::with_agents_flags(env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             // Nothing can be done about a terminal that is gone.
@@ -63,6 +64,11 @@ fn main() -> ExitCode {
         Command::Server(args) => server(*args, format, verbosity),
         Command::Initialize => initialize(format, verbosity),
         Command::Probe(args) => probe(&args),
+        Command::Doctor(args) => doctor::doctor(*args),
+        Command::DoctorVisit => {
+            podcreds_doctor::visit::run();
+            ExitCode::SUCCESS
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! 4. `listeners` accepts on the serving runtime, and `accept` turns records into evidence.
 //! 5. `node` accepts on addresses of the host, from callers that no program redirects.
 //!
+//! [`diagnosis`] looks at the same things for `podcreds doctor`.
+//!
 //! The first two run on a thread of their own (`worker`), since what they do may block.
 
 #![expect(
@@ -17,6 +19,7 @@
 mod accept;
 mod addresses;
 mod arrivals;
+pub mod diagnosis;
 mod discovery;
 mod ends;
 mod error;

@@ -47,16 +47,25 @@ pub(crate) struct Hierarchy {
 /// Checks the kernel, the capabilities and the cgroup hierarchy.
 pub(crate) fn check(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathError> {
     check_kernel()?;
-    let held = caps::read(None, CapSet::Effective).map_err(|error| {
-        DatapathError::NotPermitted(format!("podcreds cannot see its capabilities: {error}"))
-    })?;
-    let missing = missing_capabilities(&held);
+    let missing = missing_capabilities(&held()?);
     if !missing.is_empty() {
         return Err(DatapathError::NotPermitted(format!(
             "podcreds lacks {}; run it as root, or give it these capabilities",
             missing.join(", ")
         )));
     }
+    hierarchy(cgroup_root)
+}
+
+/// The capabilities that this process has.
+pub(crate) fn held() -> Result<HashSet<Capability>, DatapathError> {
+    caps::read(None, CapSet::Effective).map_err(|error| {
+        DatapathError::NotPermitted(format!("podcreds cannot see its capabilities: {error}"))
+    })
+}
+
+/// Finds the cgroup hierarchy, and where pods are looked for in it.
+pub(crate) fn hierarchy(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathError> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo")
         .map_err(DatapathError::io("reading /proc/self/mountinfo"))?;
     let mounts = kubepods::cgroup2_mounts(&mountinfo);
@@ -77,9 +86,7 @@ fn no_cgroup2() -> DatapathError {
 /// A container with a cgroup namespace of its own has a mount that shows only its own part, and the
 /// host's beside it. Programs that are attached to a part run for that part only.
 fn best_mount(mounts: &[PathBuf], cgroup_root: Option<&Path>) -> Option<PathBuf> {
-    let is_true_root =
-        |mount: &&PathBuf| fs::metadata(mount).is_ok_and(|metadata| metadata.ino() == TRUE_ROOT);
-    if let Some(mount) = mounts.iter().find(is_true_root) {
+    if let Some(mount) = mounts.iter().find(|mount| is_true_root(mount)) {
         return Some(mount.clone());
     }
     let holds_root = |mount: &&PathBuf| cgroup_root.is_some_and(|root| root.starts_with(mount));
@@ -90,6 +97,11 @@ fn best_mount(mounts: &[PathBuf], cgroup_root: Option<&Path>) -> Option<PathBuf>
          are served; in a container, mount the host's /sys/fs/cgroup"
     );
     Some(mount.clone())
+}
+
+/// Whether a mount shows the hierarchy from its root on.
+pub(crate) fn is_true_root(mount: &Path) -> bool {
+    fs::metadata(mount).is_ok_and(|metadata| metadata.ino() == TRUE_ROOT)
 }
 
 /// The directory to look for pods in: the whole hierarchy, or a part of it.
@@ -111,7 +123,7 @@ fn cgroup_root(asked: Option<PathBuf>, mount: &Path) -> Result<PathBuf, Datapath
     }
 }
 
-fn check_kernel() -> Result<(), DatapathError> {
+pub(crate) fn check_kernel() -> Result<(), DatapathError> {
     let (major, minor) = OLDEST_KERNEL;
     // A kernel that does not say its version is left to the loader to judge.
     if KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(major, minor, 0)) {
@@ -127,7 +139,7 @@ fn too_old(major: u8, minor: u8) -> DatapathError {
     ))
 }
 
-fn missing_capabilities(held: &HashSet<Capability>) -> Vec<String> {
+pub(crate) fn missing_capabilities(held: &HashSet<Capability>) -> Vec<String> {
     CAPABILITIES
         .iter()
         .filter(|(capability, _)| !held.contains(capability))

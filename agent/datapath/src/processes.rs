@@ -151,17 +151,32 @@ fn is_in(pid: u32, pod: &Path) -> bool {
     })
 }
 
+/// The processes of a pod, and the cgroup of each: those of its containers, the oldest container
+/// first.
+pub(super) fn all(pod: &Path) -> Vec<(u32, PathBuf)> {
+    let containers = subdirectories(pod).into_iter();
+    containers
+        .flat_map(|container| placed(&container))
+        .collect()
+}
+
 /// Processes in a container, the first ones that the kernel lists.
+fn members(container: &Path) -> Vec<u32> {
+    placed(container).into_iter().map(|(pid, _)| pid).collect()
+}
+
+/// The same with the cgroup of each.
 ///
 /// An init system in a container moves itself into a cgroup below, so those are looked at as well.
-fn members(container: &Path) -> Vec<u32> {
+fn placed(container: &Path) -> Vec<(u32, PathBuf)> {
     let mut processes = Vec::new();
     let mut cgroups = VecDeque::from([container.to_owned()]);
     for _ in 0..MAX_CGROUPS {
         let Some(cgroup) = cgroups.pop_front() else {
             break;
         };
-        processes.extend(members_of(&cgroup).unwrap_or_default());
+        let members = members_of(&cgroup).unwrap_or_default();
+        processes.extend(members.into_iter().map(|pid| (pid, cgroup.clone())));
         if processes.len() >= MAX_PROCESSES {
             break;
         }

@@ -135,6 +135,13 @@ impl Folder {
         Ok(socket.into())
     }
 
+    /// Looks at the sockets, if they are there.
+    pub(super) fn check_sockets(&self) -> Result<(), HandoverError> {
+        [TALK, LEND]
+            .iter()
+            .try_for_each(|name| self.has_socket(name).map(drop))
+    }
+
     /// Whether the socket is there, and one that root has made.
     fn has_socket(&self, name: &str) -> Result<bool, HandoverError> {
         let path = self.path.join(name);

@@ -23,7 +23,11 @@ mod successor;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
@@ -60,6 +64,19 @@ pub struct Config {
     pub dir: PathBuf,
     /// Whether somebody has named it. If not, and it cannot be had, the agent does without.
     pub is_named: bool,
+}
+
+/// Looks at a folder in which agents could meet, and changes nothing. False if it is not there: an
+/// agent makes it.
+///
+/// # Errors
+///
+/// When an agent would not use it.
+pub fn check(dir: &Path) -> Result<bool, HandoverError> {
+    match std::fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        _ => Folder::open(dir)?.check_sockets().map(|()| true),
+    }
 }
 
 /// Told why the agent goes on without handing over what it has.

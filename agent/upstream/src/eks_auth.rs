@@ -9,6 +9,7 @@ use aws_config::{
     BehaviorVersion, SdkConfig, identity::IdentityCache,
     stalled_stream_protection::StalledStreamProtectionConfig,
 };
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_eksauth::{Client, config::retry::RetryConfig, config::timeout::TimeoutConfig};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::app_name::AppName;
@@ -95,8 +96,10 @@ pub enum SetupError {
 /// The client of EKS Auth. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct EksAuth {
-    client: Client,
-    cluster_name: String,
+    pub(super) client: Client,
+    pub(super) cluster_name: String,
+    /// What the client signs with.
+    pub(super) signer: Option<SharedCredentialsProvider>,
     metrics: Metrics,
 }
 
@@ -156,6 +159,7 @@ impl EksAuth {
         Ok(Self {
             client: Client::from_conf(service.build()),
             cluster_name: config.cluster_name,
+            signer: environment.credentials_provider(),
             metrics,
         })
     }
@@ -187,9 +191,7 @@ impl AssumeRole for EksAuth {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_eksauth::config::{
-        Credentials as NodeCredentials, Region, SharedCredentialsProvider,
-    };
+    use aws_sdk_eksauth::config::{Credentials as NodeCredentials, Region};
     use prometheus::Registry;
 
     use super::*;

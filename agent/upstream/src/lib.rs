@@ -17,13 +17,15 @@ mod failure;
 mod http;
 mod key_server;
 mod metrics;
+mod probe;
 mod rotating;
 mod words;
 
 pub use eks_auth::{Config, EksAuth, SetupError};
-pub use http::{CertificateError, CertificateProblem, Outbound};
+pub use http::{CertificateError, CertificateProblem, Outbound, WayPart};
 pub use key_server::{KeyFetcher, KeyServer};
 pub use metrics::Metrics;
+pub use probe::{Probe, Signer};
 
 /// Exchanges a pod's token for the credentials of its role.
 ///

@@ -32,7 +32,7 @@ use tower_service::Service;
 use super::{
     proxies::Proxies,
     resolve::Resolver,
-    step::{ConnectError, Step, failed, is_late, set, within},
+    step::{ConnectError, Step, WayPart, failed, is_late, set, within},
     stream::{Connection, Given, Stream},
 };
 
@@ -129,6 +129,7 @@ impl Service<Uri> for Connect {
             });
             receiver.await.unwrap_or_else(|error| {
                 Err(ConnectError::Failed {
+                    part: WayPart::Tcp,
                     step: "connecting".to_owned(),
                     source: error.into(),
                 })
@@ -163,6 +164,7 @@ impl Inner {
         established.unwrap_or_else(|_| {
             let step = step.into_inner().unwrap_or_else(PoisonError::into_inner);
             Err(ConnectError::Slow {
+                part: step.part(),
                 step: format!("making a connection, and in the end {step},"),
                 limit,
             })
@@ -226,6 +228,7 @@ impl Inner {
                 self.resolver.forget(host);
                 match step() {
                     step @ Step::Tcp(_) if is_late(&error) => Err(ConnectError::Slow {
+                        part: step.part(),
                         step: step.to_string(),
                         limit: self.limits.tcp,
                     }),
@@ -326,6 +329,7 @@ impl Service<Name> for Names {
             let name = name.as_str();
             let Ok(found) = timeout(this.limit, this.resolver.look_up(name)).await else {
                 let slow = ConnectError::Slow {
+                    part: WayPart::LookUp,
                     step: Step::LookUp(name.to_owned()).to_string(),
                     limit: this.limit,
                 };

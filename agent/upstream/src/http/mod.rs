@@ -31,6 +31,7 @@ use proxies::Proxies;
 use resolve::Resolver;
 use step::ConnectError;
 
+pub use step::WayPart;
 pub use trust::{CertificateError, CertificateProblem};
 
 /// How long a connection is kept that nobody uses. Load balancers forget it after 350 s.
@@ -146,6 +147,8 @@ pub(super) enum SendError {
     /// A step on the way to a connection took too long.
     #[error("{step} took longer than {limit:?}")]
     Slow {
+        /// Which one.
+        part: WayPart,
         /// What it was, in words.
         step: String,
         /// How long it was given.
@@ -231,8 +234,9 @@ impl Client {
 fn unwrapped(error: legacy::Error) -> SendError {
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(error) = cause {
-        if let Some(ConnectError::Slow { step, limit }) = error.downcast_ref() {
+        if let Some(ConnectError::Slow { part, step, limit }) = error.downcast_ref() {
             return SendError::Slow {
+                part: *part,
                 step: step.clone(),
                 limit: *limit,
             };
@@ -246,6 +250,21 @@ fn unwrapped(error: legacy::Error) -> SendError {
         cause = within.or_else(|| error.source());
     }
     SendError::Broken(error.into())
+}
+
+/// The part of the way that an error is about, if there was no connection.
+pub(super) fn part_that_failed(error: &(dyn Error + 'static)) -> Option<WayPart> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(SendError::Slow { part, .. }), _) => return Some(*part),
+            (_, Some(ConnectError::Slow { part, .. } | ConnectError::Failed { part, .. })) => {
+                return Some(*part);
+            }
+            _ => cause = error.source(),
+        }
+    }
+    None
 }
 
 /// Whether a URL is on this machine, on its link, or one of EC2's local services.

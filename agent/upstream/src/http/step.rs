@@ -19,6 +19,30 @@ pub(super) enum Step {
     Tls(String),
 }
 
+/// A part of the way to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayPart {
+    /// Looking its name up.
+    LookUp,
+    /// TCP.
+    Tcp,
+    /// The proxy, asked to go on.
+    Proxy,
+    /// The TLS handshake.
+    Tls,
+}
+
+impl Step {
+    pub(super) fn part(&self) -> WayPart {
+        match self {
+            Self::LookUp(_) => WayPart::LookUp,
+            Self::Tcp(_) => WayPart::Tcp,
+            Self::Tunnel { .. } => WayPart::Proxy,
+            Self::Tls(_) => WayPart::Tls,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -36,6 +60,8 @@ pub(super) enum ConnectError {
     /// A step took too long.
     #[error("{step} took longer than {limit:?}")]
     Slow {
+        /// Which one.
+        part: WayPart,
         /// What it was, in words.
         step: String,
         /// How long it was given.
@@ -44,6 +70,8 @@ pub(super) enum ConnectError {
     /// A step failed.
     #[error("{step} failed")]
     Failed {
+        /// Which one.
+        part: WayPart,
         /// What it was, in words.
         step: String,
         source: Box<dyn Error + Send + Sync>,
@@ -64,6 +92,7 @@ pub(super) async fn within<T>(
     match timeout(limit, work).await {
         Ok(done) => done.map_err(|error| failed(step, error)),
         Err(_) => Err(ConnectError::Slow {
+            part: step.part(),
             step: step.to_string(),
             limit,
         }),
@@ -84,6 +113,7 @@ pub(super) fn is_late(error: &(dyn Error + 'static)) -> bool {
 
 pub(super) fn failed(step: &Step, error: impl Into<Box<dyn Error + Send + Sync>>) -> ConnectError {
     ConnectError::Failed {
+        part: step.part(),
         step: step.to_string(),
         source: error.into(),
     }

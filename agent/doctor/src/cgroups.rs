@@ -1,0 +1,159 @@
+//! Cgroups of the doctor's own: made for a check, and removed with it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+use podcreds_datapath::diagnosis::{self, Writable};
+
+/// How the doctor's cgroups begin.
+const NAME: &str = "podcreds-doctor";
+/// How long the kernel may take to see that a process has left.
+const REMOVAL: Duration = Duration::from_millis(20);
+const TRIES: usize = 50;
+
+/// Those that are there now, so that a signal can remove them.
+static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// The hierarchy, in a mount that can be written to.
+pub(crate) struct View {
+    base: PathBuf,
+    /// Where the usual mount is for reading only.
+    _own: Option<Writable>,
+}
+
+impl View {
+    /// Opens the hierarchy that is mounted at `mount`.
+    ///
+    /// # Errors
+    ///
+    /// When it is mounted for reading only, and the kernel refuses another view of it.
+    pub(crate) fn open(mount: &Path) -> io::Result<Self> {
+        if !statvfs(mount)?.flags().contains(FsFlags::ST_RDONLY) {
+            let base = mount.to_owned();
+            return Ok(Self { base, _own: None });
+        }
+        let own = diagnosis::writable(mount)?;
+        Ok(Self {
+            base: own.path(),
+            _own: Some(own),
+        })
+    }
+
+    /// Where a cgroup is in it. `cgroup` goes from the mount on.
+    pub(crate) fn path(&self, cgroup: &Path) -> PathBuf {
+        self.base.join(cgroup)
+    }
+}
+
+/// A cgroup of the doctor's own, with others in it perhaps. It is removed when this is dropped.
+pub(crate) struct OwnCgroup {
+    view: View,
+    /// From the mount on.
+    top: PathBuf,
+    /// The one to be used, at or below `top`.
+    pub(crate) cgroup: PathBuf,
+}
+
+impl OwnCgroup {
+    /// Makes a cgroup for `purpose` below `parent`, and in that one cgroup in another, as `inner`
+    /// says. Paths go from the mount on.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub(crate) fn make(
+        mount: &Path,
+        parent: &Path,
+        purpose: &str,
+        inner: &Path,
+    ) -> io::Result<Self> {
+        let view = View::open(mount)?;
+        remove_left_behind(&view.path(parent));
+        let top = parent.join(format!("{NAME}.{}.{purpose}", process::id()));
+        let cgroup = top.join(inner);
+        note(|made| made.push(view.path(&top)));
+        let own = Self { view, top, cgroup };
+        fs::create_dir_all(own.view.path(&own.cgroup))?;
+        Ok(own)
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        let top = self.view.path(&self.top);
+        remove(&top);
+        note(|made| made.retain(|it| *it != top));
+    }
+}
+
+/// Removes what is there. For a process that is about to end at once.
+pub(crate) fn remove_all() {
+    note(|made| made.iter().for_each(|top| remove(top)));
+}
+
+fn note<T>(change: impl FnOnce(&mut Vec<PathBuf>) -> T) -> T {
+    change(&mut MADE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What was in it may need a moment to be gone.
+fn remove(top: &Path) {
+    for _ in 0..TRIES {
+        remove_depth_first(top);
+        if !top.exists() {
+            return;
+        }
+        thread::sleep(REMOVAL);
+    }
+    eprintln!("podcreds doctor: cannot remove {}", top.display());
+}
+
+/// Only what is empty goes.
+fn remove_depth_first(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_depth_first(&entry.path());
+        }
+    }
+    let _busy = fs::remove_dir(cgroup);
+}
+
+/// What a doctor that was killed has left.
+fn remove_left_behind(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if is_left_behind(&name.to_string_lossy()) {
+            remove_depth_first(&entry.path());
+        }
+    }
+}
+
+fn is_left_behind(name: &str) -> bool {
+    let rest = name
+        .strip_prefix(NAME)
+        .and_then(|rest| rest.strip_prefix('.'));
+    let pid = rest.and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_dead_doctor_has_made_is_left_behind() {
+        assert!(is_left_behind("podcreds-doctor.4294967295.trial"));
+        assert!(!is_left_behind(&format!(
+            "podcreds-doctor.{}.trial",
+            process::id()
+        )));
+        assert!(!is_left_behind("podcreds-doctor.service"));
+        assert!(!is_left_behind("kubepods"));
+    }
+}

@@ -1,0 +1,184 @@
+//! The running agent, by its probes and its metrics.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use crate::{Config, report::Finding};
+
+const NAME: &str = "agent";
+const METRICS: &str = "metrics";
+const LIMIT: Duration = Duration::from_secs(3);
+/// The most that is read of an answer: the metrics of a full node.
+const MAX_ANSWER: u64 = 4 * 1024 * 1024;
+
+/// How the agent of this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// It serves pods.
+    Ready {
+        /// What it has to do without.
+        remarks: Vec<String>,
+        /// Whether it redirects, and how many of the host's addresses it serves, if it says so.
+        paths: Option<(u32, u32)>,
+        /// Why its metrics cannot be had, if so.
+        without_metrics: Option<String>,
+    },
+    /// It answers, and does not serve pods.
+    Unready(String),
+    /// There is none.
+    None(String),
+}
+
+/// Asks the agent of this node.
+pub(crate) fn look_for(config: &Config) -> Agent {
+    let probes = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), config.probe_port);
+    let answer = match get(probes, "/readyz") {
+        Ok(answer) => answer,
+        Err(error) => return Agent::None(format!("{probes}: {error}")),
+    };
+    match answer {
+        (200, body) => {
+            let metrics = get(reachable(config.metrics), "/metrics");
+            let paths = metrics.as_ref().ok().and_then(|(_, text)| paths(text));
+            let remarks = body.lines().skip(1).map(str::to_owned);
+            Agent::Ready {
+                remarks: remarks.collect(),
+                paths,
+                without_metrics: metrics.err().map(|error| error.to_string()),
+            }
+        }
+        (status, body) => Agent::Unready(format!("{status}: {}", body.trim())),
+    }
+}
+
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    judge(&look_for(config))
+}
+
+fn judge(agent: &Agent) -> Vec<Finding> {
+    let first = match agent {
+        Agent::Ready { remarks, paths, .. } => {
+            let by = match paths {
+                Some((0, addresses)) => {
+                    format!(", without eBPF, at {addresses} of the host's addresses")
+                }
+                Some((_, 0)) => ", by eBPF".to_owned(),
+                Some((_, addresses)) => {
+                    format!(", by eBPF and at {addresses} of the host's addresses")
+                }
+                None => String::new(),
+            };
+            match remarks.is_empty() {
+                true => Finding::pass(NAME, format!("an agent serves this node{by}")),
+                false => Finding::warn(
+                    NAME,
+                    format!("an agent serves this node{by}; {}", remarks.join("; ")),
+                    "it says itself what it has to do without; its log has more",
+                ),
+            }
+        }
+        Agent::Unready(why) => Finding::fail(
+            NAME,
+            format!("the agent serves no pods yet: {why}"),
+            "see its log, and the runbook's PodcredsAgentDown",
+        ),
+        Agent::None(why) => Finding::warn(
+            NAME,
+            format!("no agent answers at {why}"),
+            "start one, or name its --probe-port; the other checks say what would keep it from \
+             starting",
+        ),
+    };
+    let mut findings = vec![first];
+    if let Agent::Ready {
+        without_metrics: Some(why),
+        ..
+    } = agent
+    {
+        findings.push(Finding::warn(
+            METRICS,
+            format!("the agent's metrics cannot be had: {why}"),
+            "see whether another program has the port, or name --metrics-port and \
+             --metrics-address as for the agent",
+        ));
+    }
+    findings
+}
+
+/// Where something that is served at an address can be had from here.
+fn reachable((ip, port): (IpAddr, u16)) -> SocketAddr {
+    let ip = match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, port)
+}
+
+/// What `podcreds_paths` says.
+fn paths(metrics: &str) -> Option<(u32, u32)> {
+    let of = |path: &str| {
+        let start = format!("podcreds_paths{{path=\"{path}\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&start))?;
+        value.parse().ok()
+    };
+    Some((of("ebpf")?, of("node")?))
+}
+
+fn get(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&at, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|it| it.get(..3)?.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other("what answers there is no agent"))?;
+    Ok((status, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Status;
+
+    fn ready(remarks: &[&str]) -> Agent {
+        Agent::Ready {
+            remarks: remarks.iter().map(|it| (*it).to_owned()).collect(),
+            paths: Some((1, 2)),
+            without_metrics: None,
+        }
+    }
+
+    #[test]
+    fn an_agent_that_does_without_something_is_a_warning() {
+        let well = judge(&ready(&[]));
+        assert_eq!(well[0].status, Status::Pass);
+        assert!(
+            well[0].seen.contains("by eBPF and at 2"),
+            "{}",
+            well[0].seen
+        );
+        assert_eq!(judge(&ready(&["without eBPF"]))[0].status, Status::Warn);
+        assert_eq!(judge(&Agent::None("x".into()))[0].status, Status::Warn);
+        assert_eq!(judge(&Agent::Unready("503".into()))[0].status, Status::Fail);
+    }
+
+    #[test]
+    fn the_paths_are_read_from_the_metrics() {
+        let text = "# TYPE podcreds_paths gauge\npodcreds_paths{path=\"ebpf\"} 1\n\
+                    podcreds_paths{path=\"node\"} 2\n";
+        assert_eq!(paths(text), Some((1, 2)));
+        assert_eq!(paths("x 1\n"), None);
+        let anywhere = reachable((Ipv4Addr::UNSPECIFIED.into(), 2705));
+        assert_eq!(anywhere, "127.0.0.1:2705".parse().unwrap());
+    }
+}

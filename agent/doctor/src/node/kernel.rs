@@ -1,0 +1,43 @@
+//! The kernel's version.
+
+use nix::sys::utsname::uname;
+use podcreds_datapath::diagnosis;
+
+use crate::report::Finding;
+
+const NAME: &str = "kernel";
+
+pub(super) fn check() -> Finding {
+    let release = uname().map(|it| it.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_else(|_| "unknown".to_owned());
+    judge(
+        &release,
+        diagnosis::check_kernel().map_err(|it| it.to_string()),
+    )
+}
+
+fn judge(release: &str, fit: Result<(), String>) -> Finding {
+    let seen = format!("Linux {release}");
+    match fit {
+        Ok(()) => Finding::pass(NAME, seen),
+        Err(why) => Finding::fail(
+            NAME,
+            format!("{seen}: {why}"),
+            "update the node's kernel (5.15 or later), or run the agent with --datapath node",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Status;
+
+    #[test]
+    fn an_old_kernel_fails_with_its_version() {
+        assert_eq!(judge("6.18.0", Ok(())).status, Status::Pass);
+        let old = judge("5.10.0", Err("too old".to_owned()));
+        assert_eq!(old.status, Status::Fail);
+        assert!(old.seen.contains("5.10.0"), "{}", old.seen);
+    }
+}

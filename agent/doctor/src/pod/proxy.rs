@@ -1,0 +1,54 @@
+//! A proxy in a pod's environment that would get its tokens.
+
+use crate::report::Finding;
+
+const NAME: &str = "proxy";
+/// What in `NO_PROXY` covers the agent's address, in one SDK or another.
+const COVERS: [&str; 6] = [
+    "*",
+    "169.254.170.23",
+    "169.254.170.23/32",
+    "169.254.170.0/24",
+    "169.254.0.0/16",
+    "fd00:ec2::23",
+];
+
+/// What is to be said of a proxy, if the pod has one.
+pub(super) fn judge(proxy: Option<&'static str>, no_proxy: &str) -> Option<Finding> {
+    let variable = proxy?;
+    let mut exceptions = no_proxy
+        .split(',')
+        .map(|it| it.trim().trim_matches(['[', ']']));
+    Some(match exceptions.any(|it| COVERS.contains(&it)) {
+        true => Finding::pass(NAME, format!("{variable}, and NO_PROXY excepts the agent")),
+        false => Finding::warn(
+            NAME,
+            format!("{variable} is set, and NO_PROXY does not except the agent's address"),
+            "add 169.254.170.23 (and [fd00:ec2::23]) to the pod's NO_PROXY: some SDKs send the \
+             request, and the pod's token, to the proxy",
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Status;
+
+    #[test]
+    fn a_proxy_without_an_exception_for_the_agent_is_a_warning() {
+        assert_eq!(judge(None, ""), None);
+        let status = |no_proxy| judge(Some("HTTP_PROXY"), no_proxy).unwrap().status;
+        for bad in ["", "localhost,.svc", "169.254.169.254"] {
+            assert_eq!(status(bad), Status::Warn, "{bad}");
+        }
+        for good in [
+            "*",
+            "localhost, 169.254.170.23",
+            "[fd00:ec2::23]",
+            "169.254.0.0/16",
+        ] {
+            assert_eq!(status(good), Status::Pass, "{good}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A real request, from inside of the pod's network namespace and cgroup.
+
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use podcreds_types::Token;
+
+use crate::{
+    Config,
+    node::{Agent, look_for_agent},
+    report::Finding,
+    visit::{Asked, Errand, Network, Secret, Visit},
+};
+
+const LISTENER: &str = "listener";
+const REQUEST: &str = "request";
+const LIMIT: Duration = Duration::from_secs(12);
+/// For how many milliseconds it is tried again, as an SDK would.
+const PATIENCE: u64 = 4000;
+
+/// Where the request comes from, and where it goes.
+pub(super) struct Place {
+    pub(super) mount: PathBuf,
+    /// Of one of the pod's processes.
+    pub(super) cgroup: PathBuf,
+    pub(super) network: PathBuf,
+    pub(super) address: SocketAddr,
+}
+
+pub(super) fn check(config: &Config, place: &Place, token: Option<&Token>) -> Vec<Finding> {
+    let has_agent = !matches!(look_for_agent(config), Agent::None(_));
+    match send(place, token) {
+        Ok(asked) => judge(&asked, config.ebpf, has_agent, token.is_some()),
+        Err(error) => vec![Finding::warn(
+            REQUEST,
+            format!("could not be tried: {error}"),
+            "run it with CAP_SYS_ADMIN, in the host's PID namespace",
+        )],
+    }
+}
+
+fn send(place: &Place, token: Option<&Token>) -> io::Result<Asked> {
+    let cgroup = place
+        .cgroup
+        .strip_prefix(&place.mount)
+        .map_err(io::Error::other)?;
+    let secret = |token: &Token| Secret(token.expose().to_owned());
+    let visit = Visit {
+        mount: place.mount.clone(),
+        cgroup: cgroup.to_owned(),
+        network: Network::Of(place.network.clone()),
+        errand: Errand::Ask {
+            address: place.address,
+            token: token.map(secret),
+            patience: PATIENCE,
+        },
+    };
+    visit.send(LIMIT)
+}
+
+fn judge(asked: &Asked, ebpf: bool, has_agent: bool, has_token: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let loopback = "bring lo up in the pod, or take away what blocks 127.0.0.1 there: the agent \
+                    listens on it";
+    findings.push(match (asked.redirected_to, &asked.error) {
+        (Some(at), _) => Finding::pass(LISTENER, format!("connects are redirected to {at}")),
+        (None, _) if !asked.has_loopback => {
+            Finding::fail(LISTENER, "the pod's loopback (lo) is down", loopback)
+        }
+        (None, Some(why)) if !has_agent => Finding::fail(
+            LISTENER,
+            format!("nobody answers, and no agent runs on this node: {why}"),
+            "start the agent: see `podcreds doctor`",
+        ),
+        (None, Some(why)) => Finding::fail(
+            LISTENER,
+            format!("connects are not redirected, and do not succeed: {why}"),
+            format!(
+                "see `podcreds doctor` (hooks, redirect), and the runbook's \
+                 PodcredsListenersUnreachable; {loopback}"
+            ),
+        ),
+        (None, None) if ebpf => Finding::warn(
+            LISTENER,
+            "connects are not redirected: the pod comes by the node path",
+            "see `podcreds doctor` (hooks, redirect), and the runbook's \
+             PodcredsConnectsNotRedirected",
+        ),
+        (None, None) => Finding::pass(LISTENER, "not wanted: pods come by the node path"),
+    });
+    findings.extend(judge_answer(asked, has_token));
+    findings
+}
+
+fn judge_answer(asked: &Asked, has_token: bool) -> Option<Finding> {
+    let status = asked.status?;
+    let said = format!("the agent answers {status}: {}", asked.reason);
+    const SERVICE: &str = "see `podcreds doctor` (eks-auth, signed-call), and the agent's log";
+    Some(match status {
+        200 => Finding::pass(
+            REQUEST,
+            format!(
+                "credentials in {} ms, good until {}",
+                asked.took,
+                asked.expiration.as_deref().unwrap_or("an unknown time")
+            ),
+        ),
+        // It was asked without a token, for there is none: the agent is there.
+        400 | 401 if !has_token => Finding::warn(
+            REQUEST,
+            "asked without a token: the agent is there, and refuses that",
+            "see the check token",
+        ),
+        503 => Finding::fail(REQUEST, said, SERVICE),
+        _ => Finding::fail(
+            REQUEST,
+            said,
+            "see the checks token and eks-auth, and the table of refusals in docs/operations.md",
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Status;
+
+    fn asked(redirected: bool, status: Option<u16>) -> Asked {
+        Asked {
+            redirected_to: redirected.then(|| "127.0.0.1:62723".parse().unwrap()),
+            error: status.is_none().then(|| "refused".to_owned()),
+            status,
+            has_loopback: true,
+            ..Asked::default()
+        }
+    }
+
+    fn statuses(found: &[Finding]) -> Vec<Status> {
+        found.iter().map(|it| it.status).collect()
+    }
+
+    #[test]
+    fn a_redirected_request_with_credentials_passes() {
+        let well = judge(&asked(true, Some(200)), true, true, true);
+        assert_eq!(statuses(&well), [Status::Pass, Status::Pass]);
+        let detour = judge(&asked(false, Some(200)), true, true, true);
+        assert_eq!(statuses(&detour), [Status::Warn, Status::Pass]);
+        let refused = judge(&asked(true, Some(404)), true, true, true);
+        assert_eq!(statuses(&refused), [Status::Pass, Status::Fail]);
+    }
+
+    #[test]
+    fn a_connect_that_fails_is_told_by_its_cause() {
+        let seen = |asked: &Asked, has_agent| judge(asked, true, has_agent, true)[0].seen.clone();
+        let mut silent = asked(false, None);
+        assert!(seen(&silent, false).contains("no agent runs"));
+        assert!(seen(&silent, true).contains("not redirected"));
+        silent.has_loopback = false;
+        assert!(seen(&silent, true).contains("lo"));
+    }
+}

@@ -1,0 +1,109 @@
+//! The visitor's side.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use podcreds_datapath::{DatapathError, diagnosis};
+use podcreds_ops::hardening;
+use rtnetlink::{LinkUnspec, new_connection};
+use serde_json::Value;
+use tokio::runtime::Builder;
+use zeroize::Zeroizing;
+
+use super::{Errand, Network, Trial, Trouble, Visit, ask::ask};
+use crate::cgroups::View;
+
+/// The index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Does what standard input says, and prints what came of it. The process must have one thread.
+pub fn run() {
+    let outcome = match visit() {
+        Ok(answer) => serde_json::json!({ "Ok": answer }),
+        Err(trouble) => serde_json::json!({ "Err": trouble }),
+    };
+    println!("{outcome}");
+}
+
+fn visit() -> Result<Value, Trouble> {
+    hardening::forbid_core_dumps()
+        .map_err(|errno| failed("forbidding core dumps")(errno.into()))?;
+    let mut told = Zeroizing::new(String::new());
+    io::stdin()
+        .read_to_string(&mut told)
+        .map_err(failed("reading what to do"))?;
+    let visit: Visit = serde_json::from_str(&told).map_err(|error| Trouble {
+        what: format!("what to do is not understood: {error}"),
+        errno: None,
+    })?;
+    // Opened first: from another cgroup namespace the paths look different.
+    let view = View::open(&visit.mount).map_err(failed("opening the cgroup hierarchy"))?;
+    let network = match &visit.network {
+        Network::New => None,
+        Network::Of(file) => Some(File::open(file).map_err(failed("opening its network"))?),
+    };
+    join_cgroup(&view.path(&visit.cgroup))?;
+    match network {
+        Some(file) => setns(&file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| failed("entering its network namespace")(errno.into()))?,
+        None => new_network()?,
+    }
+    let answer = match visit.errand {
+        Errand::TryPrograms => serde_json::to_value(try_programs(&view.path(&visit.cgroup))),
+        Errand::Ask {
+            address,
+            token,
+            patience,
+        } => serde_json::to_value(ask(address, token.as_ref(), patience)),
+    };
+    answer.map_err(|error| failed("answering")(error.into()))
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> Trouble {
+    move |error| Trouble {
+        what: match error.raw_os_error() {
+            Some(_) => what.to_owned(),
+            None => format!("{what}: {error}"),
+        },
+        errno: error.raw_os_error(),
+    }
+}
+
+fn join_cgroup(cgroup: &Path) -> Result<(), Trouble> {
+    // Out of a container, whose cgroup namespace processes may not leave by way of cgroups. Where
+    // there is no such container, or no way to the first process, it is not needed or fails below.
+    if let Ok(file) = File::open("/proc/1/ns/cgroup") {
+        let _joined = setns(&file, CloneFlags::CLONE_NEWCGROUP);
+    }
+    fs::write(cgroup.join("cgroup.procs"), "0").map_err(failed("entering its cgroup"))
+}
+
+fn new_network() -> Result<(), Trouble> {
+    unshare(CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| failed("making a network namespace")(errno.into()))?;
+    let raise = || {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let (connection, handle, _) = new_connection()?;
+            tokio::spawn(connection);
+            let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+            let set = handle.link().set(up).execute().await;
+            set.map_err(io::Error::other)
+        })
+    };
+    raise().map_err(failed("bringing lo up in a network namespace of its own"))
+}
+
+fn try_programs(cgroup: &Path) -> Trial {
+    match diagnosis::try_programs(cgroup) {
+        Ok(()) => Trial::Redirected,
+        Err(diagnosis::TrialError::Programs(DatapathError::NotPermitted(why))) => {
+            Trial::NotPermitted(why)
+        }
+        Err(error) => Trial::Failed(error.to_string()),
+    }
+}

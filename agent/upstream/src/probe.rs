@@ -1,0 +1,165 @@
+//! One call to EKS Auth for `podcreds doctor`, and what was to be seen on the way.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_eksauth::{
+    config::{
+        Intercept,
+        interceptors::{
+            BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+        },
+    },
+    error::SdkError,
+};
+use aws_smithy_runtime_api::{box_error::BoxError, client::runtime_components::RuntimeComponents};
+use aws_smithy_types::{
+    config_bag::ConfigBag,
+    date_time::{DateTime, Format},
+};
+use podcreds_types::{Credentials, Token};
+
+use super::{EksAuth, UpstreamError, WayPart, answer, failure, http, words::chain};
+
+/// What one call has shown.
+#[derive(Debug)]
+pub struct Probe {
+    /// Where the call went, or was to go: scheme, host and port.
+    pub endpoint: Option<String>,
+    /// What EKS Auth's clock said, to the second, if there was an answer.
+    pub date: Option<SystemTime>,
+    /// The part of the way that failed, if there was no connection.
+    pub failed_part: Option<WayPart>,
+    /// What came of it.
+    pub outcome: Result<Credentials, UpstreamError>,
+}
+
+/// The node's own credentials, without what is secret of them.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    /// Where the SDK has found them, in its own words: `EnvironmentVariable`, `IMDSv2`.
+    pub source: String,
+    /// When they expire, if they do.
+    pub expires_at: Option<SystemTime>,
+}
+
+impl EksAuth {
+    /// Exchanges a token once, and notes what there is to see.
+    pub async fn probe(&self, token: Token) -> Probe {
+        let notes = Notes::default();
+        let answer = self
+            .client
+            .assume_role_for_pod_identity()
+            .cluster_name(&self.cluster_name)
+            .token(token.expose())
+            .customize()
+            .interceptor(notes.clone())
+            .send()
+            .await;
+        let failed_part = answer.as_ref().err().and_then(failed_part);
+        let outcome = match answer {
+            Ok(answer) => answer::credentials(answer, SystemTime::now()),
+            Err(error) => Err(failure::classify(&error)),
+        };
+        let seen = notes.lock().clone();
+        Probe {
+            endpoint: seen.endpoint,
+            date: seen.date,
+            failed_part,
+            outcome,
+        }
+    }
+
+    /// The region that it calls.
+    pub fn region(&self) -> Option<String> {
+        let region = self.client.config().region();
+        region.map(|region| region.as_ref().to_owned())
+    }
+
+    /// Finds the credentials that calls are signed with.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none, in words without secrets.
+    pub async fn signer(&self) -> Result<Signer, String> {
+        let Some(provider) = &self.signer else {
+            return Err("nothing provides credentials".to_owned());
+        };
+        let found = provider.provide_credentials().await;
+        let found = found.map_err(|error| chain(&error))?;
+        // The SDK says the provider's name in `Debug` alone, which redacts what is secret.
+        let shown = format!("{found:?}");
+        let name = shown.split("provider_name: \"").nth(1);
+        let name = name.and_then(|rest| rest.split('"').next());
+        Ok(Signer {
+            source: name.unwrap_or("unknown").to_owned(),
+            expires_at: found.expiry(),
+        })
+    }
+}
+
+/// Where a failed call has ended, if it has not reached EKS Auth.
+fn failed_part<E, R>(error: &SdkError<E, R>) -> Option<WayPart> {
+    let SdkError::DispatchFailure(failure) = error else {
+        return match error {
+            SdkError::TimeoutError(_) => Some(WayPart::Tcp),
+            _ => None,
+        };
+    };
+    http::part_that_failed(failure.as_connector_error()?)
+}
+
+/// Notes where a request goes, and when it is answered.
+#[derive(Clone, Debug, Default)]
+struct Notes(Arc<Mutex<Seen>>);
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    endpoint: Option<String>,
+    date: Option<SystemTime>,
+}
+
+impl Notes {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intercept for Notes {
+    fn name(&self) -> &'static str {
+        "Notes"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let uri: Option<::http::Uri> = context.request().uri().parse().ok();
+        let endpoint = |uri: ::http::Uri| {
+            let port = uri
+                .port()
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default();
+            Some(format!("{}://{}{port}", uri.scheme_str()?, uri.host()?))
+        };
+        self.lock().endpoint = uri.and_then(endpoint);
+        Ok(())
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
+        self.lock().date = date.and_then(|date| SystemTime::try_from(date).ok());
+        Ok(())
+    }
+}
