@@ -61,7 +61,8 @@ impl EksAuth {
             .await;
         let failed_part = answer.as_ref().err().and_then(failed_part);
         let outcome = match answer {
-            Ok(answer) => answer::credentials(answer, SystemTime::now()),
+            Ok(answer) => answer::is_for(&answer, &token)
+                .and_then(|()| answer::credentials(answer, SystemTime::now())),
             Err(error) => Err(failure::classify(&error)),
         };
         let seen = notes.lock().clone();

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use super::{CLUSTER, state::Role};
 use crate::{
@@ -12,6 +13,11 @@ use crate::{
     http::server::{Body, full},
     token::{AUDIENCE, new_uid},
 };
+
+/// The form of `Date` in HTTP.
+const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
 
 /// The body of a good answer.
 pub(super) fn credentials(owner: &Owner, role: &Role, now: SystemTime) -> Value {
@@ -42,6 +48,21 @@ pub(super) fn credentials(owner: &Owner, role: &Role, now: SystemTime) -> Value 
             "expiration": epoch_seconds(now + role.lifetime),
         },
     })
+}
+
+/// An answer of a server that is so many seconds ahead of `now`.
+pub(super) fn dated(mut response: Response<Body>, now: SystemTime, ahead: i64) -> Response<Body> {
+    let offset = Duration::from_secs(ahead.unsigned_abs());
+    let date = if ahead < 0 {
+        now - offset
+    } else {
+        now + offset
+    };
+    let date = OffsetDateTime::from(date);
+    let date = date.format(HTTP_DATE).expect("a time after the year 0");
+    let date = date.parse().expect("a date as a header");
+    response.headers_mut().insert(header::DATE, date);
+    response
 }
 
 /// The same with credentials that expired a minute ago.

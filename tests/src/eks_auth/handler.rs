@@ -44,9 +44,15 @@ impl Service {
         let service = Arc::clone(&self);
         // An API server may have to be asked, which takes its time: calls do not wait in a line.
         let judged = tokio::task::spawn_blocking(move || service.judge(&request));
-        match judged.await.expect("the stand-in does not panic") {
+        let action = match judged.await.expect("the stand-in does not panic") {
             Ok((granted, fault)) => perform(granted, fault).await,
             Err((status, code, reason)) => Action::Answer(answer::error(status, code, &reason)),
+        };
+        match (action, lock(&self.state).clock) {
+            (Action::Answer(response), ahead) if ahead != 0 => {
+                Action::Answer(answer::dated(response, SystemTime::now(), ahead))
+            }
+            (action, _) => action,
         }
     }
 

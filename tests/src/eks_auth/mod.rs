@@ -141,6 +141,11 @@ impl EksAuth {
         self.state().quota = Some(Quota::new(calls_per_second, Instant::now()));
     }
 
+    /// Puts the clock of its answers' `Date` ahead by so many seconds, or back.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.state().clock = seconds;
+    }
+
     /// Forgets all faults. Calls that are hanging go on hanging.
     pub fn heal(&self) {
         let mut state = self.state();

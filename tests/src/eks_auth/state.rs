@@ -40,6 +40,8 @@ pub(super) struct State {
     /// Those that one pod meets before all others do, by its UID.
     pub(super) pod_faults: HashMap<String, Faults>,
     pub(super) quota: Option<Quota>,
+    /// How far ahead its clock is, in seconds.
+    pub(super) clock: i64,
     pub(super) calls: Vec<Call>,
     /// How many credentials have been made.
     pub(super) issued: u64,
