@@ -26,7 +26,6 @@
 //! - [`http`]: the small HTTP server and client below all of these.
 //! - [`wire`]: requests written by hand, sent from inside a pod.
 //! - [`wait`]: polling with a deadline.
-//! - [`table`]: tables of text.
 //! - [`binary`]: finding the binaries of this workspace.
 //! - [`checkout`]: finding the checkout.
 //!
@@ -63,7 +62,8 @@ pub mod run;
 pub mod scenario;
 pub mod sdk;
 pub mod soak;
-pub mod table;
 pub mod token;
 pub mod wait;
 pub mod wire;
+
+pub use podcreds_report::table;

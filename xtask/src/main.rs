@@ -4,6 +4,7 @@ mod architecture;
 mod chart;
 mod cluster;
 mod executables;
+mod fast;
 mod image;
 mod kernels;
 mod run;
@@ -67,6 +68,14 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Simulate a node's day or a fleet, over the agent's own credentials stage.
+    Simulate {
+        /// What is passed on: `day` or `fleet`, and their flags.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Feed each parser with damaged and invented input.
+    Fuzz(fast::Fuzz),
     /// A Kubernetes node on this machine, with podcreds on it and nothing simulated but AWS.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -121,6 +130,8 @@ fn main() -> ExitCode {
         Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),
         Command::Load { args } => tasks::load(&args),
         Command::Soak { args } => tasks::soak(&args),
+        Command::Simulate { args } => fast::simulate(&args),
+        Command::Fuzz(options) => fast::fuzz(&options),
         Command::Cluster(command) => cluster::run_command(&command),
         Command::Kernels { fetch, versions } => kernels::run(&versions, fetch),
     };

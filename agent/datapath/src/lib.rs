@@ -24,6 +24,8 @@ mod discovery;
 mod ends;
 mod error;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod held_ports;
 mod known_pods;
 mod kubepods;

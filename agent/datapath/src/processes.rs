@@ -216,7 +216,7 @@ fn start_time(pid: u32) -> Option<u64> {
 }
 
 /// The 22nd field of `/proc/<pid>/stat`. The second is the program's name, which may hold anything.
-fn parse_start_time(stat: &str) -> Option<u64> {
+pub(crate) fn parse_start_time(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }

@@ -14,6 +14,8 @@ mod changes;
 mod error;
 mod folder;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod leader;
 mod lender;
 mod member;

@@ -330,4 +330,6 @@ fn parse(json: &[u8]) -> serde_json::Result<HashMap<String, DecodingKey>> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ mod answer_limit;
 mod config;
 mod connection_state;
 mod endpoint;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod limits;
 mod metrics;

@@ -11,6 +11,8 @@ mod claims;
 mod credential_error;
 mod credentials;
 mod eks_refusal;
+#[cfg(test)]
+mod fuzz;
 mod origin;
 mod pod;
 mod pods;

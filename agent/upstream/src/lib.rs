@@ -14,6 +14,8 @@ use podcreds_types::{Credentials, EksRefusal, Token};
 mod answer;
 mod eks_auth;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod key_server;
 mod metrics;

@@ -1,0 +1,90 @@
+//! What the other agent on a node may send: only root can, but it may be another build.
+
+use podcreds_fuzz::{Target, feed};
+use tokio::runtime::Builder;
+
+use super::{
+    change::Change,
+    frame::{Frame, LONGEST, hear, hear_serving, receive},
+};
+
+const WORDS: [&str; 16] = [
+    "podcreds\0\u{1}",
+    "\u{1}\0\0\0",
+    "\u{2}\0\0\0\0",
+    "\u{3}\0\0\0\0",
+    "\u{1}\0\u{4}\0\u{1}",
+    "{\"subject\":{\"pod\":7},\"kept\":null}",
+    "\"bearer\":[",
+    "\"kept\":",
+    "\"body\":",
+    "\"secs_since_epoch\":",
+    "\"nanos_since_epoch\":",
+    "\"older\":[",
+    "null",
+    "true",
+    "\\ud800",
+    "[[[[",
+];
+
+fn target(name: &str) -> Target<'_> {
+    Target {
+        name,
+        manifest: env!("CARGO_MANIFEST_DIR"),
+        words: &WORDS,
+    }
+}
+
+#[test]
+fn fuzz_frames() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    feed(&target("frames"), |input| {
+        runtime.block_on(async {
+            let mut wire = input;
+            let mut heard = vec![hear_serving(&mut &*input).await.is_ok()];
+            heard.push(hear(&mut wire).await.is_ok());
+            while let Ok(frame) = receive(&mut wire).await {
+                if let Frame::Change(bytes) = &frame {
+                    assert!(bytes.len() <= LONGEST as usize);
+                    let _ = Change::decode(bytes).or_else(|| Change::gone_by(bytes));
+                }
+                heard.push(matches!(frame, Frame::Unknown(_)));
+            }
+            heard.truncate(8);
+            heard
+        })
+    });
+}
+
+#[test]
+fn fuzz_change() {
+    feed(&target("change"), |input| {
+        let Some(change) = Change::decode(input) else {
+            return (Change::gone_by(input).is_some(), None);
+        };
+        // What was understood can be told on, and is understood in the same way.
+        let told = change.encode().expect("it came over the wire");
+        let again = Change::decode(&told).expect("it was told by this agent");
+        assert!(again.subject == change.subject);
+        let parts = |change: &Change| {
+            let snapshot = change.snapshot.as_ref()?;
+            let token = snapshot.renewing.as_ref().map(|it| it.expose().to_owned());
+            let tokens = (snapshot.latest, snapshot.older.clone(), token);
+            Some((snapshot.body.clone(), snapshot.ages, tokens, snapshot.asked))
+        };
+        assert!(
+            parts(&again) == parts(&change),
+            "it is told as something else"
+        );
+        let kept = parts(&change).map(|(_, _, tokens, asked)| {
+            let (latest, older, renewing) = tokens;
+            (
+                latest.is_some(),
+                older.len().min(4),
+                renewing.is_some(),
+                asked,
+            )
+        });
+        (true, kept)
+    });
+}
