@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::*;
 use crate::{
     metrics::Outcome,
-    road::{Road, Stage},
+    road::{Road, Roads, Stage},
 };
 
 const STAGES: &str = "podcreds_request_stage_duration_seconds";
@@ -110,12 +110,12 @@ async fn credentials_that_come_a_second_after_the_connect_are_late() {
     }
 }
 
-/// `cargo test --release -p podcreds-server what_observing -- --ignored --nocapture`
+/// `cargo test --release -p podcreds-server what_following -- --ignored --nocapture`
 #[tokio::test]
 #[ignore = "a measurement, which says something in a release build only"]
-async fn what_observing_a_request_costs() {
+async fn what_following_a_request_by_stage_costs() {
     const REQUESTS: u32 = 1_000_000;
-    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let roads = Roads::register(&Registry::new()).unwrap();
     let now = Instant::now();
     let times = Times {
         accepted: now,
@@ -126,9 +126,8 @@ async fn what_observing_a_request_costs() {
         let mut road = Road::of_first(black_box(times));
         road.enter(Stage::Cache);
         road.enter(Stage::Write);
-        let outcome = Outcome::of_served(&road);
-        metrics.answered(&road, StatusCode::OK, outcome);
-        metrics.roads.ended(road, StatusCode::OK);
+        black_box(Outcome::of_served(&road));
+        roads.ended(road, StatusCode::OK);
     }
     println!("{:?} for a request", started.elapsed() / REQUESTS);
 }
