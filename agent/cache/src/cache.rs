@@ -2,7 +2,10 @@
 
 use std::{
     mem,
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -18,6 +21,7 @@ use crate::{
     entry::{Entry, Kept},
     freshness::{Freshness, MIN_LEFT},
     presence::Presence,
+    roles::Roles,
 };
 
 /// How long an answer that found nobody waiting is kept where the cache is off.
@@ -44,6 +48,8 @@ pub struct Fetched {
     pub body: Bytes,
     /// When its credentials expire.
     pub expiration: SystemTime,
+    /// The role that they are of, for people to read.
+    pub role: Option<Arc<str>>,
     /// The token that got them.
     pub token: Token,
     /// The token's digest.
@@ -76,6 +82,7 @@ pub struct Cache {
     /// Whether another agent renews what was inherited.
     pub(crate) following: AtomicBool,
     pub(crate) presence: Presence,
+    pub(crate) roles: Roles,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     events: broadcast::Sender<Subject>,
@@ -93,6 +100,7 @@ impl Cache {
             hits: AtomicU64::new(0),
             following: AtomicBool::new(false),
             presence: Presence::default(),
+            roles: Roles::default(),
             clock,
             metrics,
             events: broadcast::Sender::new(EVENTS),
@@ -194,13 +202,22 @@ impl Cache {
         let now = self.clock.read();
         let mut entry = self.entries.entry(subject).or_default();
         let before = self.put(&mut entry, None);
-        let mut accepted = before.map_or_else(AcceptedTokens::default, |before| before.accepted);
+        let (mut accepted, asked_at) = match before {
+            Some(before) => (before.accepted, before.asked_at.into_inner()),
+            None => (AcceptedTokens::default(), 0),
+        };
         accepted.add(fetched.token, fetched.digest);
+        let asked_at = match fetched.asked {
+            true => now.boot_seconds(),
+            false => asked_at,
+        };
         let kept = Kept {
             body: fetched.body,
             freshness: Freshness::new(now, fetched.expiration, self.config.retention),
             accepted,
+            role: fetched.role.map(|role| self.roles.shared(role)),
             asked: AtomicBool::new(fetched.asked),
+            asked_at: AtomicU32::new(asked_at),
             last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
             failures: 0,
             inherited: false,
@@ -298,6 +315,7 @@ impl Cache {
     fn touch(&self, subject: &Subject, kept: &Kept, now: Reading) {
         let hit = self.hits.fetch_add(1, Relaxed);
         kept.last_used.store(hit, Relaxed);
+        kept.asked_at.store(now.boot_seconds(), Relaxed);
         if !kept.asked.load(Relaxed) {
             kept.asked.store(true, Relaxed);
             self.changed(*subject);

@@ -20,6 +20,13 @@ pub(crate) struct Reading {
     pub(crate) boot: Duration,
 }
 
+impl Reading {
+    /// The time since the machine has started, in whole seconds.
+    pub(crate) fn boot_seconds(&self) -> u32 {
+        u32::try_from(self.boot.as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
 impl Clock {
     /// The time of day.
     pub fn now(&self) -> SystemTime {

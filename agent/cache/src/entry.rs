@@ -2,7 +2,10 @@
 
 use std::{
     mem,
-    sync::atomic::{AtomicBool, AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64},
+    },
 };
 
 use bytes::Bytes;
@@ -27,8 +30,12 @@ pub(crate) struct Kept {
     pub(crate) freshness: Freshness,
     /// The tokens that may have them.
     pub(crate) accepted: AcceptedTokens,
+    /// The role that they are of. One text for all who have it.
+    pub(crate) role: Option<Arc<str>>,
     /// Whether a request has asked for them since they were last renewed unasked.
     pub(crate) asked: AtomicBool,
+    /// When a request has last asked for them, in seconds since the machine started; 0 if none has.
+    pub(crate) asked_at: AtomicU32,
     /// Which hit of all was the last one here.
     pub(crate) last_used: AtomicU64,
     /// Renewals in a row that failed.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -24,6 +27,8 @@ pub struct Snapshot {
     pub body: Bytes,
     /// When they came, and what becomes of them when.
     pub ages: Ages,
+    /// The role that they are of, if the other agent has told.
+    pub role: Option<Arc<str>>,
     /// The token that was accepted last.
     pub latest: Option<TokenDigest>,
     /// Tokens that were accepted before it.
@@ -57,6 +62,7 @@ impl Cache {
         Some(Snapshot {
             body: kept.body.clone(),
             ages: kept.freshness.ages(self.clock.read()),
+            role: kept.role.clone(),
             latest,
             older,
             renewing,
@@ -88,7 +94,9 @@ impl Cache {
                 body: told.body,
                 freshness,
                 accepted,
+                role: told.role.map(|role| self.roles.shared(role)),
                 asked: AtomicBool::new(told.asked),
+                asked_at: AtomicU32::new(0),
                 last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
                 failures: told.failures,
                 inherited: true,

@@ -7,6 +7,7 @@
 //!    again.
 //! 4. [`Cache::subscribe`] names each subject whose entry changes, for an agent that takes over.
 //! 5. [`Cache::inherit`] takes in what the agent before this one had.
+//! 6. [`Cache::summaries`] says for people what is there, without a secret.
 
 use podcreds_types::{PodUid, TokenDigest};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ mod official;
 mod presence;
 mod refusals;
 mod refused;
+mod roles;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -32,6 +35,7 @@ pub use freshness::Ages;
 pub use inherit::Snapshot;
 pub use metrics::{Metrics, Served};
 pub use refused::{Refused, Source, Takes};
+pub use summary::Summary;
 pub use upkeep::{Renewal, Upkeep};
 
 /// Whose entry it is.

@@ -79,6 +79,7 @@ impl Cache {
             self.drop_what_is_over(&subject, now);
         }
         self.presence.sweep(now.boot);
+        self.roles.sweep();
         due.sort_by_key(|renewal| renewal.expiration);
         // What is renewed now is looked at again when that has ended.
         Upkeep {

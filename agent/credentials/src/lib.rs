@@ -9,5 +9,6 @@ mod store;
 mod tests;
 
 pub use config::Config;
-pub use podcreds_cache::{Cache, Clock, Subject};
+pub use podcreds_cache::{Cache, Clock, Subject, Summary};
+pub use podcreds_exchange::{LastError, Refreshed, Report};
 pub use store::{Metrics, Store};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use podcreds_cache::{self as cache, Cache, Clock, Lookup, Served, Subject};
-use podcreds_exchange::{self as exchange, Exchange, Outcome};
+use podcreds_exchange::{self as exchange, Exchange, Outcome, Refreshed, Report};
 use podcreds_keys::VerifyToken;
 use podcreds_types::{Claimant, CredentialError, PodUid, Token, TokenDigest, Vital};
 use podcreds_upstream::AssumeRole;
@@ -122,6 +122,20 @@ impl Store {
             }
         });
         valid.unwrap_or(outcome)
+    }
+
+    /// How the exchanges are going, for people to read.
+    pub async fn report(&self) -> Option<Report> {
+        self.exchange.report().await
+    }
+
+    /// Fetches a subject's credentials anew, however long those that there are would be good for.
+    ///
+    /// # Errors
+    ///
+    /// The same as of [`Self::fetch`].
+    pub async fn refresh(&self, subject: Subject) -> Refreshed {
+        self.exchange.refresh(subject).await
     }
 
     /// Drops all that is kept for a pod that is gone, and gives up what is in flight for it. What

@@ -89,6 +89,16 @@ impl Metrics {
         registry.register(Box::new(metrics.errors.clone()))?;
         Ok(metrics)
     }
+
+    /// Whether the kernel sends pods to their own listeners.
+    pub fn is_redirecting(&self) -> bool {
+        self.ebpf.get() > 0
+    }
+
+    /// How many addresses of the host are listened on.
+    pub fn node_addresses(&self) -> u32 {
+        u32::try_from(self.node_path.get()).unwrap_or_default()
+    }
 }
 
 /// Counts in a gauge as long as it is there.

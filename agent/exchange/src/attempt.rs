@@ -174,10 +174,13 @@ impl Task {
         verdict: Option<&Verdict>,
     ) -> bool {
         let queue = self.queues.get(&subject);
-        let Some(purpose) = queue.and_then(|queue| Some(queue.get(&digest)?.purpose)) else {
+        let Some(queued) = queue.and_then(|queue| queue.get(&digest)) else {
             return true;
         };
-        let outcome = match purpose {
+        let outcome = match queued.purpose {
+            _ if queued.is_refresh() => None,
+            // Those who wanted it have been told.
+            Purpose::Refresh => return false,
             Purpose::Renewal(expiration) => self.parts.cache.later(&subject, expiration).map(Ok),
             Purpose::Asked => self.known(subject, token, digest, verdict),
         };

@@ -61,6 +61,7 @@ mod tests {
             secret_access_key: Zeroizing::new("wJalr/+=".to_owned()),
             session_token: Zeroizing::new("session//token==".to_owned()),
             account_id: "012345678901".to_owned(),
+            role: "arn:aws:sts::012345678901:assumed-role/app".to_owned(),
             expiration: UNIX_EPOCH + Duration::from_millis(1_800_000_000_999),
         };
         assert_eq!(

@@ -1,8 +1,10 @@
 //! Whether EKS Auth answers, for the log: one line when it stops, one when it is back.
 
+use std::time::SystemTime;
+
 use tokio::time::Instant;
 
-use crate::Metrics;
+use crate::{Metrics, Trouble};
 
 /// Single failures happen; so many in a row are a state.
 const OUTAGE: u32 = 3;
@@ -11,6 +13,9 @@ const OUTAGE: u32 = 3;
 pub(crate) struct Health {
     /// Since when, and how many.
     failing: Option<(Instant, u32)>,
+    /// When the last usable answer came, and the last failure with its reason.
+    last_answer: Option<SystemTime>,
+    last_failure: Option<(SystemTime, String)>,
     metrics: Metrics,
 }
 
@@ -18,12 +23,24 @@ impl Health {
     pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             failing: None,
+            last_answer: None,
+            last_failure: None,
             metrics,
         }
     }
 
+    /// How many failures in a row there are, when the last answer came, and the last failure.
+    pub(crate) fn trouble(&self) -> Trouble {
+        Trouble {
+            failures_in_a_row: self.failing.map_or(0, |(_, failures)| failures),
+            last_answer: self.last_answer,
+            last_failure: self.last_failure.clone(),
+        }
+    }
+
     /// EKS Auth gave an answer, if only a refusal.
-    pub(crate) fn answered(&mut self) {
+    pub(crate) fn answered(&mut self, now: SystemTime) {
+        self.last_answer = Some(now);
         if let Some((since, failures)) = self.failing.take()
             && failures >= OUTAGE
         {
@@ -34,7 +51,8 @@ impl Health {
     }
 
     /// EKS Auth gave no usable answer.
-    pub(crate) fn failed(&mut self, reason: &str) {
+    pub(crate) fn failed(&mut self, reason: &str, now: SystemTime) {
+        self.last_failure = Some((now, reason.to_owned()));
         let (_, failures) = self.failing.get_or_insert_with(|| (Instant::now(), 0));
         *failures += 1;
         self.metrics.failures_in_a_row.set(i64::from(*failures));

@@ -8,11 +8,13 @@
 //!    `limiter`).
 //! 4. What the call brought goes into the cache, and to all who wait (`settle.rs`).
 //! 5. A request whose time is up is told what it waits for (`explain.rs`).
+//! 6. An operator is told how all of that is going, and may have credentials fetched anew
+//!    (`report.rs`, `refresh.rs`).
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use podcreds_cache::Cache;
+use podcreds_cache::{Cache, Subject};
 use podcreds_keys::VerifyToken;
 use podcreds_types::{Claimant, CredentialError, PodUid, Token, Vital, restarted};
 use podcreds_upstream::AssumeRole;
@@ -28,11 +30,14 @@ mod body;
 mod config;
 mod explain;
 mod health;
+mod last_errors;
 mod limiter;
 mod limits;
 mod metrics;
 mod origins;
 mod queue;
+mod refresh;
+mod report;
 mod request;
 mod settle;
 mod task;
@@ -40,13 +45,18 @@ mod timers;
 mod verification;
 
 pub use config::Config;
+pub use last_errors::LastError;
 pub use metrics::Metrics;
+pub use report::{LimiterReport, Report, Trouble};
 
 use request::{Command, Request};
 use task::Task;
 
 /// What a request ends with: the response's body, or why there is none.
 pub type Outcome = Result<Bytes, CredentialError>;
+
+/// What a refresh ends with: there are new credentials, or the reason why not.
+pub type Refreshed = Result<(), CredentialError>;
 
 /// How much longer than its time limit a request waits for the task's word.
 const GRACE: Duration = Duration::from_secs(1);
@@ -139,6 +149,29 @@ impl Exchange {
                 "the agent is too busy to say what the exchange waits for",
             )),
         }
+    }
+
+    /// How the exchanges are going. `None` if there is no task that could say so.
+    pub async fn report(&self) -> Option<Report> {
+        let (reply, report) = oneshot::channel();
+        let _ = self.commands.send(Command::Report(reply));
+        report.await.ok()
+    }
+
+    /// Fetches a subject's credentials anew, by a call that goes out from here on, and puts them in
+    /// the place of those that there are, however long these would be good for.
+    ///
+    /// # Errors
+    ///
+    /// The same as of [`Self::fetch`], but it waits for as long as the exchange goes on trying.
+    pub async fn refresh(&self, subject: Subject) -> Refreshed {
+        let (reply, refreshed) = oneshot::channel();
+        let _ = self.commands.send(Command::Refresh(subject, reply));
+        refreshed.await.unwrap_or_else(|_| {
+            Err(CredentialError::not_ready(
+                "the pod is gone, or the agent has given up the exchange by a fault of its own",
+            ))
+        })
     }
 
     /// Gives up what is in flight for a pod that is gone. What its last requests bring is not kept.

@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use podcreds_types::{Origin, Token, TokenDigest};
 use tokio::{
+    sync::oneshot,
     task::{self, AbortHandle},
     time::Instant,
 };
 
 use crate::{
+    Refreshed,
     limiter::{CallShare, QueueSlot, Urgency},
     request::Waiter,
 };
@@ -29,6 +31,8 @@ pub(crate) enum Purpose {
     Asked,
     /// The ones in memory are to be replaced in time, before they expire then.
     Renewal(SystemTime),
+    /// An operator asks for new ones.
+    Refresh,
 }
 
 /// A token in a queue.
@@ -39,6 +43,9 @@ pub(crate) struct QueuedToken {
     /// Whether it has been refused not long ago, or comes from where many were.
     pub(crate) doubtful: bool,
     pub(crate) waiters: Vec<Waiter>,
+    /// Operators who wait for new credentials. As long as there are any, only EKS Auth's answer
+    /// will do.
+    pub(crate) refreshing: Vec<oneshot::Sender<Refreshed>>,
     /// Why the last attempt failed.
     pub(crate) failure: Option<String>,
     failures: u32,
@@ -116,6 +123,7 @@ impl Queue {
             purpose,
             doubtful,
             waiters: Vec::new(),
+            refreshing: Vec::new(),
             failure: None,
             failures: 0,
             not_before,
@@ -164,9 +172,15 @@ impl QueuedToken {
     fn urgency(&self) -> Urgency {
         match self.purpose {
             _ if self.doubtful => Urgency::Doubtful,
-            Purpose::Asked => Urgency::Asked,
+            Purpose::Asked | Purpose::Refresh => Urgency::Asked,
+            _ if self.is_refresh() => Urgency::Asked,
             Purpose::Renewal(expiration) => Urgency::Renewal(expiration),
         }
+    }
+
+    /// Whether what is in memory will not do.
+    pub(crate) fn is_refresh(&self) -> bool {
+        !self.refreshing.is_empty()
     }
 
     /// Notes that a request asks for it.
@@ -178,7 +192,7 @@ impl QueuedToken {
     /// Notes a failed attempt, and when the next one may begin. False if there is to be none: no
     /// request has asked for it for longer than `patience`.
     pub(crate) fn retry(&mut self, reason: String, patience: Duration, now: Instant) -> bool {
-        let unasked = self.purpose != Purpose::Asked;
+        let unasked = matches!(self.purpose, Purpose::Renewal(_)) && !self.is_refresh();
         if unasked || now.saturating_duration_since(self.last_asked) >= patience {
             return false;
         }

@@ -1,10 +1,10 @@
 //! What the task is asked, and who waits for its answer.
 
-use podcreds_cache::Served;
+use podcreds_cache::{Served, Subject};
 use podcreds_types::{Claimant, PodUid, Token, TokenDigest};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::Outcome;
+use crate::{Outcome, Refreshed, Report};
 
 /// What the task is told to do.
 pub(crate) enum Command {
@@ -12,6 +12,10 @@ pub(crate) enum Command {
     Get(Request),
     /// Give up what is in flight for a pod that is gone.
     Forget(PodUid),
+    /// Say how the exchanges are going.
+    Report(oneshot::Sender<Report>),
+    /// Fetch a subject's credentials anew.
+    Refresh(Subject, oneshot::Sender<Refreshed>),
 }
 
 /// A request for credentials that are not in memory.

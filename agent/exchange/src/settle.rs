@@ -1,6 +1,6 @@
 //! What becomes of what a call brought: in the cache, for those who wait, and for the limiter.
 
-use std::{mem, time::SystemTime};
+use std::{mem, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use podcreds_cache::{Fetched, Refused, Source, Subject, Takes};
@@ -13,12 +13,20 @@ use crate::{
     Outcome,
     attempt::Call,
     body::body,
-    queue::{Attempt, Purpose},
+    queue::{Attempt, Purpose, QueuedToken},
     task::Task,
 };
 
-/// What a call brought: the response's body, and when its credentials expire.
-type CallAnswer = Result<(Bytes, SystemTime), UpstreamError>;
+/// What a call brought.
+type CallAnswer = Result<Usable, UpstreamError>;
+
+/// Credentials that a pod can use.
+struct Usable {
+    /// The response's body.
+    body: Bytes,
+    expiration: SystemTime,
+    role: Arc<str>,
+}
 
 impl Task {
     /// A call to EKS Auth has ended.
@@ -30,7 +38,7 @@ impl Task {
     ) {
         self.limiter.done();
         let answer = answer.and_then(|credentials| self.usable(&credentials));
-        self.report(&answer, call.started);
+        self.note_health(&answer, call.started);
         let subject = call.subject;
         if self.end_attempt(&subject, id) {
             self.settle(subject, call.token, call.digest, answer);
@@ -75,27 +83,32 @@ impl Task {
         }
         let body = body(credentials)
             .ok_or_else(|| UpstreamError::unavailable("the expiration is no date"))?;
-        Ok((body, credentials.expiration))
+        Ok(Usable {
+            body,
+            expiration: credentials.expiration,
+            role: credentials.role.as_str().into(),
+        })
     }
 
     /// Lets the limiter and the log know how EKS Auth is doing, by a call that went out at
     /// `started`.
-    fn report(&mut self, answer: &CallAnswer, started: Instant) {
+    fn note_health(&mut self, answer: &CallAnswer, started: Instant) {
+        let now = self.parts.cache.clock().now();
         match answer {
-            Ok(_) | Err(UpstreamError::Refused(_)) => self.health.answered(),
+            Ok(_) | Err(UpstreamError::Refused(_)) => self.health.answered(now),
             // Whatever is wrong with one request says nothing about EKS Auth, good or bad.
             Err(UpstreamError::Rejected { .. }) => {}
             Err(UpstreamError::Throttled { retry_after }) => {
                 self.limiter.throttled(started);
                 self.limiter.blocked(retry_after.unwrap_or_default());
-                self.health.answered();
+                self.health.answered(now);
             }
             Err(UpstreamError::Unavailable {
                 reason,
                 retry_after,
             }) => {
                 self.limiter.blocked(retry_after.unwrap_or_default());
-                self.health.failed(reason);
+                self.health.failed(reason, now);
             }
         }
     }
@@ -105,6 +118,7 @@ impl Task {
         let queue = self.queues.get(&subject);
         let queued = queue.and_then(|queue| queue.get(&digest));
         let asked = !queued.is_some_and(|it| matches!(it.purpose, Purpose::Renewal(_)));
+        let is_refresh = queued.is_some_and(|it| it.purpose == Purpose::Refresh);
         if let (Err(error), false) = (&answer, asked) {
             self.parts.metrics.renewal_failed(error);
             if !matches!(error, UpstreamError::Refused(_)) {
@@ -112,14 +126,18 @@ impl Task {
             }
         }
         self.judge_origin(&subject, &answer);
+        if let Err(error) = &answer {
+            self.note_error(subject, &token, error);
+        }
         let outcome = match answer {
-            Ok((body, expiration)) => {
+            Ok(usable) => {
                 let fetched = Fetched {
-                    body,
-                    expiration,
+                    body: usable.body,
+                    expiration: usable.expiration,
+                    role: Some(usable.role),
                     token,
                     digest,
-                    asked,
+                    asked: asked && !is_refresh,
                 };
                 self.accepted(subject, fetched)
             }
@@ -145,7 +163,12 @@ impl Task {
         if cache.forgive(&subject, &digest) {
             tracing::info!(?subject, "EKS Auth accepts a token that it had refused");
         }
-        if let Some(better) = cache.better(&subject, fetched.expiration) {
+        let queue = self.queues.get(&subject);
+        let queued = queue.and_then(|queue| queue.get(&digest));
+        // An operator wants them whatever they are.
+        let is_wanted = queued.is_some_and(QueuedToken::is_refresh);
+        let better = cache.better(&subject, fetched.expiration);
+        if let Some(better) = better.filter(|_| !is_wanted) {
             // The token is good, its credentials are not: they would not last until the next try.
             cache.adopt(&subject, fetched.token);
             cache.postpone(&subject);
@@ -154,10 +177,6 @@ impl Task {
         }
         let body = fetched.body.clone();
         // Where the cache is off, it is kept only for a client that comes back.
-        let queued = self
-            .queues
-            .get(&subject)
-            .and_then(|queue| queue.get(&digest));
         let is_awaited = queued.is_some_and(|it| it.waiters.iter().any(|it| !it.reply.is_closed()));
         if !(cache.is_off() && is_awaited) {
             cache.insert(subject, fetched);
@@ -237,6 +256,10 @@ impl Task {
         let Some(queued) = queue.and_then(|queue| queue.remove(digest)) else {
             return;
         };
+        for refreshing in queued.refreshing {
+            // The operator may have given up.
+            let _ = refreshing.send(outcome.as_ref().map(drop).map_err(Clone::clone));
+        }
         for waiter in queued.waiters {
             self.answer(subject, digest, waiter, outcome.clone());
         }

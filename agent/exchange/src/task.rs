@@ -19,6 +19,7 @@ use crate::{
     Outcome, Parts,
     attempt::Call,
     health::Health,
+    last_errors::LastErrors,
     limiter::Limiter,
     limits::Limits,
     origins::Origins,
@@ -60,6 +61,7 @@ pub(crate) struct Task {
     pub(crate) verifying: Limits<Owner>,
     pub(crate) limiter: Limiter,
     pub(crate) health: Health,
+    pub(crate) last_errors: LastErrors,
     pub(crate) origins: Origins,
     /// Single tokens with remembered refusals, the oldest first. Some may be forgotten already.
     pub(crate) refused_tokens: VecDeque<TokenDigest>,
@@ -83,6 +85,7 @@ impl Task {
             verifying: Limits::new(config.unidentified_each, config.unidentified),
             limiter: Limiter::new(config, parts.metrics.clone(), now),
             health: Health::new(parts.metrics.clone()),
+            last_errors: LastErrors::default(),
             parts,
             queues: HashMap::new(),
             verifications: HashMap::new(),
@@ -104,6 +107,9 @@ impl Task {
                 command = commands.recv() => match command {
                     Some(Command::Get(request)) => self.admit(request),
                     Some(Command::Forget(pod)) => self.forget(pod),
+                    // Nobody listens any more where an operator has given up.
+                    Some(Command::Report(reply)) => drop(reply.send(self.report())),
+                    Some(Command::Refresh(subject, reply)) => self.refresh(subject, reply),
                     None => return,
                 },
                 Some(ended) = self.jobs.join_next_with_id() => self.job_ended(ended),
@@ -226,24 +232,31 @@ impl Task {
         let subject = Subject::Pod(pod);
         // Once more, since a call may have ended since the cache was told.
         self.parts.cache.forget(&subject);
+        self.last_errors.forget(&subject);
         let Some(queue) = self.close(&subject) else {
             return;
         };
-        match queue.attempt {
-            Some(Attempt::Call { id, abort, .. }) => {
-                abort.abort();
-                if self.running.remove(&id).is_some() {
-                    self.limiter.done();
-                }
-            }
-            Some(Attempt::Limiter { slot, .. }) => self.limiter.leave(slot),
-            None => {}
+        if let Some(attempt) = queue.attempt {
+            self.give_up(attempt);
         }
         // Its queue may have counted among the failing ones.
         self.upkeep_at = Instant::now();
         for waiter in queue.tokens.into_iter().flat_map(|queued| queued.waiters) {
             let gone = "this pod has gone from the node, by what the agent knows";
             self.send(waiter, Err(CredentialError::not_ready(gone)));
+        }
+    }
+
+    /// Ends an attempt that nobody wants any more.
+    pub(crate) fn give_up(&mut self, attempt: Attempt) {
+        match attempt {
+            Attempt::Call { id, abort, .. } => {
+                abort.abort();
+                if self.running.remove(&id).is_some() {
+                    self.limiter.done();
+                }
+            }
+            Attempt::Limiter { slot, .. } => self.limiter.leave(slot),
         }
     }
 

@@ -126,7 +126,7 @@ impl Task {
         let is_queued = self
             .queues
             .get(&subject)
-            .is_some_and(|it| it.get(&digest).is_some());
+            .is_some_and(|it| it.get(&digest).is_some_and(|it| !it.is_refresh()));
         if is_queued && let Lookup::Fresh(body, _) = self.parts.cache.get(&subject, &digest) {
             self.finish(&subject, &digest, Ok(body));
             self.advance(subject);

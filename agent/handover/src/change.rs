@@ -43,6 +43,9 @@ struct WireEntry<'a> {
     refresh_at: SystemTime,
     stale_at: SystemTime,
     expiration: SystemTime,
+    /// Earlier builds do not tell it, and pass over it when they are told.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    role: Option<Cow<'a, str>>,
     latest: Option<TokenDigest>,
     older: Vec<TokenDigest>,
     #[serde(borrow)]
@@ -106,6 +109,7 @@ impl<'a> WireEntry<'a> {
             refresh_at: ages.renew_at,
             stale_at: ages.stale_at,
             expiration: ages.expiration,
+            role: snapshot.role.as_deref().map(Cow::Borrowed),
             latest: snapshot.latest,
             older: snapshot.older.clone(),
             renewing: snapshot
@@ -129,6 +133,7 @@ impl From<WireEntry<'_>> for Snapshot {
                 stale_at: entry.stale_at,
                 expiration: entry.expiration,
             },
+            role: entry.role.map(|role| role.into()),
             latest: entry.latest,
             older: entry.older,
             renewing: entry.renewing.map(Token::new),

@@ -85,7 +85,21 @@ pub fn check(dir: &Path) -> Result<bool, HandoverError> {
 pub type OnDegraded = Box<dyn Fn(&HandoverError) + Send + Sync>;
 
 /// The place where agents meet, found to be safe; or none, and then each keeps to itself.
-pub struct Handover(Option<Opened>);
+pub struct Handover {
+    opened: Option<Opened>,
+    role: watch::Sender<Role>,
+}
+
+/// What an agent is to the others on its node, also before it has joined them.
+#[derive(Clone)]
+pub struct Standing(watch::Receiver<Role>);
+
+impl Standing {
+    /// In a word: `leader`, `successor` or `waiting`. One that keeps to itself is the leader.
+    pub fn name(&self) -> &'static str {
+        self.0.borrow().name()
+    }
+}
 
 struct Opened {
     folder: Arc<Folder>,
@@ -153,8 +167,10 @@ impl Handover {
         metrics: Metrics,
         on_degraded: OnDegraded,
     ) -> Result<Self, HandoverError> {
+        // Nobody is before one that keeps to itself.
+        let role = watch::Sender::new(Role::Leader);
         let Some(config) = config else {
-            return Ok(Self(None));
+            return Ok(Self { opened: None, role });
         };
         let optional = Optional {
             is_named: config.is_named,
@@ -164,19 +180,31 @@ impl Handover {
             let successor = folder.try_lock(SUCCESSOR)?;
             Ok((folder, successor))
         });
-        Ok(Self(optional.unless_named(opened)?.map(
-            |(folder, successor)| Opened {
-                folder: Arc::new(folder),
-                metrics,
-                optional,
-                successor,
-            },
-        )))
+        let opened = optional.unless_named(opened)?;
+        let opened = opened.map(|(folder, successor)| Opened {
+            folder: Arc::new(folder),
+            metrics,
+            optional,
+            successor,
+        });
+        if opened.is_some() {
+            role.send_replace(Role::Waiting);
+        }
+        Ok(Self { opened, role })
+    }
+
+    /// What this agent is to the others, from here on.
+    pub fn standing(&self) -> Standing {
+        Standing(self.role.subscribe())
     }
 
     /// The way to the agent that was here before.
     pub fn predecessor(&self) -> Predecessor {
-        Predecessor(self.0.as_ref().map(|opened| Arc::clone(&opened.folder)))
+        Predecessor(
+            self.opened
+                .as_ref()
+                .map(|opened| Arc::clone(&opened.folder)),
+        )
     }
 
     /// Waits until at most one other agent is there, and takes over what that has. An agent that is
@@ -196,9 +224,8 @@ impl Handover {
         let (leaving, left) = watch::channel(false);
         let (serving, serves) = watch::channel(false);
         let (successor_speaks, successor_serves) = watch::channel(false);
-        // Nobody is before one that keeps to itself.
-        let (role, roles) = watch::channel(Role::Leader);
-        let member = match self.0 {
+        let (role, roles) = (self.role.clone(), self.role.subscribe());
+        let member = match self.opened {
             Some(opened) => {
                 let folder = Arc::clone(&opened.folder);
                 let member = Member {
@@ -218,6 +245,9 @@ impl Handover {
             }
             None => None,
         };
+        if member.is_none() {
+            self.role.send_replace(Role::Leader);
+        }
         Ok(Membership {
             leaving,
             serving,

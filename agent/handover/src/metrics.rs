@@ -14,11 +14,15 @@ pub(super) enum Role {
 }
 
 impl Role {
-    const ALL: [(Self, &str); 3] = [
-        (Self::Waiting, "waiting"),
-        (Self::Successor, "successor"),
-        (Self::Leader, "leader"),
-    ];
+    const ALL: [Self; 3] = [Self::Waiting, Self::Successor, Self::Leader];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Successor => "successor",
+            Self::Leader => "leader",
+        }
+    }
 }
 
 /// The role, and what has been handed over.
@@ -68,9 +72,9 @@ impl Metrics {
     }
 
     pub(super) fn set_role(&self, role: Role) {
-        for (other, name) in Role::ALL {
+        for other in Role::ALL {
             let is_it = i64::from(other == role);
-            self.roles.with_label_values(&[name]).set(is_it);
+            self.roles.with_label_values(&[other.name()]).set(is_it);
         }
     }
 }

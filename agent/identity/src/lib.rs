@@ -81,6 +81,17 @@ pub struct Identity {
     left_alone: LeftAlone,
 }
 
+/// How a pod comes, as far as it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The kernel has sent it to a listener of its own.
+    Redirected,
+    /// It cannot reach its own listeners now, and comes by the node path.
+    Unreachable,
+    /// It has not come by the in-pod path.
+    NotSeen,
+}
+
 /// One connection's caller: what the datapath says about it, under this node's policy.
 pub struct Caller {
     identity: Arc<Identity>,
@@ -146,6 +157,17 @@ impl Identity {
     /// one of these addresses.
     pub fn left_alone(&self, pod: PodUid, addresses: Vec<IpAddr>) {
         self.left_alone.insert(pod, addresses);
+    }
+
+    /// How a pod comes, for people to read.
+    pub fn way(&self, pod: PodUid) -> Way {
+        if self.unreachable.contains(&pod) {
+            Way::Unreachable
+        } else if self.redirected.contains(&pod) {
+            Way::Redirected
+        } else {
+            Way::NotSeen
+        }
     }
 
     /// Forgets a pod that is gone.

@@ -117,6 +117,11 @@ impl ClusterKeys {
         }
     }
 
+    /// How many keys are known.
+    pub fn known(&self) -> usize {
+        self.0.keys().len()
+    }
+
     /// Why the last fetch of the keys has failed, if it has.
     pub fn failure(&self) -> Option<Arc<str>> {
         self.0.failure()

@@ -15,6 +15,9 @@ pub struct Credentials {
     pub session_token: Zeroizing<String>,
     /// The account of the assumed role, from its ARN.
     pub account_id: String,
+    /// The assumed role's ARN without the session's name, such as
+    /// `arn:aws:sts::123456789012:assumed-role/app`. AWS leaves the role's path out of it.
+    pub role: String,
     /// When AWS stops accepting them.
     pub expiration: SystemTime,
 }
@@ -22,7 +25,7 @@ pub struct Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
-            .field("account_id", &self.account_id)
+            .field("role", &self.role)
             .field("expiration", &self.expiration)
             .finish_non_exhaustive()
     }

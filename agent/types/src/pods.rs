@@ -32,7 +32,7 @@ pub struct PodRecord {
 }
 
 /// What Kubernetes calls a pod. It is shown as `namespace/name`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodNames {
     /// The pod's namespace.
     pub namespace: Box<str>,
@@ -91,6 +91,11 @@ impl Pods {
         Some(now.saturating_duration_since(first_asked?))
     }
 
+    /// All pods that are known.
+    pub fn all(&self) -> Vec<PodUid> {
+        self.0.iter().map(|record| *record.key()).collect()
+    }
+
     /// The record of a pod.
     pub fn get(&self, pod: PodUid) -> Option<PodRecord> {
         self.0.get(&pod).map(|record| record.clone())
@@ -103,7 +108,8 @@ impl Pods {
 }
 
 impl PodNames {
-    fn from_claims(claims: &Claims) -> Option<Self> {
+    /// The names that a token says, if it says all of them.
+    pub fn from_claims(claims: &Claims) -> Option<Self> {
         Some(Self {
             namespace: claims.namespace.clone()?,
             name: claims.pod_name.clone()?,

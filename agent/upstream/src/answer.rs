@@ -50,12 +50,10 @@ pub(super) fn credentials(
     answer: AssumeRoleForPodIdentityOutput,
     now: SystemTime,
 ) -> Result<Credentials, UpstreamError> {
-    let account_id = answer
-        .assumed_role_user
-        .as_ref()
-        .and_then(|user| account_of(&user.arn))
-        .ok_or_else(|| UpstreamError::unavailable("the answer has no assumed role's ARN"))?
-        .to_owned();
+    let arn = answer.assumed_role_user.as_ref().map(|user| &user.arn);
+    let (account_id, role) = arn
+        .and_then(|arn| Some((account_of(arn)?.to_owned(), role_of(arn).to_owned())))
+        .ok_or_else(|| UpstreamError::unavailable("the answer has no assumed role's ARN"))?;
     let found = answer
         .credentials
         .ok_or_else(|| UpstreamError::unavailable("the answer has no credentials"))?;
@@ -64,6 +62,7 @@ pub(super) fn credentials(
         secret_access_key: Zeroizing::new(found.secret_access_key),
         session_token: Zeroizing::new(found.session_token),
         account_id,
+        role,
         expiration: SystemTime::try_from(found.expiration)
             .map_err(|_| UpstreamError::unavailable("the answer's expiration is no date"))?,
     };
@@ -90,6 +89,17 @@ pub(super) fn credentials(
 fn account_of(arn: &str) -> Option<&str> {
     let account = arn.split(':').nth(4)?;
     (account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit())).then_some(account)
+}
+
+/// The ARN without the session's name, which is another one for each pod.
+fn role_of(arn: &str) -> &str {
+    match arn.split_once('/') {
+        Some((kind, rest)) => {
+            let name = rest.split('/').next().unwrap_or_default();
+            &arn[..kind.len() + 1 + name.len()]
+        }
+        None => arn,
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +139,8 @@ mod tests {
         let arn = "arn:aws-cn:sts::123456789012:assumed-role/app/session";
         let credentials = check(answer(arn, "secret", 1_800_003_540)).unwrap();
         assert_eq!(credentials.account_id, "123456789012");
+        let role = "arn:aws-cn:sts::123456789012:assumed-role/app";
+        assert_eq!(credentials.role, role);
         assert_eq!(credentials.secret_access_key.as_str(), "secret");
         assert_eq!(
             credentials.expiration,

@@ -59,6 +59,7 @@ fn fetched(cache: &Cache, token: &str, life: Duration, asked: bool) -> Fetched {
     Fetched {
         body: Bytes::copy_from_slice(token.as_bytes()),
         expiration: cache.clock().now() + life,
+        role: Some("arn:aws:sts::123456789012:assumed-role/app".into()),
         token: Token::new(token),
         digest: digest(token),
         asked,

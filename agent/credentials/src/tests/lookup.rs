@@ -27,6 +27,7 @@ fn fill(store: &TestStore, clock: Clock, entries: usize) -> Vec<(Claimant, Token
             let digest = token.digest();
             let body = Bytes::from(vec![b'x'; BODY]);
             let fetched = Fetched {
+                role: None,
                 body,
                 expiration: clock.now() + 6 * HOUR,
                 token,

@@ -26,6 +26,7 @@ mod flights;
 mod freshness;
 mod lookup;
 mod model;
+mod refresh;
 mod refusals;
 mod rejections;
 mod rotation;

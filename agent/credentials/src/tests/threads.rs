@@ -105,6 +105,7 @@ fn whoever_asks_while_credentials_are_replaced_finds_some() {
         let store = store.clone();
         move || {
             let fetched = podcreds_cache::Fetched {
+                role: None,
                 body: Bytes::from_static(b"{}"),
                 expiration: clock.now() + 6 * HOUR,
                 token: token.clone(),

@@ -8,7 +8,7 @@ use std::{mem, time::Duration};
 use podcreds_cache::Subject;
 use tokio::time::Instant;
 
-use crate::{Config, Metrics};
+use crate::{Config, LimiterReport, Metrics};
 
 mod bucket;
 mod pace;
@@ -179,6 +179,20 @@ impl Limiter {
             is_throttled: self.pace.is_lowered(),
             block: self.pace.block(now),
         })
+    }
+
+    /// How it is going, for people to read.
+    pub(crate) fn report(&self, now: Instant) -> LimiterReport {
+        let waiting = self.queue.waiting();
+        LimiterReport {
+            calls_per_second: self.pace.per_second(),
+            is_throttled: self.pace.is_lowered(),
+            in_flight: self.in_flight,
+            waiting: waiting.asked,
+            waiting_renewals: waiting.renewals,
+            waiting_doubtful: waiting.doubtful,
+            blocked: self.pace.block(now),
+        }
     }
 
     /// Lets the next call go out, if the rates allow.

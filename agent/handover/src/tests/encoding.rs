@@ -13,6 +13,7 @@ async fn what_cannot_be_told_or_read_is_told_as_gone() {
     let fetched = Fetched {
         body: Bytes::from_static(b"no JSON"),
         expiration: leader.cache.clock().now() + HOUR,
+        role: Some(ROLE.into()),
         token: Token::new("a"),
         digest: digest("a"),
         asked: true,
@@ -32,6 +33,26 @@ async fn what_cannot_be_told_or_read_is_told_as_gone() {
     assert!(Change::decode(bytes.as_bytes()).is_none());
     successor.take(Change::gone_by(bytes.as_bytes()).unwrap());
     assert_eq!(successor.entries(), 0);
+}
+
+/// Agents before the role was told, and after.
+#[test]
+fn a_change_without_a_role_is_read_and_one_field_more_does_no_harm() {
+    let leader = Agent::new(CONFIG, Clock::default());
+    leader.exchange(subject(1), "a");
+    let bytes = leader.changes().take().unwrap().encode().unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let role = format!(r#""role":"{ROLE}","#);
+    let old = text.replace(&role, "");
+    assert_ne!(old, text);
+    let role = |text: &str| {
+        let change = Change::decode(text.as_bytes()).unwrap();
+        change.snapshot.unwrap().role
+    };
+    assert_eq!(role(&old), None);
+    assert_eq!(role(&text).as_deref(), Some(ROLE));
+    let newer = text.replace(r#""asked":"#, r#""unheard_of":{"x":[1]},"asked":"#);
+    assert_eq!(role(&newer).as_deref(), Some(ROLE));
 }
 
 /// The one change that there is to take, as text.
@@ -78,6 +99,7 @@ proptest! {
         let fetched = Fetched {
             body: Bytes::from(body),
             expiration: leader.cache.clock().now() + life,
+            role: Some(ROLE.into()),
             digest: digest(&token),
             token: Token::new(token),
             asked,
@@ -90,6 +112,7 @@ proptest! {
         let (before, after) = (before.snapshot.unwrap(), after.snapshot.unwrap());
         prop_assert_eq!(after.body, before.body);
         prop_assert_eq!(after.ages, before.ages);
+        prop_assert_eq!(after.role, before.role);
         prop_assert_eq!(after.latest, before.latest);
         prop_assert_eq!(after.older, before.older);
         let exposed = |token: &Option<Token>| token.as_ref().map(|it| it.expose().to_owned());

@@ -19,6 +19,7 @@ mod refused;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const ROLE: &str = "arn:aws:sts::123456789012:assumed-role/app";
 /// What an agent has unless it is told otherwise.
 const CONFIG: cache::Config = cache::Config {
     capacity: 2000,
@@ -67,6 +68,7 @@ impl Agent {
         let fetched = Fetched {
             body: Bytes::from(body),
             expiration: self.cache.clock().now() + life,
+            role: Some(ROLE.into()),
             token: Token::new(token),
             digest: digest(token),
             asked,
