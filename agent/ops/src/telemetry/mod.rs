@@ -2,7 +2,9 @@
 //!
 //! A thread of their own writes them, and what a pod could repeat for ever is written now and then.
 
+mod filter;
 mod format;
+mod level;
 mod queue;
 mod repeats;
 
@@ -20,26 +22,18 @@ use clap::ValueEnum;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tracing::{Subscriber, level_filters::LevelFilter, subscriber::set_global_default};
 use tracing_subscriber::{
-    filter::Targets,
+    Layer, Registry as Spans,
     fmt::{self, MakeWriter, format::JsonFields},
     layer::SubscriberExt,
+    reload,
 };
 
-use self::{format::Rationed, queue::LogQueue};
+pub use self::{
+    filter::{Filter, FilterError},
+    level::{Level, follow_signals, level, set_level},
+};
+use self::{format::Rationed, level::Control, queue::LogQueue};
 use super::privileges;
-
-/// Crates that see tokens or credentials, or whose chatter hides ours. They never log below `warn`.
-const CONFINED: [&str; 9] = [
-    "aws_",
-    "h2",
-    "http",
-    "hyper",
-    "jsonwebtoken",
-    "mio",
-    "rustls",
-    "tokio",
-    "tower",
-];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -87,15 +81,13 @@ impl From<Verbosity> for LevelFilter {
 /// How long the end of the process waits for somebody to read its last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What the names of our own crates begin with.
-const OURS: &str = "podcreds";
-
 /// The process's log, as `tracing`'s subscriber is the process's.
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
     queue: LogQueue,
     lost: IntCounterVec,
+    control: Control,
 }
 
 /// Why the process cannot log.
@@ -126,13 +118,21 @@ pub fn init(format: LogFormat, verbosity: Verbosity) -> Result<(), LogError> {
     };
     let writer = queue.clone();
     let writer = move || writer.clone();
+    let filter = Filter::from(verbosity);
+    let (targets, handle) = reload::Layer::new(filter.targets());
     let set = if text {
-        set_global_default(text_lines(writer, verbosity, terminal, &lost))
+        set_global_default(text_lines(writer, targets, terminal, &lost))
     } else {
-        set_global_default(json_lines(writer, verbosity, &lost))
+        set_global_default(json_lines(writer, targets, &lost))
     };
     set.map_err(|_| LogError::Twice)?;
-    LOG.set(Log { queue, lost }).map_err(|_| LogError::Twice)?;
+    let control = Control::new(handle, filter);
+    let log = Log {
+        queue,
+        lost,
+        control,
+    };
+    LOG.set(log).map_err(|_| LogError::Twice)?;
     panic::set_hook(Box::new(report_panic));
     Ok(())
 }
@@ -222,12 +222,13 @@ fn lost_lines() -> prometheus::Result<IntCounterVec> {
     Ok(lost)
 }
 
-fn json_lines<W>(
+fn json_lines<W, F>(
     writer: W,
-    verbosity: Verbosity,
+    filter: F,
     lost: &IntCounterVec,
-) -> impl Subscriber + Send + Sync + use<W>
+) -> impl Subscriber + Send + Sync + use<W, F>
 where
+    F: Layer<Spans> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let format = fmt::format()
@@ -239,18 +240,17 @@ where
         .fmt_fields(JsonFields::new())
         .event_format(Rationed::new(format, lost.with_label_values(&["repeated"])))
         .with_writer(writer);
-    tracing_subscriber::registry()
-        .with(targets(verbosity))
-        .with(lines)
+    tracing_subscriber::registry().with(filter).with(lines)
 }
 
-fn text_lines<W>(
+fn text_lines<W, F>(
     writer: W,
-    verbosity: Verbosity,
+    filter: F,
     colours: bool,
     lost: &IntCounterVec,
-) -> impl Subscriber + Send + Sync + use<W>
+) -> impl Subscriber + Send + Sync + use<W, F>
 where
+    F: Layer<Spans> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let format = fmt::format().with_ansi(colours);
@@ -258,24 +258,7 @@ where
         .with_ansi(colours)
         .event_format(Rationed::new(format, lost.with_label_values(&["repeated"])))
         .with_writer(writer);
-    tracing_subscriber::registry()
-        .with(targets(verbosity))
-        .with(lines)
-}
-
-/// Our own lines at the level asked for; other crates' only when somebody is looking for a mistake;
-/// and never those of a crate that would print a secret.
-fn targets(verbosity: Verbosity) -> Targets {
-    let ours = LevelFilter::from(verbosity);
-    let others = match verbosity {
-        Verbosity::Debug | Verbosity::Trace => ours,
-        _ => ours.min(LevelFilter::WARN),
-    };
-    let confined = ours.min(LevelFilter::WARN);
-    Targets::new()
-        .with_default(others)
-        .with_target(OURS, ours)
-        .with_targets(CONFINED.map(|target| (target, confined)))
+    tracing_subscriber::registry().with(filter).with(lines)
 }
 
 #[cfg(test)]

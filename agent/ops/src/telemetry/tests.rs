@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use tracing_subscriber::filter::Targets;
 
 use super::*;
 
@@ -23,10 +24,18 @@ impl Captured {
     }
 }
 
+fn targets(verbosity: Verbosity) -> Targets {
+    Filter::from(verbosity).targets()
+}
+
 fn json(verbosity: Verbosity, log: impl FnOnce()) -> String {
     let captured = Captured::default();
     let writer = captured.clone();
-    let subscriber = json_lines(move || writer.clone(), verbosity, &lost_lines().unwrap());
+    let subscriber = json_lines(
+        move || writer.clone(),
+        targets(verbosity),
+        &lost_lines().unwrap(),
+    );
     tracing::subscriber::with_default(subscriber, log);
     captured.text()
 }
@@ -50,7 +59,12 @@ fn text_lines_are_for_people() {
     let captured = Captured::default();
     let writer = captured.clone();
     let lost = lost_lines().unwrap();
-    let subscriber = text_lines(move || writer.clone(), Verbosity::Info, false, &lost);
+    let subscriber = text_lines(
+        move || writer.clone(),
+        targets(Verbosity::Info),
+        false,
+        &lost,
+    );
     tracing::subscriber::with_default(subscriber, || {
         tracing::warn!(pods = 3, "slow");
     });
@@ -106,7 +120,7 @@ fn a_line_that_a_pod_repeats_is_written_once_and_counted() {
     let lost = lost_lines().unwrap();
     let captured = Captured::default();
     let writer = captured.clone();
-    let subscriber = json_lines(move || writer.clone(), Verbosity::Info, &lost);
+    let subscriber = json_lines(move || writer.clone(), targets(Verbosity::Info), &lost);
     tracing::subscriber::with_default(subscriber, provoke);
     let text = captured.text();
     assert_eq!(text.matches("a token is refused").count(), 1, "{text}");
@@ -133,7 +147,12 @@ fn the_next_line_says_how_many_were_left_out() {
     let captured = Captured::default();
     let writer = captured.clone();
     let lost = lost_lines().unwrap();
-    let subscriber = text_lines(move || writer.clone(), Verbosity::Info, false, &lost);
+    let subscriber = text_lines(
+        move || writer.clone(),
+        targets(Verbosity::Info),
+        false,
+        &lost,
+    );
     tracing::subscriber::with_default(subscriber, log);
     let text = captured.text();
     assert!(text.contains("a peer is odd peer=2 left_out=4\n"), "{text}");
@@ -147,4 +166,30 @@ fn at_debug_level_no_line_is_left_out() {
         }
     };
     assert_eq!(json(Verbosity::Debug, log).lines().count(), 100);
+}
+
+#[test]
+fn what_is_logged_changes_without_a_restart_and_never_shows_a_crate_that_sees_secrets() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let filter = Filter::from(Verbosity::Info);
+    let (layer, handle) = reload::Layer::new(filter.targets());
+    let subscriber = json_lines(move || writer.clone(), layer, &lost_lines().unwrap());
+    let log = || {
+        tracing::debug!("of ours");
+        tracing::trace!(target: "hyper::proto", "a secret");
+    };
+    tracing::subscriber::with_default(subscriber, || {
+        log();
+        assert!(!captured.text().contains("of ours"));
+        let loud: Filter = "warn,podcreds_ops=trace".parse().unwrap();
+        handle.reload(loud.targets()).unwrap();
+        log();
+        assert!(captured.text().contains("of ours"));
+        handle
+            .reload(Filter::from(Verbosity::Trace).targets())
+            .unwrap();
+        log();
+        assert!(!captured.text().contains("a secret"));
+    });
 }
