@@ -10,7 +10,12 @@ use podcreds_identity as identity;
 use podcreds_ops::telemetry::{LogFormat, Verbosity};
 use podcreds_types::ServiceAccount;
 
+mod examples;
+mod operator;
+
 use crate::doctor;
+
+pub(crate) use operator::{LogLevelArgs, Output, RefreshArgs, StatusArgs};
 
 /// Gives the pods of this node the IAM roles of their service accounts.
 ///
@@ -100,28 +105,6 @@ const VERSION: &str = concat!(
     ")"
 );
 
-const SERVER_EXAMPLES: &str = "\
-Examples:
-  podcreds server -c my-cluster
-      Redirects the pods of this node, and serves 169.254.170.23 and [fd00:ec2::23] as well
-      where `podcreds initialize` has made them.
-  podcreds server -c my-cluster --datapath ebpf
-      Gives nothing for a token alone: the kernel must identify the pod.
-  podcreds server -c my-cluster --datapath node -b 127.0.0.1 -p 8080
-      Needs no privileges. Try it with
-      curl -H \"Authorization: $(cat TOKEN_FILE)\" http://127.0.0.1:8080/v1/credentials
-
-Is it well?
-  curl -s localhost:2703/readyz            ok, and on a line each what it has to do without
-  curl -s localhost:2705/metrics | grep podcreds_paths
-                                           whether pods are redirected, and how many of the
-                                           host's addresses are served";
-
-const INITIALIZE_CHECKS: &str = "\
-What there is afterwards:
-  ip address show dev pod-id-link0
-  ip route get 169.254.170.23";
-
 /// What podcreds can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -134,7 +117,7 @@ pub(crate) enum Command {
     /// second signal, or the end of the grace period), 64 for a wrong command line, 69 when the
     /// kernel or the machine lacks something, 70 when a part of the agent has stopped working, 77
     /// for missing privileges.
-    #[command(after_long_help = SERVER_EXAMPLES)]
+    #[command(after_long_help = examples::SERVER)]
     Server(Box<ServerArgs>),
 
     /// Make the link pod-id-link0 with the addresses that pods without eBPF ask.
@@ -146,7 +129,7 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 when the IPv4 address is ready, 69 when the kernel has no dummy links or
     /// refuses something else, 77 without CAP_NET_ADMIN.
-    #[command(after_long_help = INITIALIZE_CHECKS)]
+    #[command(after_long_help = examples::INITIALIZE)]
     Initialize,
 
     /// Ask a running agent how it is.
@@ -174,6 +157,34 @@ pub(crate) enum Command {
     /// What a doctor runs in a pod.
     #[command(name = podcreds_doctor::visit::SUBCOMMAND, hide = true)]
     DoctorVisit,
+
+    /// Show the pods of this node, what they have, and how the agent is.
+    ///
+    /// Asks every agent that runs on this node: in an update there are two. Never shows a token or
+    /// a credential.
+    ///
+    /// Exit codes: 0, 64 for a wrong command line, 69 when no agent answers, 77 without root.
+    #[command(after_long_help = operator::STATUS_EXAMPLES)]
+    Status(StatusArgs),
+
+    /// Fetch credentials of running pods anew, because an association has changed.
+    ///
+    /// Waits for EKS Auth, for 20 seconds at most. A pod gets the new ones when it next asks.
+    ///
+    /// Exit codes: 0 when each pod has new credentials, 1 when one has none, 64 for a wrong command
+    /// line, 69 when no agent answers, 77 without root.
+    #[command(after_long_help = operator::REFRESH_EXAMPLES)]
+    Refresh(RefreshArgs),
+
+    /// Show or set how much a running agent logs.
+    ///
+    /// A filter is a level, and levels for crates of podcreds. SIGUSR1 switches between debug and
+    /// what the agent was started with.
+    ///
+    /// Exit codes: 0, 64 for a wrong command line or filter, 69 when no agent answers, 77 without
+    /// root.
+    #[command(after_long_help = operator::LOG_LEVEL_EXAMPLES)]
+    LogLevel(LogLevelArgs),
 }
 
 /// `podcreds server`
@@ -325,6 +336,15 @@ pub(crate) struct ServerArgs {
     /// agent goes on without; if one that is named cannot, it ends.
     #[arg(long, value_name = "DIR")]
     pub(crate) handover_dir: Option<PathBuf>,
+
+    /// Folder for the socket that `podcreds status`, `refresh` and `log-level` ask, to which only
+    /// root can connect; none: they cannot ask this agent [default: that of --handover-dir]
+    ///
+    /// It is made if need be. It must belong to root, and nobody else may write to it. Two agents
+    /// may share it. If the default one cannot be used, the agent goes on without; if one that is
+    /// named cannot, it ends.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) admin_dir: Option<PathBuf>,
 
     /// How long to finish what is in flight after SIGTERM
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]

@@ -3,7 +3,7 @@
 use std::{
     env,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use podcreds_upstream::KeyServer;
 use crate::cli::{self, ServerArgs};
 
 /// Where agents meet if nothing else is said. It goes with the node's reboot, as they do.
-const HANDOVER_DIR: &str = "/run/podcreds";
+pub(crate) const HANDOVER_DIR: &str = "/run/podcreds";
 
 /// Everything that the agent can be told.
 #[derive(Clone, Debug)]
@@ -48,8 +48,19 @@ pub(crate) struct Config {
     pub(crate) probe_socket: Option<PathBuf>,
     /// Where agents hand over to each other, if they do.
     pub(crate) handover: Option<handover::Config>,
+    /// Where operators ask, if they can.
+    pub(crate) admin: Option<Admin>,
     /// How long to finish what is in flight.
     pub(crate) grace_period: Duration,
+}
+
+/// Where operators ask the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Admin {
+    /// A folder of root's, made if need be.
+    pub(crate) dir: PathBuf,
+    /// Whether somebody has named it. If not, and it cannot be had, the agent does without.
+    pub(crate) is_named: bool,
 }
 
 /// How pods reach the agent. With both ways, the second one is for those who cannot go the first.
@@ -144,6 +155,7 @@ impl TryFrom<ServerArgs> for Config {
             probe_port: args.probe_port,
             named: args.named,
             probe_socket: args.probe_socket,
+            admin: admin(args.admin_dir, args.handover_dir.as_deref()),
             handover: handover(args.handover_dir),
             grace_period: args.shutdown_grace_period,
         })
@@ -169,6 +181,14 @@ fn handover(dir: Option<PathBuf>) -> Option<handover::Config> {
     let is_named = dir.is_some();
     let dir = dir.unwrap_or_else(|| HANDOVER_DIR.into());
     (dir.as_os_str() != "none").then_some(handover::Config { dir, is_named })
+}
+
+/// The folder that was named, or the one where agents meet; none where they do not.
+fn admin(dir: Option<PathBuf>, handover: Option<&Path>) -> Option<Admin> {
+    let is_named = dir.is_some();
+    let beside = || handover.unwrap_or(Path::new(HANDOVER_DIR)).to_owned();
+    let dir = dir.unwrap_or_else(beside);
+    (dir.as_os_str() != "none").then_some(Admin { dir, is_named })
 }
 
 /// Where the AWS SDKs look for shared credentials.
@@ -333,6 +353,22 @@ mod tests {
         let named = handover(&["-c", "x", "--handover-dir", "/run/other"]);
         assert_eq!(named, folder("/run/other", true));
         assert_eq!(handover(&["-c", "x", "--handover-dir", "none"]), None);
+    }
+
+    #[test]
+    fn operators_ask_where_agents_meet_unless_told_otherwise() {
+        let admin = |arguments: &[&str]| config(arguments).unwrap().admin;
+        let folder = |dir: &str, is_named| {
+            let dir = dir.into();
+            Some(Admin { dir, is_named })
+        };
+        assert_eq!(admin(&["-c", "x"]), folder("/run/podcreds", false));
+        let beside = admin(&["-c", "x", "--handover-dir", "/run/other"]);
+        assert_eq!(beside, folder("/run/other", false));
+        assert_eq!(admin(&["-c", "x", "--handover-dir", "none"]), None);
+        let own = ["-c", "x", "--handover-dir", "none", "--admin-dir", "/run/a"];
+        assert_eq!(admin(&own), folder("/run/a", true));
+        assert_eq!(admin(&["-c", "x", "--admin-dir", "none"]), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use podcreds_admin::AskError;
 use podcreds_datapath::DatapathError;
 use podcreds_ops::{
     ask::ask,
@@ -23,6 +24,7 @@ use crate::{
     cli::{Cli, Command, ProbeArgs, ServerArgs},
     config::Config,
     initialize::InitializeError,
+    operator::CommandError,
 };
 
 mod app;
@@ -30,6 +32,7 @@ mod cli;
 mod config;
 mod doctor;
 mod initialize;
+mod operator;
 
 /// Wipes what is freed. Libraries copy tokens and credentials to where we cannot reach: hyper's
 /// buffers, the SDK's requests and answers, what is decoded of a token.
@@ -69,6 +72,9 @@ fn main() -> ExitCode {
             podcreds_doctor::visit::run();
             ExitCode::SUCCESS
         }
+        Command::Status(args) => told(operator::status(&args).map(|()| true)),
+        Command::Refresh(args) => told(operator::refresh(args)),
+        Command::LogLevel(args) => told(operator::log_level(args).map(|()| true)),
     }
 }
 
@@ -136,11 +142,29 @@ fn probe(args: &ProbeArgs) -> ExitCode {
     }
 }
 
+/// The exit code of a command that asks agents: whether all went well.
+fn told(outcome: Result<bool, CommandError>) -> ExitCode {
+    let error = match outcome {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => return REFUSED.into(),
+        Err(error) => error,
+    };
+    eprintln!("podcreds: {error}");
+    let code = match error {
+        CommandError::Ask(AskError::NotPermitted(_)) => NO_PERMISSION,
+        CommandError::Ask(AskError::Invalid(_)) => USAGE,
+        CommandError::Ask(AskError::NotFound(_)) => REFUSED,
+        _ => UNAVAILABLE,
+    };
+    code.into()
+}
+
 fn exit_code(error: &AppError) -> u8 {
     match error {
         AppError::Bind(_)
         | AppError::Socket(_)
         | AppError::Handover(_)
+        | AppError::Admin(_)
         | AppError::Upstream(
             SetupError::NoRegion | SetupError::Variable { .. } | SetupError::Bundle { .. },
         ) => USAGE,

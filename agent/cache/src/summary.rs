@@ -84,7 +84,8 @@ fn summary(subject: Subject, kept: &Kept, following: bool, now: Reading) -> Summ
         role: kept.role.clone(),
         renewed: ages.fetched,
         renew_at: ages.renew_at,
-        expiration: ages.expiration,
+        // As AWS has said it, and as the pod is told.
+        expiration: kept.freshness.expiration,
         last_asked: (!asked_at.is_zero()).then(|| now.wall - ago),
         is_stale: kept.freshness.is_stale(now),
         has_expired: kept.freshness.has_expired(now),

@@ -1,12 +1,18 @@
 //! The composition root: the one place that knows all stages, and how they start and end.
 
+mod operator;
 mod ops;
 mod path;
 mod privileges;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
 use caps::errors::CapsError;
+use podcreds_admin::FolderError;
 use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
 use podcreds_datapath::{DatapathError, Lending};
@@ -33,7 +39,10 @@ use podcreds_upstream::{EksAuth, KeyFetcher, Outbound, SetupError};
 use prometheus::Registry;
 use tokio::runtime::{Builder, Runtime};
 
-use self::path::{Paths, Stages};
+use self::{
+    operator::Operator,
+    path::{Paths, Stages},
+};
 use crate::config::Config;
 
 /// The audience of EKS Pod Identity's tokens.
@@ -74,6 +83,9 @@ pub(crate) enum AppError {
     /// The place where agents hand over to each other.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+    /// The place where operators ask.
+    #[error(transparent)]
+    Admin(#[from] FolderError),
     /// Two metrics of one name.
     #[error("registering metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -172,6 +184,18 @@ impl App {
         let mut signals = serving.block_on(async { Signals::install() })?;
         ops::serve(config, control, health, &registry, &readiness)?;
         let stages = stages(config, control, &registry, vitals, &readiness)?;
+        let paths_metrics = Arc::new(OnceLock::new());
+        let operator = Operator {
+            store: stages.store.clone(),
+            identity: Arc::clone(&stages.identity),
+            pods: stages.pods.clone(),
+            keys: stages.keys.clone(),
+            standing: handover.standing(),
+            readiness: readiness.clone(),
+            started: SystemTime::now(),
+            paths: Arc::clone(&paths_metrics),
+        };
+        ops::serve_operators(config, control, operator)?;
         let predecessor = handover.predecessor();
         let lending = Arc::new(Lending::new(Box::new(move || predecessor.connect())));
         let lender = Arc::clone(&lending);
@@ -202,6 +226,8 @@ impl App {
             vitals,
             &lending,
         )?;
+        // Only once, and nobody has before.
+        let _ = paths_metrics.set(paths.metrics());
         // The thread that follows the pods has started, with all that this one had.
         privileges::keep_for_serving();
         started.open();
@@ -290,7 +316,7 @@ fn stages(
     let identity = Identity::new(
         config.identity.clone(),
         pods.clone(),
-        keys,
+        keys.clone(),
         control.handle().clone(),
         identity::Metrics::register(registry)?,
     );
@@ -299,6 +325,7 @@ fn stages(
         identity,
         store,
         pods,
+        keys,
     })
 }
 

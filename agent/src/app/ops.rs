@@ -1,21 +1,25 @@
-//! What answers Prometheus and kubelet: from before the start until after the end.
+//! What answers Prometheus, kubelet and operators: from before the start until after the end.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
+
+use podcreds_admin::{FolderError, Socket};
 
 use podcreds_ops::{
     metrics::serve_metrics,
     port::{self, BindError, ReservedPort},
     probes::{Readiness, serve_probes},
     socket,
+    telemetry::follow_signals,
     watchdog::Health,
 };
 use prometheus::Registry;
 use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
 
-use super::AppError;
+use super::{AppError, operator::Operator};
 use crate::config::Config;
 
 /// How often a port that cannot be had is tried again.
@@ -77,6 +81,42 @@ pub(super) fn serve(
         }
     });
     Ok(())
+}
+
+/// Answers operators on a socket of this agent's own, and changes the log level when they signal
+/// so.
+pub(super) fn serve_operators(
+    config: &Config,
+    control: &Runtime,
+    operator: Operator,
+) -> Result<(), FolderError> {
+    control.spawn(async {
+        if let Err(error) = follow_signals().await {
+            tracing::warn!(%error, "SIGUSR1 does not change the log level");
+        }
+    });
+    let Some(admin) = &config.admin else {
+        tracing::info!(
+            "podcreds status, refresh and log-level cannot ask this agent: there is no --admin-dir"
+        );
+        return Ok(());
+    };
+    let readiness = operator.readiness.clone();
+    match Socket::bind(&admin.dir) {
+        Ok(socket) => {
+            control.spawn(async move {
+                let Err(error) = socket.serve(Arc::new(operator)).await;
+                tracing::error!(%error, "operators cannot ask this agent");
+            });
+            Ok(())
+        }
+        Err(error) if admin.is_named => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "operators cannot ask this agent");
+            readiness.remark(format!("without a socket for operators: {error}"));
+            Ok(())
+        }
+    }
 }
 
 impl Port {

@@ -11,6 +11,7 @@ use podcreds_datapath::{
     Accepted, Datapath, DatapathError, Hooks, Lending, Metrics, Need, NodePath, OnAccept,
 };
 use podcreds_identity::Identity;
+use podcreds_keys::ClusterKeys;
 use podcreds_ops::probes::Readiness;
 use podcreds_server::{Server, Times};
 use podcreds_types::{Pods, Vitals};
@@ -30,12 +31,15 @@ pub(super) struct Stages {
     pub(super) store: Store,
     /// Has a record of each pod on the node.
     pub(super) pods: Pods,
+    /// Say what the cluster has signed, where they can be had.
+    pub(super) keys: Option<ClusterKeys>,
 }
 
 /// The paths that are open.
 pub(super) struct Paths {
     ebpf: Option<Datapath>,
     node: Option<NodePath>,
+    metrics: Metrics,
     /// Whether another agent redirects pods when this one does no longer.
     is_succeeded: Arc<AtomicBool>,
 }
@@ -100,8 +104,14 @@ impl Paths {
         Ok(Self {
             ebpf,
             node,
+            metrics,
             is_succeeded,
         })
+    }
+
+    /// How the paths are.
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Closes the paths in such an order that no connect meets a closed listener. What has been

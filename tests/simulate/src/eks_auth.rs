@@ -150,6 +150,7 @@ impl EksAuth {
             secret_access_key: Zeroizing::new("secret".to_owned()),
             session_token: Zeroizing::new("session".to_owned()),
             account_id: "123456789012".to_owned(),
+            role: "arn:aws:sts::123456789012:assumed-role/app".to_owned(),
             expiration: self.0.clock.now() + LIFE,
         }
     }

@@ -83,6 +83,7 @@ fn credentials() -> Credentials {
         secret_access_key: Zeroizing::new("secret".to_owned()),
         session_token: Zeroizing::new("session".to_owned()),
         account_id: "012345678901".to_owned(),
+        role: "arn:aws:sts::012345678901:assumed-role/app".to_owned(),
         expiration: UNIX_EPOCH + Duration::from_secs(2_000_000_000),
     }
 }
