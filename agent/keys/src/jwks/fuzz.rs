@@ -57,7 +57,8 @@ fn fuzz_signed() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
     let genuine = std::fs::read_to_string(format!("{folder}/signed/genuine")).unwrap();
     let genuine = genuine.trim();
-    let cluster = ClusterKeys::new(Arc::new(Nowhere), AUDIENCE);
+    let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    let cluster = ClusterKeys::new(Arc::new(Nowhere), AUDIENCE, metrics);
     let keys = std::fs::read(format!("{folder}/key_set/of_signed")).unwrap();
     cluster.0.know(parse(&keys).unwrap());
     feed(&target("signed"), |input| {
