@@ -69,7 +69,7 @@ impl Cli {
         let args = match &mut cli.command {
             Command::Server(args) => Some(&mut **args),
             Command::Doctor(args) => Some(&mut args.server),
-            Command::DoctorVisit | Command::Initialize | Command::Probe(_) => None,
+            _ => None,
         };
         if let (Some(args), Some((_, given))) = (args, matches.subcommand()) {
             args.named = Named::of(given);
