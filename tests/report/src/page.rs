@@ -21,6 +21,12 @@ impl Page {
         Self { title, body }
     }
 
+    /// Begins a section.
+    pub fn section(mut self, title: &str) -> Self {
+        self.body += &format!("<h2>{}</h2>\n", escaped(title));
+        self
+    }
+
     /// Adds a table of text.
     pub fn table(mut self, table: &str) -> Self {
         self.body += &format!("<pre>{}</pre>\n", escaped(table));

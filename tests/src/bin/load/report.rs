@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use podcreds_tests::table;
+use podcreds_report::{Figure, Page, Series, table};
 use serde_json::json;
 
 use crate::{outcome::Outcome, scenario::Scenario};
@@ -37,8 +37,40 @@ impl Report {
         });
         let json = serde_json::to_string_pretty(&scenarios.collect::<Vec<_>>())?;
         fs::write(folder.join("load.json"), json).with_context(cannot)?;
+        fs::write(folder.join("load.html"), self.page().html()).with_context(cannot)?;
         Ok(())
     }
+
+    fn page(&self) -> Page {
+        let about = "What the agent costs, and what pods get, as `cargo xtask load` has measured.";
+        let mut page = Page::new("podcreds under load", about);
+        for (scenario, outcomes) in &self.0 {
+            page = page.section(&scenario.title()).table(&table_of(outcomes));
+            for figure in figures(outcomes) {
+                page = page.figure(figure);
+            }
+        }
+        page
+    }
+}
+
+/// The plots of a scenario, each with the lines of all outcomes that have one for it.
+fn figures(outcomes: &[Outcome]) -> Vec<Figure> {
+    let mut figures: Vec<(&str, Figure)> = Vec::new();
+    for outcome in outcomes {
+        for line in &outcome.lines {
+            let name = format!("{}, {}", outcome.server, outcome.case);
+            let series = Series::new(name, line.points.clone());
+            match figures.iter_mut().find(|(plot, _)| *plot == line.plot) {
+                Some((_, figure)) => *figure = figure.clone().with(series),
+                None => {
+                    let figure = Figure::new(line.plot, line.x, line.y).with(series);
+                    figures.push((line.plot, figure));
+                }
+            }
+        }
+    }
+    figures.into_iter().map(|(_, figure)| figure).collect()
 }
 
 fn table_of(outcomes: &[Outcome]) -> String {
