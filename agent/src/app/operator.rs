@@ -223,6 +223,10 @@ fn log_level(level: Option<Level>) -> LogLevel {
     LogLevel {
         filter: level.filter.to_string(),
         started_with: level.started_with.to_string(),
-        back_in_seconds: level.back_in.map(|back_in| back_in.as_secs()),
+        back_in_seconds: level.back_in.map(nearest_second),
     }
+}
+
+fn nearest_second(duration: Duration) -> u64 {
+    (duration + Duration::from_millis(500)).as_secs()
 }
