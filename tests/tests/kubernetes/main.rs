@@ -10,6 +10,7 @@
 
 mod changes;
 mod clients;
+mod doctor;
 mod identity;
 mod install;
 mod load;
