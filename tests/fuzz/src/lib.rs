@@ -89,6 +89,7 @@ pub fn feed<T: Hash>(target: &Target<'_>, parse: impl Fn(&[u8]) -> T) {
         "there is nothing in {}",
         folder.display()
     );
+    println!("{}: seed {}", target.name, limits.seed);
     let mut dice = Rng::with_seed(limits.seed);
     let mut known = HashSet::new();
     for input in &corpus {
@@ -108,10 +109,9 @@ pub fn feed<T: Hash>(target: &Target<'_>, parse: impl Fn(&[u8]) -> T) {
         }
     }
     println!(
-        "{}: {inputs} inputs in {:.1} s from seed {}, {first} files, {} outcomes",
+        "{}: {inputs} inputs in {:.1} s, from {first} files, {} outcomes",
         target.name,
         started.elapsed().as_secs_f64(),
-        limits.seed,
         known.len(),
     );
 }
