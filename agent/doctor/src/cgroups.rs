@@ -1,7 +1,7 @@
 //! Cgroups of the doctor's own: made for a check, and removed with it.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     path::{Path, PathBuf},
     process,
     sync::{Mutex, PoisonError},
@@ -65,6 +65,9 @@ impl OwnCgroup {
     /// Makes a cgroup for `purpose` below `parent`, and in that one cgroup in another, as `inner`
     /// says. Paths go from the mount on.
     ///
+    /// The root of the hierarchy takes `CAP_DAC_OVERRIDE`, which the agent's container lacks: there
+    /// it is made one level further down, where kubelet does not look for what is not its own.
+    ///
     /// # Errors
     ///
     /// When the kernel refuses it.
@@ -75,14 +78,40 @@ impl OwnCgroup {
         inner: &Path,
     ) -> io::Result<Self> {
         let view = View::open(mount)?;
-        remove_left_behind(&view.path(parent));
-        let top = parent.join(format!("{NAME}.{}.{purpose}", process::id()));
-        let cgroup = top.join(inner);
+        let name = format!("{NAME}.{}.{purpose}", process::id());
+        let mut refused = io::Error::from(io::ErrorKind::NotFound);
+        for place in places(&view, parent) {
+            remove_left_behind(&view.path(&place));
+            let top = place.join(&name);
+            match fs::create_dir(view.path(&top)) {
+                Ok(()) => return Self::complete(view, top, inner),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    fn complete(view: View, top: PathBuf, inner: &Path) -> io::Result<Self> {
         note(|made| made.push(view.path(&top)));
+        let cgroup = top.join(inner);
         let own = Self { view, top, cgroup };
         fs::create_dir_all(own.view.path(&own.cgroup))?;
         Ok(own)
     }
+}
+
+/// Where a cgroup may be made, the best place first.
+fn places(view: &View, parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(view.path(parent))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut below: Vec<_> = names.filter(|name| !name.contains("kubepods")).collect();
+    below.sort_by_key(|name| name != "system.slice");
+    let below = below.into_iter().map(|name| parent.join(name));
+    iter::once(parent.to_owned()).chain(below).collect()
 }
 
 impl Drop for OwnCgroup {
