@@ -85,7 +85,9 @@ impl Report {
     /// What is worse than it is to be.
     pub fn complaints(&self) -> Vec<String> {
         let all = self.kinds.last();
-        let share = all.map(Row::share).filter(|share| !(*share <= MOST));
+        let share = all
+            .map(Row::share)
+            .filter(|share| share.is_nan() || *share > MOST);
         let many = share.map(|share| format!("{share:.2} of the calls by the other rule"));
         let gone = self.calls_for_the_gone;
         let gone = (gone > 0).then(|| format!("{gone} calls for pods that were gone"));
