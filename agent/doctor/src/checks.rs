@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture, future::join_all};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use crate::report::Finding;
 
@@ -61,13 +64,62 @@ impl Check {
         match timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(findings)) => findings,
             Ok(Err(_)) => vec![panicked(name)],
-            Err(_) => vec![Finding::fail(
+            Err(_) => vec![late(
                 name,
-                format!("the check took longer than {limit:?}"),
+                limit,
                 "see what the node is busy with, and run this again",
             )],
         }
     }
+}
+
+fn late(name: &'static str, limit: Duration, remedy: &str) -> Finding {
+    Finding::fail(
+        name,
+        format!("the check took longer than {limit:?}"),
+        remedy,
+    )
+}
+
+/// Looks for what other checks need, on a thread that may block. One that takes too long is left
+/// behind: then this is the finding, with that remedy.
+///
+/// # Errors
+///
+/// When it took too long, or panicked.
+pub(crate) async fn look<T: Send + 'static>(
+    name: &'static str,
+    remedy: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Finding> {
+    look_within(MACHINE, name, remedy, work).await
+}
+
+async fn look_within<T: Send + 'static>(
+    limit: Duration,
+    name: &'static str,
+    remedy: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Finding> {
+    let progress = say_what_is_waited_for(&Arc::new(Mutex::new([name].into())));
+    let done = timeout(limit, tokio::task::spawn_blocking(work)).await;
+    progress.abort();
+    match done {
+        Ok(done) => done.map_err(|_| panicked(name)),
+        Err(_) => Err(late(name, limit, remedy)),
+    }
+}
+
+fn say_what_is_waited_for(waiting: &Arc<Mutex<BTreeSet<&'static str>>>) -> JoinHandle<()> {
+    let waiting = Arc::clone(waiting);
+    tokio::spawn(async move {
+        loop {
+            sleep(SILENCE).await;
+            let names = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let names: Vec<_> = names.iter().copied().collect();
+            eprintln!("podcreds doctor: waiting for {}", names.join(", "));
+        }
+    })
 }
 
 fn panicked(name: &'static str) -> Finding {
@@ -82,15 +134,7 @@ fn panicked(name: &'static str) -> Finding {
 pub(crate) async fn run(checks: Vec<Check>) -> Vec<Finding> {
     let names = checks.iter().map(|check| check.name);
     let waiting = Arc::new(Mutex::new(names.collect::<BTreeSet<_>>()));
-    let remaining = Arc::clone(&waiting);
-    let progress = tokio::spawn(async move {
-        loop {
-            sleep(SILENCE).await;
-            let names = remaining.lock().unwrap_or_else(PoisonError::into_inner);
-            let names: Vec<_> = names.iter().copied().collect();
-            eprintln!("podcreds doctor: waiting for {}", names.join(", "));
-        }
-    });
+    let progress = say_what_is_waited_for(&waiting);
     let all = checks.into_iter().map(|check| {
         let waiting = Arc::clone(&waiting);
         async move {
@@ -126,5 +170,18 @@ mod tests {
         let names: Vec<_> = found.iter().map(|it| it.check).collect();
         assert_eq!(names, ["slow", "broken", "quick"]);
         assert_eq!(found[1].status, Status::Warn);
+    }
+
+    #[tokio::test]
+    async fn a_look_that_never_ends_is_left_behind_with_its_remedy() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let endless = move || drop(ended.recv());
+        let limit = Duration::from_millis(20);
+        let late = look_within(limit, "token", "see its mounts", endless).await;
+        let late = late.unwrap_err();
+        assert_eq!(late.status, Status::Fail);
+        assert_eq!(late.remedy.as_deref(), Some("see its mounts"));
+        drop(end);
+        assert_eq!(look("token", "", || 7).await, Ok(7));
     }
 }

@@ -63,6 +63,51 @@ fn what_is_wrong_with_a_token_is_found() {
 }
 
 #[test]
+fn what_is_no_token_of_the_pods_for_eks_is_sent_nowhere() {
+    needs_privileges!();
+    let mut scene = Scene::new();
+    let _agent = scene.agent();
+    let (pod, _app) = scene.pod(&[]);
+    let issuer = scene.eks_auth.issuer();
+    let other = scene.node.pod("other").account(ACCOUNT.0, ACCOUNT.1);
+    let other = other.start();
+    for file in [
+        // As of a file that only root may read, at a path that the pod has chosen.
+        "root:$6$salt$hash:19000:0:99999:7:::".to_owned(),
+        issuer.sign(
+            &pod.claims()
+                .clone()
+                .audience("https://kubernetes.default.svc"),
+        ),
+        other.token(),
+    ] {
+        pod.write_token(&file);
+        scene.eks_auth.forget_calls();
+        let found = scene.examine_pod(pod.uid());
+        found.assert("token", "fail", "", "");
+        found.assert("request", "warn", "asked without a token", "check token");
+        assert_eq!(scene.eks_auth.call_count(), 0);
+        found.assert_says_nothing_of("$6$salt");
+    }
+}
+
+#[test]
+fn a_process_in_a_network_of_its_own_is_sent_nothing() {
+    needs_privileges!();
+    let mut scene = Scene::new();
+    let _agent = scene.agent();
+    let (pod, _app) = scene.pod_with_app(&["unshare", "-n", "sleep"], &[]);
+    let found = scene.examine_pod(pod.uid());
+    found.assert("token", "pass", "", "");
+    found.assert(
+        "request",
+        "warn",
+        "a network namespace of its own",
+        "pod's network",
+    );
+}
+
+#[test]
 fn what_is_wrong_with_an_environment_is_found() {
     needs_privileges!();
     let mut scene = Scene::new();

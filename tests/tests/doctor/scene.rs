@@ -86,8 +86,17 @@ impl Scene {
 
     /// Starts a pod with an application that sleeps, with these variables besides EKS's own.
     pub(crate) fn pod(&self, variables: &[(&str, &str)]) -> (Pod, Sleeper) {
+        self.pod_with_app(&["sleep"], variables)
+    }
+
+    /// Starts a pod with an application that becomes `sleep` by these words.
+    pub(crate) fn pod_with_app(
+        &self,
+        words: &[&str],
+        variables: &[(&str, &str)],
+    ) -> (Pod, Sleeper) {
         let pod = self.node.pod("web").account(ACCOUNT.0, ACCOUNT.1).start();
-        let sleeper = Sleeper::in_pod(&pod, variables);
+        let sleeper = Sleeper::in_pod(&pod, words, variables);
         (pod, sleeper)
     }
 
@@ -157,6 +166,13 @@ impl Found {
         assert_eq!(self.code, Some(0));
     }
 
+    /// Checks that these words are nowhere in the report.
+    #[track_caller]
+    pub(crate) fn assert_says_nothing_of(&self, words: &str) {
+        let report = self.report.to_string();
+        assert!(!report.contains(words), "{report}");
+    }
+
     /// Checks that one check ended so, and that what was seen and the remedy have these words.
     #[track_caller]
     pub(crate) fn assert(&self, check: &str, status: &str, seen: &str, remedy: &str) {
@@ -176,8 +192,9 @@ impl Found {
 pub(crate) struct Sleeper(std::process::Child);
 
 impl Sleeper {
-    fn in_pod(pod: &Pod, variables: &[(&str, &str)]) -> Self {
-        let mut command = pod.command("sleep");
+    fn in_pod(pod: &Pod, words: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = pod.command(words[0]);
+        command.args(&words[1..]);
         for (name, value) in variables {
             match *value {
                 "" => command.env_remove(name),

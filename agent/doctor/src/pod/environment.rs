@@ -7,7 +7,7 @@ use http::Uri;
 use super::process::PodProcess;
 use crate::report::Finding;
 
-const NAME: &str = "environment";
+pub(super) const NAME: &str = "environment";
 const URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 /// Where the agents are.

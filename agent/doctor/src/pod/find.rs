@@ -1,6 +1,12 @@
 //! Finds a pod on the node, without the API server.
 
-use std::{fs, path::Path, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use podcreds_datapath::diagnosis::{self, CgroupTree, FoundPod};
 use podcreds_types::PodUid;
@@ -8,17 +14,22 @@ use podcreds_types::PodUid;
 use super::{PodName, TOKEN_FILE, environment::Environment, process::PodProcess, token};
 use crate::report::Finding;
 
-const NAME: &str = "known";
+pub(super) const NAME: &str = "known";
 /// Where kubelet keeps the logs of each pod, in a folder that names it. In a container the host's
 /// files are behind its first process.
 const LOGS: [&str; 2] = ["/proc/1/root/var/log/pods", "/var/log/pods"];
 /// Where every pod has a token, also without an association.
 const API_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
+/// How long pods' tokens may take to be read, all together.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The pod, and the tree in which it is.
 pub(super) struct Found {
     pub(super) tree: CgroupTree,
     pub(super) pod: FoundPod,
+    /// Whether it is only its token, which nobody has verified, that gives it this name.
+    by_token: bool,
 }
 
 /// Finds the pod's cgroup.
@@ -31,16 +42,27 @@ pub(super) fn find(cgroup_root: Option<PathBuf>, name: &PodName) -> Result<Found
     let place = tree.root.display();
     let pods = diagnosis::find_pods(&tree.root).map_err(|error| format!("{place}: {error}"))?;
     let count = pods.len();
-    let uid = match name {
+    let known = match name {
         PodName::Uid(uid) => Some(*uid),
-        PodName::Named { namespace, name } => {
-            by_logs(namespace, name, &pods).or_else(|| by_tokens(namespace, name, &pods))
+        PodName::Named { namespace, name } => by_logs(namespace, name, &pods),
+    };
+    let (uid, remark) = match (known, name) {
+        (None, PodName::Named { namespace, name }) => {
+            let search = Search::among(&pods, namespace, name);
+            (search.only()?, search.remark())
         }
+        _ => (known, String::new()),
     };
     let pod = pods.into_iter().find(|pod| Some(pod.uid) == uid);
     match pod {
-        Some(pod) => Ok(Found { tree, pod }),
-        None => Err(format!("none of the {count} pods below {place} is {name}")),
+        Some(pod) => Ok(Found {
+            tree,
+            pod,
+            by_token: known.is_none(),
+        }),
+        None => Err(format!(
+            "none of the {count} pods below {place} is {name}{remark}"
+        )),
     }
 }
 
@@ -59,33 +81,102 @@ fn by_logs(namespace: &str, name: &str, pods: &[FoundPod]) -> Option<PodUid> {
         .find(|uid: &PodUid| pods.iter().any(|pod| pod.uid == *uid))
 }
 
-/// Looks at what pods' tokens say of themselves. One that says that it is another pod's does not
+/// What pods' tokens say of themselves.
+#[derive(Default)]
+struct Search {
+    /// Those with a token of the wanted name.
+    matching: Vec<PodUid>,
+    /// How many could not be looked at in time.
+    late: usize,
+}
+
+impl Search {
+    /// Looks at all pods at once: one whose files never answer delays none but itself.
+    fn among(pods: &[FoundPod], namespace: &str, name: &str) -> Self {
+        let (answers, answered) = mpsc::channel();
+        for pod in pods {
+            let (pod, answers) = (pod.clone(), answers.clone());
+            let (namespace, name) = (namespace.to_owned(), name.to_owned());
+            let look = move || answers.send((pod.uid, is_named(&pod, &namespace, &name)));
+            // One that cannot be started is late.
+            let _detached = thread::Builder::new().spawn(look);
+        }
+        drop(answers);
+        Self::collect(&answered, pods.len(), Instant::now() + PATIENCE)
+    }
+
+    fn collect(answered: &mpsc::Receiver<(PodUid, bool)>, count: usize, deadline: Instant) -> Self {
+        let mut search = Self {
+            late: count,
+            ..Self::default()
+        };
+        while search.late > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((uid, is_it)) = answered.recv_timeout(left) else {
+                break;
+            };
+            search.late -= 1;
+            search.matching.extend(is_it.then_some(uid));
+        }
+        search
+    }
+
+    /// The one pod of that name, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When several pods call themselves so.
+    fn only(&self) -> Result<Option<PodUid>, String> {
+        match &*self.matching {
+            [] => Ok(None),
+            [uid] => Ok(Some(*uid)),
+            several => {
+                let uids: Vec<_> = several.iter().map(PodUid::to_string).collect();
+                Err(format!(
+                    "several pods have a token of that name, and nobody has verified whose is \
+                     right: {}; name the pod by its UID",
+                    uids.join(", ")
+                ))
+            }
+        }
+    }
+
+    fn remark(&self) -> String {
+        match self.late {
+            0 => String::new(),
+            late => format!("; {late} of them could not be looked at in time"),
+        }
+    }
+}
+
+/// Whether one of the pod's tokens names it so. One that says that it is another pod's does not
 /// count.
-fn by_tokens(namespace: &str, name: &str, pods: &[FoundPod]) -> Option<PodUid> {
-    let is_it = |pod: &&FoundPod| {
-        PodProcess::all_of(&pod.path).iter().any(|process| {
-            let told = Environment::of(process);
-            let own = told.as_ref().and_then(Environment::token_file);
-            [own.unwrap_or(TOKEN_FILE), API_TOKEN].iter().any(|file| {
-                let Ok(token) = token::read(process, file) else {
-                    return false;
-                };
-                token.claims().is_ok_and(|claims| {
-                    claims.pod == Some(pod.uid)
-                        && claims.namespace.as_deref() == Some(namespace)
-                        && claims.pod_name.as_deref() == Some(name)
-                })
+fn is_named(pod: &FoundPod, namespace: &str, name: &str) -> bool {
+    PodProcess::all_of(&pod.path).iter().any(|process| {
+        let told = Environment::of(process);
+        let own = told.as_ref().and_then(Environment::token_file);
+        [own.unwrap_or(TOKEN_FILE), API_TOKEN].iter().any(|file| {
+            let Ok(token) = token::read(process, file) else {
+                return false;
+            };
+            token.claims().is_ok_and(|claims| {
+                claims.pod == Some(pod.uid)
+                    && claims.namespace.as_deref() == Some(namespace)
+                    && claims.pod_name.as_deref() == Some(name)
             })
         })
-    };
-    pods.iter().find(is_it).map(|pod| pod.uid)
+    })
 }
 
 pub(super) fn judge(found: &Found) -> Finding {
     let pod = &found.pod;
+    let by = match found.by_token {
+        true => "; it has this name by what its token says, which nobody has verified",
+        false => "",
+    };
     Finding::pass(
         NAME,
-        format!("pod {} has the cgroup {}", pod.uid, pod.path.display()),
+        format!("pod {} has the cgroup {}{by}", pod.uid, pod.path.display()),
     )
 }
 
@@ -96,4 +187,50 @@ pub(super) fn judge_missing(why: &str) -> Finding {
         "see whether the pod runs on this node (kubectl get pod -o wide) and is no Fargate pod; a \
          name is found by kubelet's logs and by tokens, a UID always",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Status;
+
+    const UID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
+
+    #[test]
+    fn a_pod_that_never_answers_is_late_and_hides_no_other() {
+        let (answers, answered) = mpsc::channel();
+        let uid: PodUid = UID.parse().unwrap();
+        answers.send((uid, true)).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let search = Search::collect(&answered, 2, deadline);
+        assert_eq!(search.only(), Ok(Some(uid)));
+        assert!(search.remark().contains("1 of them"));
+    }
+
+    #[test]
+    fn two_pods_of_one_name_are_an_error_and_an_unverified_name_is_said() {
+        let uid: PodUid = UID.parse().unwrap();
+        let two = Search {
+            matching: vec![uid, UID.replace('0', "1").parse().unwrap()],
+            late: 0,
+        };
+        assert!(two.only().unwrap_err().contains("UID"));
+        let found = |by_token| {
+            judge(&Found {
+                tree: CgroupTree {
+                    mount: "/sys/fs/cgroup".into(),
+                    root: "/sys/fs/cgroup".into(),
+                    sees_root: true,
+                },
+                pod: FoundPod {
+                    uid,
+                    path: "/sys/fs/cgroup/pod".into(),
+                },
+                by_token,
+            })
+        };
+        assert!(found(true).seen.contains("nobody has verified"));
+        assert!(!found(false).seen.contains("verified"));
+        assert_eq!(found(true).status, Status::Pass);
+    }
 }

@@ -2,27 +2,22 @@
 //!
 //! What a pod shows of itself (its environment, its files) is under its control. It is opened so
 //! that it cannot make the doctor wait or read elsewhere, is limited in size, and decides about
-//! nothing but what is reported.
+//! nothing but what is reported. Only its own token for EKS is ever sent anywhere.
 
 mod eks_auth;
 mod environment;
 mod find;
+mod look;
 mod name;
 mod process;
 mod proxy;
 mod request;
 mod token;
 
-use std::net::SocketAddr;
-
-use podcreds_types::Token;
-use tokio::task::spawn_blocking;
-
-use self::{environment::Environment, find::Found, process::PodProcess};
+use self::look::{Look, Read};
 use crate::{
     Config, Report,
     checks::{self, Check},
-    report::Finding,
 };
 
 pub use name::PodName;
@@ -31,83 +26,46 @@ pub use name::PodName;
 const TOKEN_FILE: &str =
     "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token";
 
-/// What is known of a pod once its processes have been looked at.
-struct Look {
-    findings: Vec<Finding>,
-    token: Option<Token>,
-    request: Option<request::Place>,
-}
+/// What keeps a look at a pod's files or memory from its end, most likely.
+const HUNG: &str = "see whether the pod has a mount (FUSE, NFS) whose server does not answer";
 
 /// Looks at a pod.
 pub(crate) async fn examine(config: &Config, name: &PodName) -> Report {
     let (root, wanted) = (config.cgroup_root.clone(), name.clone());
-    let found = spawn_blocking(move || find::find(root, &wanted)).await;
-    let found = found.unwrap_or_else(|_| Err("the search itself failed".to_owned()));
+    let found = checks::look(find::NAME, HUNG, move || find::find(root, &wanted)).await;
     let subject = format!("pod {name}");
     let found = match found {
-        Ok(found) => found,
-        Err(why) => return Report::new(subject, vec![find::judge_missing(&why)]),
+        Ok(Ok(found)) => found,
+        Ok(Err(why)) => return Report::new(subject, vec![find::judge_missing(&why)]),
+        Err(late) => return Report::new(subject, vec![late]),
     };
     let mut findings = vec![find::judge(&found)];
-    let look = spawn_blocking(move || look_at(&found)).await;
-    let Ok(look) = look else {
-        return Report::new(subject, findings);
+    let mut look = match checks::look(environment::NAME, HUNG, move || Look::at(found)).await {
+        Ok(look) => look,
+        Err(late) => {
+            findings.push(late);
+            return Report::new(subject, findings);
+        }
     };
-    findings.extend(look.findings);
-    let upstream = config.upstream.clone();
+    findings.append(&mut look.findings);
+    let request = look.place();
+    let read = checks::look(token::NAME, HUNG, move || look.read_token()).await;
+    let Read { finding, token } = read.unwrap_or_else(Read::failed);
+    findings.extend(finding);
     let mut asking = Vec::new();
-    if let Some(token) = look.token.clone() {
+    if let Some(token) = token.clone() {
+        let upstream = config.upstream.clone();
         asking.push(Check::network("eks-auth", eks_auth::check(upstream, token)));
     }
-    if let Some(place) = look.request {
-        let config = config.clone();
-        let ask = move || request::check(&config, &place, look.token.as_ref());
-        asking.push(Check::machine("request", ask));
+    match request {
+        Some(Ok(place)) => {
+            let config = config.clone();
+            let ask = move || request::check(&config, &place, token.as_ref());
+            asking.push(Check::machine("request", ask));
+        }
+        Some(Err(why)) => findings.push(request::judge_no_place(&why)),
+        None => {}
     }
     findings.extend(checks::run(asking).await);
     Report::new(subject, findings)
-}
-
-fn look_at(found: &Found) -> Look {
-    let processes = PodProcess::all_of(&found.pod.path);
-    let mut environments: Vec<Environment> = processes.iter().filter_map(Environment::of).collect();
-    // Those that are told where to ask come first: a pause container is not.
-    environments.sort_by_key(|it| !it.is_told());
-    let mut findings = vec![environment::judge(&environments)];
-    let told = environments.iter().find(|it| it.is_told());
-    findings.extend(told.and_then(|told| proxy::judge(told.proxy(), told.no_proxy())));
-    let process = told.and_then(|told| processes.iter().find(|it| it.pid == told.pid));
-    // Without a hint, the pod's youngest container is most likely its application.
-    let process = process.or(processes.last());
-    let file = told.and_then(Environment::token_file).unwrap_or(TOKEN_FILE);
-    let token = process.map(|process| token::read(process, file));
-    let token = match token {
-        Some(Ok(token)) => {
-            findings.push(token::judge(
-                &token,
-                found.pod.uid,
-                std::time::SystemTime::now(),
-            ));
-            Some(token)
-        }
-        Some(Err(error)) => {
-            findings.push(token::judge_missing(file, &error));
-            None
-        }
-        None => None,
-    };
-    let asked: SocketAddr = told
-        .and_then(Environment::address)
-        .unwrap_or(podcreds_datapath::diagnosis::CREDENTIALS);
-    let request = process.map(|process| request::Place {
-        mount: found.tree.mount.clone(),
-        cgroup: process.cgroup.clone(),
-        network: format!("/proc/{}/ns/net", process.pid).into(),
-        address: asked,
-    });
-    Look {
-        findings,
-        token,
-        request,
-    }
 }

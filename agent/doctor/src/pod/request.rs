@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use podcreds_types::Token;
 
+use super::process::Namespace;
 use crate::{
     Config,
     node::{Agent, look_for_agent},
@@ -22,7 +23,7 @@ pub(super) struct Place {
     pub(super) mount: PathBuf,
     /// Of one of the pod's processes.
     pub(super) cgroup: PathBuf,
-    pub(super) network: PathBuf,
+    pub(super) network: Namespace,
     pub(super) address: SocketAddr,
 }
 
@@ -30,12 +31,17 @@ pub(super) fn check(config: &Config, place: &Place, token: Option<&Token>) -> Ve
     let has_agent = !matches!(look_for_agent(config), Agent::None(_));
     match send(place, token) {
         Ok(asked) => judge(&asked, config.ebpf, has_agent, token.is_some()),
-        Err(error) => vec![Finding::warn(
-            REQUEST,
-            format!("could not be tried: {error}"),
-            "run it with CAP_SYS_ADMIN, in the host's PID namespace",
-        )],
+        Err(error) => vec![judge_no_place(&error)],
     }
+}
+
+pub(super) fn judge_no_place(error: &io::Error) -> Finding {
+    Finding::warn(
+        REQUEST,
+        format!("could not be tried: {error}"),
+        "run it with CAP_SYS_ADMIN and CAP_SYS_PTRACE, in the host's PID namespace, on a pod whose \
+         application uses the pod's network",
+    )
 }
 
 fn send(place: &Place, token: Option<&Token>) -> io::Result<Asked> {
@@ -47,7 +53,7 @@ fn send(place: &Place, token: Option<&Token>) -> io::Result<Asked> {
     let visit = Visit {
         mount: place.mount.clone(),
         cgroup: cgroup.to_owned(),
-        network: Network::Of(place.network.clone()),
+        network: Network::Of(place.network.path()),
         errand: Errand::Ask {
             address: place.address,
             token: token.map(secret),

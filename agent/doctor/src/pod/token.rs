@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::process::PodProcess;
 use crate::report::Finding;
 
-const NAME: &str = "token";
+pub(super) const NAME: &str = "token";
 /// The audience that EKS Auth wants.
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
 /// A token has some 1,200 bytes.
@@ -66,8 +66,25 @@ fn audiences(token: &Token) -> Vec<String> {
     }
 }
 
+/// Whether it may be shown to EKS Auth, and to what answers in the pod.
+///
+/// The doctor reads files that the pod's processes may not be allowed to read, at a path that they
+/// choose. Only what says itself that it is this pod's token for EKS gives them nothing new.
+pub(super) fn may_be_sent(token: &Token, pod: PodUid) -> bool {
+    let is_this_pods = token.claims().is_ok_and(|claims| claims.pod == Some(pod));
+    let is_for_eks = audiences(token).iter().any(|it| it == AUDIENCE);
+    is_jwt(token) && is_this_pods && is_for_eks
+}
+
+/// Whether it has nothing that would end a header, or begin another one.
+fn is_jwt(token: &Token) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=".contains(&byte);
+    token.expose().bytes().all(fits)
+}
+
 pub(super) fn judge(token: &Token, pod: PodUid, now: SystemTime) -> Finding {
-    let Ok(claims) = token.claims() else {
+    let claims = token.claims().ok().filter(|_| is_jwt(token));
+    let Some(claims) = claims else {
         return Finding::fail(
             NAME,
             "what is in the token's file is no service account token",
@@ -135,6 +152,15 @@ mod tests {
     const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
 
     fn found(audience: serde_json::Value, expires: u64, pod: &str) -> Finding {
+        let token = signed(audience, expires, pod);
+        judge(
+            &token,
+            POD.parse().unwrap(),
+            UNIX_EPOCH + Duration::from_secs(1000),
+        )
+    }
+
+    fn signed(audience: serde_json::Value, expires: u64, pod: &str) -> Token {
         let claims = json!({
             "aud": audience,
             "exp": expires,
@@ -145,12 +171,27 @@ mod tests {
             },
         });
         let key = EncodingKey::from_secret(b"nobody verifies this here");
-        let token = Token::new(encode(&Header::default(), &claims, &key).unwrap());
-        judge(
-            &token,
-            POD.parse().unwrap(),
-            UNIX_EPOCH + Duration::from_secs(1000),
-        )
+        Token::new(encode(&Header::default(), &claims, &key).unwrap())
+    }
+
+    #[test]
+    fn only_this_pods_token_for_eks_is_sent() {
+        let pod = POD.parse().unwrap();
+        let good = signed(json!([AUDIENCE]), 0, POD);
+        assert!(may_be_sent(&good, pod));
+        let other = POD.replace('0', "1");
+        let split = Token::new(format!("{}\r\nX-Other: 1", good.expose()));
+        for bad in [
+            Token::new("root:$6$hash:19000:0:99999:7:::"),
+            signed(json!([AUDIENCE]), 4600, &other),
+            signed(json!(["https://kubernetes.default.svc"]), 4600, POD),
+            signed(json!(null), 4600, POD),
+            split,
+        ] {
+            assert!(!may_be_sent(&bad, pod), "{}", bad.expose());
+            let judged = judge(&bad, pod, UNIX_EPOCH + Duration::from_secs(1000));
+            assert_eq!(judged.status, Status::Fail, "{}", bad.expose());
+        }
     }
 
     #[test]
