@@ -11,6 +11,7 @@ use std::{
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, de::DeserializeOwned};
+use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
 use crate::{
     SetLogLevel, Target,
@@ -115,13 +116,17 @@ fn ask<T: DeserializeOwned>(socket: &Path, question: &Question) -> Option<Result
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Some(Err(AskError::NotPermitted(socket.to_owned())));
         }
+        // So the kernel says that a time limit has passed.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Some(Err(no_answer(socket, io::ErrorKind::TimedOut.into())));
+        }
         Err(source) => return Some(Err(no_answer(socket, source))),
     };
     Some(understand(socket, &answer))
 }
 
 fn fetch(socket: &Path, question: &Question) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket, PATIENCE)?;
     let uid = getsockopt(&stream, PeerCredentials)?.uid();
     if uid != 0 {
         let why = format!("user {uid} is at the other end, not root");
@@ -132,7 +137,6 @@ fn fetch(socket: &Path, question: &Question) -> io::Result<Vec<u8>> {
         _ => PATIENCE,
     };
     stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     let (method, path, body) = match question {
         Question::Status => ("GET", STATUS, String::new()),
         Question::LogLevel => ("GET", LOG_LEVEL, String::new()),
@@ -146,6 +150,19 @@ fn fetch(socket: &Path, question: &Question) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+/// Connects, and limits what is written as well. An agent that stands still accepts nobody, and
+/// where as many wait as it has room for, the next one would wait with them for ever.
+///
+/// # Errors
+///
+/// `WouldBlock` when the time is over.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    socket.set_write_timeout(Some(patience))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
 }
 
 #[derive(Deserialize)]
@@ -177,4 +194,32 @@ fn understand<T: DeserializeOwned>(socket: &Path, answer: &[u8]) -> Result<T, As
 fn no_answer(socket: &Path, source: io::Error) -> AskError {
     let socket = socket.to_owned();
     AskError::NoAnswer { socket, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_stands_still_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin-0.sock");
+        let agent = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        agent.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        agent.listen(1).unwrap();
+        let patience = Duration::from_millis(50);
+        let mut waiting = Vec::new();
+        let started = Instant::now();
+        let error = loop {
+            match connect(&path, patience) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(started.elapsed() >= patience);
+        assert!(!waiting.is_empty(), "there was room for some");
+    }
 }
