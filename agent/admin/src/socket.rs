@@ -56,7 +56,7 @@ impl Socket {
     fn bind_in(folder: Folder) -> io::Result<Self> {
         for name in folder.names(PREFIX)? {
             if is_left_behind(&folder, &name) {
-                fs::remove_file(folder.inside(&name))?;
+                remove(&folder, &name)?;
             }
         }
         // A name that no other agent has, whatever namespace its process ID is of.
@@ -73,6 +73,14 @@ impl Socket {
             listener: socket.into(),
             place: Place { folder, name },
         })
+    }
+}
+
+/// Removes a file that another agent, which starts as well, may have removed just now.
+fn remove(folder: &Folder, name: &str) -> io::Result<()> {
+    match fs::remove_file(folder.inside(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
     }
 }
 

@@ -8,7 +8,8 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Barrier, Mutex},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -152,6 +153,28 @@ async fn what_a_killed_agent_left_behind_is_removed_and_what_lives_is_not() {
     assert_eq!(sockets(folder.path()).len(), 4);
     drop(next);
     assert_eq!(sockets(folder.path()).len(), 3, "it takes its own along");
+}
+
+#[test]
+fn agents_that_start_at_once_do_not_fail_over_what_a_killed_one_left_behind() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..100 {
+        let dead = folder.path().join(format!("admin-{number:016x}.sock"));
+        drop(UnixListener::bind(dead).unwrap());
+    }
+    let start = Barrier::new(4);
+    let bind = || {
+        start.wait();
+        Socket::bind(folder.path())
+    };
+    let bound = thread::scope(|scope| {
+        let agents = [(); 4].map(|()| scope.spawn(bind));
+        agents.map(|agent| agent.join().unwrap().unwrap())
+    });
+    assert_eq!(sockets(folder.path()).len(), bound.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
