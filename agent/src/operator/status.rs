@@ -69,7 +69,10 @@ fn show(args: &StatusArgs, is_terminal: bool) -> Result<String, CommandError> {
     Ok(match args.output {
         Output::Text => text_of(&agents, width, SystemTime::now()),
         Output::Wide => wide_text_of(&agents, SystemTime::now()),
-        Output::Json => serde_json::to_string_pretty(&Agents { agents })? + "\n",
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&Agents { agents })? + "\n";
+            text::escaped(&json, text::json_escape)
+        }
         Output::Yaml => yaml(&serde_json::to_value(Agents { agents })?),
     })
 }

@@ -30,8 +30,34 @@ pub(super) fn role(arn: &str) -> String {
 
 /// A text that a terminal shows and does not obey: names and messages come from elsewhere.
 pub(super) fn harmless(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { '?' } else { c };
+    let shown = |c: char| if is_shown(c) { c } else { '?' };
     text.chars().map(shown).collect()
+}
+
+/// JSON or YAML with escapes for what a terminal would obey. Outside of its texts there is nothing
+/// of that kind but line breaks.
+pub(super) fn escaped(text: &str, escape: fn(char) -> String) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push(c),
+            c if is_shown(c) => shown.push(c),
+            c => shown.push_str(&escape(c)),
+        }
+    }
+    shown
+}
+
+/// A character as JSON escapes it.
+pub(super) fn json_escape(c: char) -> String {
+    let units = c.encode_utf16(&mut [0; 2]).to_vec();
+    units.iter().map(|unit| format!("\\u{unit:04x}")).collect()
+}
+
+/// Whether a character stands for itself: no control character, none that turns the direction of
+/// writing, and none that cannot be seen. The standard library knows them all, for `{:?}`.
+fn is_shown(c: char) -> bool {
+    matches!(c, '\\' | '\'' | '"') || c.escape_debug().eq([c])
 }
 
 #[cfg(test)]
@@ -57,5 +83,25 @@ mod tests {
     #[test]
     fn what_would_move_the_cursor_is_not_shown() {
         assert_eq!(harmless("a\x1b[2Jb\n"), "a?[2Jb?");
+        assert_eq!(
+            harmless("\u{9b}2J\u{7f} \u{202e}\u{200b}\u{feff}"),
+            "?2J? ???"
+        );
+        let plain = "it's \"so\": C:\\ – ä…漢";
+        assert_eq!(harmless(plain), plain);
+    }
+
+    #[test]
+    fn json_escapes_what_a_terminal_would_obey_and_says_the_same() {
+        let said = "a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}\u{e0041}ä\"\\\n";
+        let json = serde_json::to_string_pretty(&[said]).unwrap();
+        let shown = escaped(&json, json_escape);
+        assert!(
+            shown.contains(r"\u009b2J\u007f\u202e\udb40\udc41ä"),
+            "{shown}"
+        );
+        assert!(shown.chars().all(|c| c == '\n' || is_shown(c)), "{shown:?}");
+        let back: [String; 1] = serde_json::from_str(&shown).unwrap();
+        assert_eq!(back, [said]);
     }
 }

@@ -2,11 +2,22 @@
 
 use serde_json::Value;
 
+use super::text::escaped;
+
 /// A value in block style. Texts are quoted as in JSON, which YAML understands.
 pub(super) fn yaml(value: &Value) -> String {
     let mut text = String::new();
     write(value, 0, &mut text);
-    text
+    escaped(&text, escape)
+}
+
+/// A character as YAML escapes it, which does not put two halves together as JSON does.
+fn escape(c: char) -> String {
+    let code = u32::from(c);
+    match code {
+        0..=0xffff => format!("\\u{code:04x}"),
+        _ => format!("\\U{code:08x}"),
+    }
 }
 
 fn write(value: &Value, depth: usize, text: &mut String) {
@@ -67,5 +78,11 @@ agents:
 none: []
 ";
         assert_eq!(yaml(&value), expected);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let value = json!({ "name": "\u{9b}2J\u{202e}\u{e0041}ä" });
+        assert_eq!(yaml(&value), "name: \"\\u009b2J\\u202e\\U000e0041ä\"\n");
     }
 }
