@@ -3,11 +3,16 @@
 use std::time::{Duration, SystemTime};
 
 use podcreds_cache::Subject;
-use podcreds_types::Token;
+use podcreds_types::{PodNames, Token};
 use podcreds_upstream::UpstreamError;
 use tokio::time::Instant;
 
 use crate::{last_errors::LastError, task::Task};
+
+/// The longest name of a pod or a service account in Kubernetes, in characters.
+const LONGEST_NAME: usize = 253;
+/// The same of a namespace.
+const LONGEST_NAMESPACE: usize = 63;
 
 /// How the exchanges are going.
 #[derive(Clone, Debug)]
@@ -59,7 +64,7 @@ impl Task {
             limiter: self.limiter.report(Instant::now()),
             upstream: self.health.trouble(),
             exchanging: self.queues.keys().copied().collect(),
-            errors: self.last_errors.all(),
+            errors: self.last_errors.all(self.parts.cache.clock().now()),
         }
     }
 
@@ -71,8 +76,46 @@ impl Task {
             at: self.parts.cache.clock().now(),
             message: "".into(),
             pod: claims.and_then(|claims| claims.pod),
-            names: claims.and_then(podcreds_types::PodNames::from_claims),
+            names: claims.and_then(PodNames::from_claims).filter(could_be),
         };
         self.last_errors.note(subject, &error.to_string(), noted);
+    }
+}
+
+/// Whether Kubernetes could have given these names: nobody has verified the token that says them,
+/// and what it says is kept.
+fn could_be(names: &PodNames) -> bool {
+    let is_in_use = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let is_name =
+        |name: &str, longest| (1..=longest).contains(&name.len()) && name.bytes().all(is_in_use);
+    is_name(&names.namespace, LONGEST_NAMESPACE)
+        && is_name(&names.name, LONGEST_NAME)
+        && is_name(&names.service_account, LONGEST_NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_kubernetes_does_not_give_are_not_kept() {
+        let names = |namespace: &str, name: &str, service_account: &str| PodNames {
+            namespace: namespace.into(),
+            name: name.into(),
+            service_account: service_account.into(),
+        };
+        let longest = names(&"n".repeat(63), &"p".repeat(253), &"s".repeat(253));
+        assert!(could_be(&longest));
+        assert!(could_be(&names("shop", "web-7f8d.x2x7z", "reader")));
+        for odd in [
+            names(&"n".repeat(64), "web", "reader"),
+            names("shop", &"p".repeat(254), "reader"),
+            names("shop", "web", &"s".repeat(254)),
+            names("shop", "", "reader"),
+            names("shop", "web\u{202e}", "reader"),
+            names("shop", "web/other", "reader"),
+        ] {
+            assert!(!could_be(&odd), "{odd:?}");
+        }
     }
 }
