@@ -110,7 +110,8 @@ pub struct LastError {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodStatus {
-    /// Its UID, where a cgroup or a token tells it.
+    /// Its UID, where a cgroup or a token tells it. A token that got nothing tells it as it tells
+    /// the names: it may be another pod's.
     pub uid: Option<String>,
     /// Its namespace, as its token says.
     pub namespace: Option<String>,

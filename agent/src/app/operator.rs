@@ -125,7 +125,8 @@ impl Operator {
     }
 
     async fn refresh_one(&self, row: Row) -> RefreshedPod {
-        let (Some(subject), Some(before)) = (row.subject, row.granted) else {
+        let subject = row.subject;
+        let Some(before) = row.granted else {
             return refreshed(row.status, None, Err(NOT_YET.to_owned()));
         };
         let outcome = match timeout(PATIENCE, self.store.refresh(subject)).await {

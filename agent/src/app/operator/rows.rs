@@ -13,8 +13,7 @@ use super::Operator;
 
 /// What there is of one subject.
 pub(super) struct Row {
-    /// Nothing for a pod that has never got anything.
-    pub(super) subject: Option<Subject>,
+    pub(super) subject: Subject,
     /// What it has; nothing before it has credentials.
     pub(super) granted: Option<Granted>,
     pub(super) status: PodStatus,
@@ -30,26 +29,15 @@ impl Operator {
             fetching.extend(report.exchanging.iter().copied());
         }
         let mut rows = Vec::new();
-        let mut seen = HashSet::new();
+        let mut served = HashSet::new();
         for summary in self.store.cache().summaries() {
             let error = errors.remove(&summary.subject);
-            seen.extend(summary.pod);
+            served.extend(pod_of(&summary.subject, summary.pod));
             rows.push(self.with_credentials(summary, error));
         }
-        for (subject, error) in errors {
-            let pod = pod_of(&subject, error.pod);
-            // A token that was replaced by one that is good says nothing about its pod.
-            if pod.is_none_or(|pod| seen.insert(pod)) {
-                let is_fetching = fetching.contains(&subject);
-                rows.push(self.without(Some(subject), pod, Some(error), is_fetching));
-            }
-        }
-        for pod in self.pods.all() {
-            if seen.insert(pod) {
-                let subject = Subject::Pod(pod);
-                let is_fetching = fetching.contains(&subject);
-                rows.push(self.without(Some(subject), Some(pod), None, is_fetching));
-            }
+        for (subject, error) in others(&errors, self.pods.all(), &served) {
+            let is_fetching = fetching.contains(&subject);
+            rows.push(self.without(subject, error, is_fetching));
         }
         let key = |row: &Row| {
             let PodStatus {
@@ -100,7 +88,7 @@ impl Operator {
             ..nameless(pod, summary.names)
         };
         Row {
-            subject: Some(summary.subject),
+            subject: summary.subject,
             granted: Some(Granted {
                 role,
                 expires: summary.expiration.into(),
@@ -111,17 +99,17 @@ impl Operator {
 
     fn without(
         &self,
-        subject: Option<Subject>,
-        pod: Option<PodUid>,
+        subject: Subject,
         error: Option<credentials::LastError>,
         is_fetching: bool,
     ) -> Row {
+        let pod = pod_of(&subject, None);
         let verified = pod.and_then(|pod| self.pods.names(pod));
-        let names = match (&verified, &error) {
-            (Some(names), _) => Some((**names).clone()),
-            (None, Some(error)) => error.names.clone(),
-            (None, None) => None,
-        };
+        let told = error.as_ref().and_then(|error| error.names.clone());
+        let names = verified.as_deref().cloned().or(told);
+        // Beside names with a question mark a UID is read as they are, and alone it is not.
+        let claimed = error.as_ref().and_then(|error| error.pod);
+        let uid = pod.or(claimed.filter(|_| names.is_some()));
         let has_asked = error.is_some();
         let status = PodStatus {
             state: match (is_fetching, has_asked) {
@@ -132,7 +120,7 @@ impl Operator {
             names_verified: verified.is_some(),
             path: path(pod.map(|pod| self.identity.way(pod)), has_asked),
             last_error: error.map(last_error),
-            ..nameless(pod, names)
+            ..nameless(uid, names)
         };
         Row {
             subject,
@@ -140,6 +128,31 @@ impl Operator {
             status,
         }
     }
+}
+
+/// Who has no credentials, and why not if that is known: each pod that failed or that has not asked,
+/// and tokens. A token that got nothing may name any pod, and takes no other's place.
+fn others(
+    errors: &HashMap<Subject, credentials::LastError>,
+    known: Vec<PodUid>,
+    served: &HashSet<PodUid>,
+) -> Vec<(Subject, Option<credentials::LastError>)> {
+    // What a token says of a pod of which more is known is of no use, as after its replacement.
+    let is_news = |subject: &Subject, claimed: Option<PodUid>| match (subject, claimed) {
+        (Subject::Token(_), Some(pod)) => {
+            !served.contains(&pod) && !errors.contains_key(&Subject::Pod(pod))
+        }
+        (_, _) => true,
+    };
+    let quiet = known.into_iter().filter(|pod| {
+        let subject = Subject::Pod(*pod);
+        !served.contains(pod) && !errors.contains_key(&subject)
+    });
+    let mut others: Vec<_> = quiet.map(|pod| (Subject::Pod(pod), None)).collect();
+    let failed = errors.iter();
+    let failed = failed.filter(|(subject, error)| is_news(subject, error.pod));
+    others.extend(failed.map(|(subject, error)| (*subject, Some(error.clone()))));
+    others
 }
 
 fn pod_of(subject: &Subject, claimed: Option<PodUid>) -> Option<PodUid> {
@@ -221,4 +234,67 @@ pub(super) fn select(rows: Vec<Row>, target: &Target) -> Result<Vec<Row>, Refuse
         }
         Target::Uid(_) => format!("no pod {uid} is known on this node"),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use podcreds_types::Token;
+
+    use super::*;
+
+    fn pod(number: u8) -> PodUid {
+        format!("{number:032x}").parse().unwrap()
+    }
+
+    fn token(text: &str) -> Subject {
+        Subject::Token(Token::new(text.to_owned()).digest())
+    }
+
+    /// The error of a subject with a token that claims to be this pod's.
+    fn failed(subject: Subject, claimed: Option<PodUid>) -> (Subject, credentials::LastError) {
+        let error = credentials::LastError {
+            at: SystemTime::UNIX_EPOCH,
+            message: "refused".into(),
+            pod: claimed,
+            names: None,
+        };
+        (subject, error)
+    }
+
+    #[test]
+    fn a_forged_token_takes_no_pods_place() {
+        let (asked, quiet, serving) = (pod(1), pod(2), pod(3));
+        let forged: Vec<_> = (0..50).map(|number| token(&number.to_string())).collect();
+        let mut errors = HashMap::from([failed(Subject::Pod(asked), Some(asked))]);
+        for (subject, claimed) in forged
+            .iter()
+            .zip([asked, quiet, serving].into_iter().cycle())
+        {
+            errors.extend([failed(*subject, Some(claimed))]);
+        }
+        errors.extend([failed(token("of nobody"), None)]);
+        let known = vec![asked, quiet, serving];
+        let shown = others(&errors, known, &HashSet::from([serving]));
+        let of = |subject: Subject| {
+            let found = shown.iter().filter(|(other, _)| *other == subject);
+            found.map(|(_, error)| error.is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Subject::Pod(asked)), [true]);
+        assert_eq!(of(Subject::Pod(quiet)), [false]);
+        assert!(
+            of(Subject::Pod(serving)).is_empty(),
+            "it has its row already"
+        );
+        assert_eq!(of(token("of nobody")), [true]);
+        let claims = |claimed| {
+            let tokens = shown
+                .iter()
+                .filter(|(subject, _)| matches!(subject, Subject::Token(_)));
+            let errors = tokens.filter_map(|(_, error)| error.as_ref());
+            errors.filter(|error| error.pod == Some(claimed)).count()
+        };
+        assert_eq!([asked, quiet, serving].map(claims), [0, 17, 0]);
+    }
 }
