@@ -169,7 +169,8 @@ pub(crate) enum Command {
 
     /// Fetch credentials of running pods anew, because an association has changed.
     ///
-    /// Waits for EKS Auth, for 20 seconds at most. A pod gets the new ones when it next asks.
+    /// Waits for EKS Auth, for 20 seconds at most. A pod gets the new ones when it next asks. Where
+    /// EKS Auth refuses, such as without an association, the pod loses the old ones.
     ///
     /// Exit codes: 0 when each pod has new credentials, 1 when one has none, 64 for a wrong command
     /// line, 69 when no agent answers, 77 without root.
@@ -181,8 +182,7 @@ pub(crate) enum Command {
     /// A filter is a level, and levels for crates of podcreds. SIGUSR1 switches between debug and
     /// what the agent was started with.
     ///
-    /// Exit codes: 0, 64 for a wrong command line or filter, 69 when no agent answers, 77 without
-    /// root.
+    /// Exit codes: 0, 64 for wrong arguments, 69 when no agent answers, 77 without root.
     #[command(after_long_help = operator::LOG_LEVEL_EXAMPLES)]
     LogLevel(LogLevelArgs),
 }

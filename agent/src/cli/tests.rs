@@ -186,3 +186,12 @@ fn the_help_is_whole() {
         assert!(help.contains(&format!("--{long}")), "{long}");
     }
 }
+
+#[test]
+fn the_help_of_refresh_says_that_a_refusal_takes_what_there_is() {
+    let mut command = Cli::command();
+    let refresh = command.find_subcommand_mut("refresh").unwrap();
+    let help = refresh.render_long_help().to_string();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("the pod loses the old ones"), "{help}");
+}
