@@ -45,6 +45,7 @@ const REFUSED: u8 = 1;
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 const STALLED: u8 = 70;
+const WRITING_FAILED: u8 = 74;
 const NO_PERMISSION: u8 = 77;
 
 fn main() -> ExitCode {
@@ -147,10 +148,15 @@ fn told(outcome: Result<bool, CommandError>) -> ExitCode {
     let error = match outcome {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => return REFUSED.into(),
+        // The reader has seen enough, as `head` has.
+        Err(CommandError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
         Err(error) => error,
     };
     eprintln!("podcreds: {error}");
     let code = match error {
+        CommandError::Write(_) | CommandError::Json(_) => WRITING_FAILED,
         CommandError::Ask(AskError::NotPermitted(_)) => NO_PERMISSION,
         CommandError::Ask(AskError::Invalid(_)) => USAGE,
         CommandError::Ask(AskError::NotFound(_)) => REFUSED,

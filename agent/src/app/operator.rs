@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::future::{BoxFuture, FutureExt, join_all, ready};
+use futures_util::future::{BoxFuture, FutureExt, join_all};
 use podcreds_admin::{
     AgentStatus, Granted, KeysStatus, LastError, LimiterStatus, LogLevel, Operate, PathsStatus,
     PodStatus, Refresh, RefreshedPod, Refused, SetLogLevel, Status, Target, UpstreamStatus,
@@ -59,15 +59,13 @@ impl Operate for Operator {
     }
 
     fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, Refused>> {
-        let rows = self.rows(None);
-        let mut matching = match select(rows, &target) {
-            Ok(matching) => matching,
-            Err(refused) => return ready(Err(refused)).boxed(),
-        };
-        // The agent before this one renews them, hands them on, and is asked as well.
-        matching.retain(|row| !row.status.renewed_by_leader);
         let this = self.clone();
         async move {
+            // Also those that have nothing yet, or nothing any more: to say so.
+            let report = this.store.report().await;
+            let mut matching = select(this.rows(report.as_ref()), &target)?;
+            // The agent before this one renews them, hands them on, and is asked as well.
+            matching.retain(|row| !row.status.renewed_by_leader);
             let pods = matching.into_iter().map(|row| this.refresh_one(row));
             let pods = join_all(pods).await;
             Ok(Refresh { pods })
@@ -162,8 +160,8 @@ impl Operator {
     }
 }
 
-const NOT_YET: &str = "it has no credentials yet, and gets them with the association that there is \
-                       when it next asks";
+const NOT_YET: &str = "it has no credentials to refresh, and EKS Auth is asked anew when the pod \
+                       next asks";
 const GONE: &str = "the pod has gone meanwhile";
 
 fn limiter(report: &Report) -> LimiterStatus {

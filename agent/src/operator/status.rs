@@ -25,6 +25,10 @@ const REDRAW: Duration = Duration::from_secs(2);
 /// Clears a terminal, and goes to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
+/// What is said in place of an empty table, where all pods are wanted and where some are.
+const NO_PODS: &str = "no pods\n";
+const NONE_MATCHES: &str = "no pod matches\n";
+
 /// All agents that answer. The names in JSON are an interface.
 #[derive(Serialize)]
 struct Agents {
@@ -66,15 +70,26 @@ fn show(args: &StatusArgs, is_terminal: bool) -> Result<String, CommandError> {
     }
     let width = terminal_size().filter(|_| is_terminal);
     let width = width.map(|(Width(width), _)| usize::from(width));
+    let none = if is_choosy(args) {
+        NONE_MATCHES
+    } else {
+        NO_PODS
+    };
     Ok(match args.output {
-        Output::Text => text_of(&agents, width, SystemTime::now()),
-        Output::Wide => wide_text_of(&agents, SystemTime::now()),
+        Output::Text => text_of(&agents, width, none, SystemTime::now()),
+        Output::Wide => wide_text_of(&agents, none, SystemTime::now()),
         Output::Json => {
             let json = serde_json::to_string_pretty(&Agents { agents })? + "\n";
             text::escaped(&json, text::json_escape)
         }
         Output::Yaml => yaml(&serde_json::to_value(Agents { agents })?),
     })
+}
+
+/// Whether not all pods are wanted.
+fn is_choosy(args: &StatusArgs) -> bool {
+    let names = [&args.namespace, &args.service_account, &args.pod];
+    args.failing || names.iter().any(|name| name.is_some())
 }
 
 fn is_wanted(pod: &PodStatus, args: &StatusArgs) -> bool {
@@ -100,11 +115,11 @@ fn full_name(pod: &PodStatus) -> Option<String> {
 }
 
 /// For each agent some lines, a table of pods, and what is wrong with them.
-fn text_of(agents: &[Status], width: Option<usize>, now: SystemTime) -> String {
+fn text_of(agents: &[Status], width: Option<usize>, none: &str, now: SystemTime) -> String {
     let heading = [
         "POD", "ROLE", "STATE", "EXPIRES", "RENEWED", "ASKED", "BY", "PATH",
     ];
-    each(agents, now, |pods| {
+    each(agents, none, now, |pods| {
         let row = |pod: &PodStatus| {
             [
                 shown_name(pod),
@@ -122,7 +137,7 @@ fn text_of(agents: &[Status], width: Option<usize>, now: SystemTime) -> String {
     })
 }
 
-fn wide_text_of(agents: &[Status], now: SystemTime) -> String {
+fn wide_text_of(agents: &[Status], none: &str, now: SystemTime) -> String {
     let heading = [
         "NAMESPACE",
         "NAME",
@@ -138,7 +153,7 @@ fn wide_text_of(agents: &[Status], now: SystemTime) -> String {
         "PATH",
         "LAST ERROR",
     ];
-    each(agents, now, |pods| {
+    each(agents, none, now, |pods| {
         let row = |pod: &PodStatus| {
             [
                 or_dash(&pod.namespace),
@@ -161,10 +176,15 @@ fn wide_text_of(agents: &[Status], now: SystemTime) -> String {
     })
 }
 
-fn each(agents: &[Status], now: SystemTime, pods: impl Fn(&[PodStatus]) -> String) -> String {
+fn each(
+    agents: &[Status],
+    none: &str,
+    now: SystemTime,
+    pods: impl Fn(&[PodStatus]) -> String,
+) -> String {
     let texts = agents.iter().map(|status| {
         let shown = match status.pods.is_empty() {
-            true => "no pods\n".to_owned(),
+            true => none.to_owned(),
             false => pods(&status.pods),
         };
         format!("{}\n{shown}", agent(&status.agent, now))
