@@ -51,6 +51,11 @@ fn refresh_changes_the_role_of_a_running_pod_within_two_seconds() {
         other["status"], 200,
         "nobody has asked about that one: {other}"
     );
+    // It is there, and has nothing to refresh.
+    let output = scene.run(&["refresh", "--pod", pods[0].uid()]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("no credentials to refresh"), "{shown}");
 
     for (arguments, code, words) in [
         (&["refresh", "shop/other"][..], 1, "no pod of shop/other"),
