@@ -10,16 +10,20 @@ use std::{
 };
 
 use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use podcreds_datapath::diagnosis::{self, Writable};
 
 /// How the doctor's cgroups begin.
 const NAME: &str = "podcreds-doctor";
-/// How long the kernel may take to see that a process has left.
+/// How long the kernel may take to see that a process has ended.
 const REMOVAL: Duration = Duration::from_millis(20);
 const TRIES: usize = 50;
 
-/// Those that are there now, so that a signal can remove them.
-static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Those that are there now, so that the end of the doctor removes them; `None` once it has come.
+static MADE: Mutex<Option<Vec<PathBuf>>> = Mutex::new(Some(Vec::new()));
 
 /// The hierarchy, in a mount that can be written to.
 pub(crate) struct View {
@@ -78,12 +82,14 @@ impl OwnCgroup {
         inner: &Path,
     ) -> io::Result<Self> {
         let view = View::open(mount)?;
-        let name = format!("{NAME}.{}.{purpose}", process::id());
+        let pid = process::id();
+        let started = started(pid).ok_or(io::ErrorKind::NotFound)?;
+        let name = format!("{NAME}.{pid}.{started}.{purpose}");
         let mut refused = io::Error::from(io::ErrorKind::NotFound);
         for place in places(&view, parent) {
             remove_left_behind(&view.path(&place));
             let top = place.join(&name);
-            match fs::create_dir(view.path(&top)) {
+            match make_noted(view.path(&top)) {
                 Ok(()) => return Self::complete(view, top, inner),
                 Err(error) => refused = error,
             }
@@ -92,7 +98,6 @@ impl OwnCgroup {
     }
 
     fn complete(view: View, top: PathBuf, inner: &Path) -> io::Result<Self> {
-        note(|made| made.push(view.path(&top)));
         let cgroup = top.join(inner);
         let own = Self { view, top, cgroup };
         fs::create_dir_all(own.view.path(&own.cgroup))?;
@@ -118,22 +123,37 @@ impl Drop for OwnCgroup {
     fn drop(&mut self) {
         let top = self.view.path(&self.top);
         remove(&top);
-        note(|made| made.retain(|it| *it != top));
+        note(|made| {
+            made.iter_mut()
+                .for_each(|made| made.retain(|it| *it != top))
+        });
     }
 }
 
-/// Removes what is there. For a process that is about to end at once.
+/// Ends who is in them, and removes them. None is made afterwards: a check that took too long may
+/// still be at it.
 pub(crate) fn remove_all() {
-    note(|made| made.iter().for_each(|top| remove(top)));
+    let made = note(Option::take);
+    made.into_iter().flatten().for_each(|top| remove(&top));
 }
 
-fn note<T>(change: impl FnOnce(&mut Vec<PathBuf>) -> T) -> T {
+fn note<T>(change: impl FnOnce(&mut Option<Vec<PathBuf>>) -> T) -> T {
     change(&mut MADE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn make_noted(top: PathBuf) -> io::Result<()> {
+    note(|made| {
+        let made = made.as_mut().ok_or(io::ErrorKind::Interrupted)?;
+        fs::create_dir(&top)?;
+        made.push(top);
+        Ok(())
+    })
 }
 
 /// What was in it may need a moment to be gone.
 fn remove(top: &Path) {
     for _ in 0..TRIES {
+        end_processes(top);
         remove_depth_first(top);
         if !top.exists() {
             return;
@@ -141,6 +161,24 @@ fn remove(top: &Path) {
         thread::sleep(REMOVAL);
     }
     eprintln!("podcreds doctor: cannot remove {}", top.display());
+}
+
+/// Ends all processes in it: none but visitors are ever there.
+fn end_processes(cgroup: &Path) {
+    if fs::write(cgroup.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    // Before Linux 5.14 there is no such file.
+    let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let processes = processes.lines().filter_map(|pid| pid.parse().ok());
+    for pid in processes.filter(|pid| *pid > 1 && *pid != process::id().cast_signed()) {
+        let _ended = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            end_processes(&below.path());
+        }
+    }
 }
 
 /// Only what is empty goes.
@@ -167,8 +205,23 @@ fn is_left_behind(name: &str) -> bool {
     let rest = name
         .strip_prefix(NAME)
         .and_then(|rest| rest.strip_prefix('.'));
-    let pid = rest.and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
-    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    let maker = rest.and_then(|rest| {
+        let mut parts = rest.split('.').map(str::parse::<u64>);
+        let pid = u32::try_from(parts.next()?.ok()?).ok()?;
+        Some((pid, parts.next().and_then(Result::ok)))
+    });
+    maker.is_some_and(|(pid, since)| match started(pid) {
+        Some(started) => since.is_some_and(|since| since != started),
+        None => true,
+    })
+}
+
+/// When a process started, in clock ticks since boot; `None` if it has ended.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may have spaces and brackets. It is the 22nd field, and the state the 3rd.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(19)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -177,11 +230,13 @@ mod tests {
 
     #[test]
     fn only_what_a_dead_doctor_has_made_is_left_behind() {
-        assert!(is_left_behind("podcreds-doctor.4294967295.trial"));
+        let (pid, started) = (process::id(), started(process::id()).unwrap());
+        assert!(is_left_behind("podcreds-doctor.4294967295.1.trial"));
         assert!(!is_left_behind(&format!(
-            "podcreds-doctor.{}.trial",
-            process::id()
+            "podcreds-doctor.{pid}.{started}.trial"
         )));
+        // Another process has the number now.
+        assert!(is_left_behind(&format!("podcreds-doctor.{pid}.1.trial")));
         assert!(!is_left_behind("podcreds-doctor.service"));
         assert!(!is_left_behind("kubepods"));
     }

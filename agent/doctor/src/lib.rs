@@ -10,11 +10,13 @@
 
 mod cgroups;
 mod checks;
+mod deadline;
 mod kernel_tables;
 mod node;
 mod pod;
 mod report;
 pub mod visit;
+mod words;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::select_all;
 use podcreds_handover as handover;
 use podcreds_upstream::{self as upstream, KeyServer};
 use tokio::{
@@ -68,8 +71,18 @@ pub fn examine(config: &Config, pod: Option<&PodName>) -> std::io::Result<Report
         .enable_all()
         .build()?;
     let report = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let signals = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+        ];
+        let mut signals = signals
+            .into_iter()
+            .map(signal)
+            .collect::<Result<Vec<_>, _>>()?;
+        let waits = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+        let any_signal = select_all(waits);
         let examination = async {
             match pod {
                 Some(pod) => pod::examine(config, pod).await,
@@ -77,13 +90,12 @@ pub fn examine(config: &Config, pod: Option<&PodName>) -> std::io::Result<Report
             }
         };
         tokio::select! {
-            report = examination => return Ok(report),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            report = examination => Ok(report),
+            _ = any_signal => Err(std::io::ErrorKind::Interrupted.into()),
         }
-        cgroups::remove_all();
-        Err(std::io::ErrorKind::Interrupted.into())
     });
+    // A check that took too long may have left some.
+    cgroups::remove_all();
     // A check that took too long may wait for the kernel still.
     runtime.shutdown_timeout(Duration::from_millis(100));
     report

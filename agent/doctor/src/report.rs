@@ -8,6 +8,8 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::words::clean;
+
 /// The columns of status and of a check's name.
 const INDENT: &str = "        ";
 const NAME: usize = 16;
@@ -60,13 +62,11 @@ impl Finding {
     }
 
     fn new(check: &'static str, status: Status, seen: String, remedy: Option<String>) -> Self {
-        // Parts of it come from pods and from servers: nothing of that may move the cursor.
-        let clean = |text: String| text.replace(char::is_control, " ");
         Self {
             check,
             status,
-            seen: clean(seen),
-            remedy: remedy.map(clean),
+            seen: clean(&seen),
+            remedy: remedy.as_deref().map(clean),
         }
     }
 }

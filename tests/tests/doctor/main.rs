@@ -6,6 +6,7 @@
     reason = "a helper of tests fails the test"
 )]
 
+mod ended;
 mod node;
 mod pod;
 mod scene;

@@ -1,6 +1,10 @@
 //! A node with all that a doctor looks at.
 
-use std::{collections::HashMap, fs, process::Output};
+use std::{
+    collections::HashMap,
+    fs,
+    process::{Command, Output},
+};
 
 use podcreds_tests::{
     agent::Agent,
@@ -111,6 +115,13 @@ impl Scene {
     }
 
     fn run(&self, what: &[&str]) -> Found {
+        let found = Found::read(&self.command(what).output().unwrap());
+        self.assert_nothing_is_left();
+        found
+    }
+
+    /// The doctor, who is to look at this.
+    pub(crate) fn command(&self, what: &[&str]) -> Command {
         let join = self.node.network().unwrap().join();
         let podcreds = binary::podcreds().display().to_string();
         let mut words = self.wrapper.iter().cloned().chain([podcreds]);
@@ -123,9 +134,7 @@ impl Scene {
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap());
         command.envs(&self.environment);
-        let found = Found::read(&command.output().unwrap());
-        self.assert_nothing_is_left();
-        found
+        command
     }
 
     fn assert_nothing_is_left(&self) {

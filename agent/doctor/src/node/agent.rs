@@ -1,18 +1,19 @@
 //! The running agent, by its probes and its metrics.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::{Config, report::Finding};
+use crate::{Config, deadline::exchange, report::Finding};
 
 const NAME: &str = "agent";
 const METRICS: &str = "metrics";
+/// For all of an exchange.
 const LIMIT: Duration = Duration::from_secs(3);
 /// The most that is read of an answer: the metrics of a full node.
-const MAX_ANSWER: u64 = 4 * 1024 * 1024;
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// How the agent of this node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,13 +130,17 @@ fn paths(metrics: &str) -> Option<(u32, u32)> {
 }
 
 fn get(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&at, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
+    let deadline = Instant::now() + LIMIT;
+    let stream = TcpStream::connect_timeout(&at, LIMIT)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    exchange(
+        &stream,
+        request.as_bytes(),
+        &mut answer,
+        MAX_ANSWER,
+        deadline,
+    )?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head

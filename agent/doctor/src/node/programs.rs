@@ -25,6 +25,7 @@ fn look(cgroup_root: Option<PathBuf>) -> io::Result<Trial> {
         .map_err(io::Error::other)?;
     let own = OwnCgroup::make(&tree.mount, parent, "programs", "trial".as_ref())?;
     let visit = Visit {
+        sender: std::process::id(),
         mount: tree.mount.clone(),
         cgroup: own.cgroup.clone(),
         network: Network::New,

@@ -47,6 +47,7 @@ fn look(cgroup_root: Option<PathBuf>) -> io::Result<Asked> {
     let pod = format!("kubepods/pod{}/doctor", uid.trim());
     let own = OwnCgroup::make(&tree.mount, parent, "redirect", Path::new(&pod))?;
     let visit = Visit {
+        sender: std::process::id(),
         mount: tree.mount.clone(),
         cgroup: own.cgroup.clone(),
         network: Network::New,

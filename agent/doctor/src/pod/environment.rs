@@ -108,6 +108,21 @@ impl Environment {
         Some(SocketAddr::new(ip, uri.port_u16().unwrap_or(80)))
     }
 
+    /// Where it would ask, without a user's name, a password or a query: those may be secrets.
+    fn place(&self) -> String {
+        let uri = self.uri.as_ref().and_then(|uri| uri.parse::<Uri>().ok());
+        let Some((uri, host)) = uri.as_ref().and_then(|uri| Some((uri, uri.host()?))) else {
+            return "what is no URI of a server".to_owned();
+        };
+        let scheme = uri.scheme_str().unwrap_or("http");
+        let port = uri.port_u16().map(|port| format!(":{port}"));
+        format!(
+            "{scheme}://{host}{}{}",
+            port.unwrap_or_default(),
+            uri.path()
+        )
+    }
+
     fn named(&self) -> String {
         format!("{} (process {})", self.command, self.pid)
     }
@@ -137,11 +152,7 @@ pub(super) fn judge(seen: &[Environment]) -> Finding {
     if told.address().is_none() {
         return Finding::fail(
             NAME,
-            format!(
-                "{} is told to ask {}",
-                told.named(),
-                told.uri.as_deref().unwrap_or_default()
-            ),
+            format!("{} is told to ask {}", told.named(), told.place()),
             format!("take {URI} out of the pod's own manifest, so that EKS sets it"),
         );
     }
@@ -194,6 +205,20 @@ mod tests {
         assert_eq!(judge(&[environment(&[]), told]).status, Status::Pass);
         let v6 = environment(&["AWS_CONTAINER_CREDENTIALS_FULL_URI=http://[fd00:ec2::23]/v1/x"]);
         assert_eq!(v6.address(), Some("[fd00:ec2::23]:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn of_another_uri_neither_password_nor_query_is_shown() {
+        let elsewhere =
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://me:s3cret@host:8080/x?key=s3cret";
+        let found = judge(&[environment(&[elsewhere])]);
+        assert!(
+            found.seen.ends_with("ask http://host:8080/x"),
+            "{}",
+            found.seen
+        );
+        let nonsense = environment(&["AWS_CONTAINER_CREDENTIALS_FULL_URI=s3cret s3cret"]);
+        assert!(!judge(&[nonsense]).seen.contains("s3cret"));
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn send(place: &Place, token: Option<&Token>) -> io::Result<Asked> {
         .map_err(io::Error::other)?;
     let secret = |token: &Token| Secret(token.expose().to_owned());
     let visit = Visit {
+        sender: std::process::id(),
         mount: place.mount.clone(),
         cgroup: cgroup.to_owned(),
         network: Network::Of(place.network.path()),

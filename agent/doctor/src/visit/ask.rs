@@ -1,7 +1,7 @@
 //! A request for credentials, as an SDK sends it, from where the calling process is.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{Asked, Secret};
-use crate::kernel_tables::peer_of;
+use crate::{deadline::exchange, kernel_tables::peer_of, words::without};
 
 /// What an SDK waits for.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 /// An answer has 2 KiB.
-const MAX_ANSWER: u64 = 64 * 1024;
+const MAX_ANSWER: usize = 64 * 1024;
 /// How much of a reason is shown.
 const MAX_REASON: usize = 400;
 
@@ -47,9 +47,8 @@ pub(super) fn ask(address: SocketAddr, token: Option<&Secret>, patience: u64) ->
 }
 
 fn once(address: SocketAddr, token: Option<&Secret>) -> io::Result<Asked> {
-    let mut stream = TcpStream::connect_timeout(&address, CONNECT)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.set_write_timeout(Some(ANSWER))?;
+    let stream = TcpStream::connect_timeout(&address, CONNECT)?;
+    let deadline = Instant::now() + ANSWER;
     // The agent's programs have the socket itself say what was asked for.
     let redirected_to = peer_of(stream.local_addr()?).filter(|peer| *peer != address);
     let mut request = Zeroizing::new(format!(
@@ -65,11 +64,16 @@ fn once(address: SocketAddr, token: Option<&Secret>) -> io::Result<Asked> {
         request.push_str("\r\n");
     }
     request.push_str("\r\n");
-    let sent = stream.write_all(request.as_bytes());
-    let mut answer = Zeroizing::new(Vec::with_capacity(16 * 1024));
-    let read = sent.and_then(|()| stream.take(MAX_ANSWER).read_to_end(&mut answer));
+    let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
+    let read = exchange(
+        &stream,
+        request.as_bytes(),
+        &mut answer,
+        MAX_ANSWER,
+        deadline,
+    );
     let mut asked = match read {
-        Ok(_) => understand(&answer),
+        Ok(()) => understand(&answer, token.map_or("", |Secret(token)| token)),
         Err(error) => Asked {
             error: Some(format!("connected, but without an answer: {error}")),
             ..Asked::default()
@@ -88,8 +92,8 @@ fn has_loopback() -> bool {
     getifaddrs().map_or(true, |mut interfaces| interfaces.any(up))
 }
 
-/// Takes from an answer what is no secret.
-fn understand(answer: &[u8]) -> Asked {
+/// Takes from an answer what is no secret. What answers may repeat the token that it was sent.
+fn understand(answer: &[u8], token: &str) -> Asked {
     let end = answer.windows(4).position(|it| it == b"\r\n\r\n");
     let (head, body) = answer.split_at(end.map_or(answer.len(), |at| at + 4));
     let head = String::from_utf8_lossy(head);
@@ -103,20 +107,21 @@ fn understand(answer: &[u8]) -> Asked {
         };
     };
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
+    let fit = |text: &str| {
+        let start: String = text.trim().chars().take(MAX_REASON).collect();
+        without(token, &start)
+    };
+    let text = |name: &str| json.get(name).and_then(Value::as_str).map(fit);
     let reason = match status {
         200 => String::new(),
         _ => text("message")
             .or_else(|| text("Message"))
-            .unwrap_or_else(|| {
-                let body = String::from_utf8_lossy(body);
-                body.chars().take(MAX_REASON).collect()
-            }),
+            .unwrap_or_else(|| fit(&String::from_utf8_lossy(body))),
     };
     Asked {
         status: Some(status),
         expiration: text("Expiration").filter(|_| status == 200),
-        reason: reason.trim().chars().take(MAX_REASON).collect(),
+        reason,
         ..Asked::default()
     }
 }
@@ -129,6 +134,7 @@ mod tests {
     fn an_answer_with_credentials_gives_nothing_but_their_end() {
         let asked = understand(
             b"HTTP/1.1 200 OK\r\n\r\n{\"SecretAccessKey\":\"s3cret\",\"Expiration\":\"2030-01-01\"}",
+            "",
         );
         assert_eq!(asked.status, Some(200));
         assert_eq!(asked.expiration.as_deref(), Some("2030-01-01"));
@@ -136,12 +142,30 @@ mod tests {
     }
 
     #[test]
+    fn what_repeats_the_token_is_not_passed_on() {
+        let token = "eyJhbGciOi.eyJhdWQi.c2lnbmF0dXJl";
+        for answer in [
+            format!("401 Unauthorized\r\n\r\n{{\"message\":\"got {token}\"}}"),
+            format!("401 Unauthorized\r\n\r\n{}", &token[5..]),
+            format!("200 OK\r\n\r\n{{\"Expiration\":\"{}\"}}", &token[11..]),
+        ] {
+            let asked = understand(format!("HTTP/1.1 {answer}").as_bytes(), token);
+            let asked = format!("{asked:?}");
+            assert!(asked.contains("(token)"), "{asked}");
+            assert!(!asked.contains("c2lnb"), "{asked}");
+        }
+    }
+
+    #[test]
     fn a_refusal_gives_its_reason() {
-        let asked = understand(b"HTTP/1.1 404 Not Found\r\n\r\n{\"message\":\"no association\"}");
+        let asked = understand(
+            b"HTTP/1.1 404 Not Found\r\n\r\n{\"message\":\"no association\"}",
+            "",
+        );
         assert_eq!(
             (asked.status, &*asked.reason),
             (Some(404), "no association")
         );
-        assert!(understand(b"SSH-2.0-x").error.is_some());
+        assert!(understand(b"SSH-2.0-x", "").error.is_some());
     }
 }

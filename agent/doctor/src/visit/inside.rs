@@ -6,7 +6,11 @@ use std::{
     path::Path,
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    sys::{prctl, signal::Signal},
+    unistd::getppid,
+};
 use podcreds_datapath::{DatapathError, diagnosis};
 use podcreds_ops::hardening;
 use rtnetlink::{LinkUnspec, new_connection};
@@ -30,6 +34,9 @@ pub fn run() {
 }
 
 fn visit() -> Result<Value, Trouble> {
+    // It would stay in its cgroup, which then cannot be removed.
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|errno| failed("following the doctor in its end")(errno.into()))?;
     hardening::forbid_core_dumps()
         .map_err(|errno| failed("forbidding core dumps")(errno.into()))?;
     let mut told = Zeroizing::new(String::new());
@@ -40,6 +47,12 @@ fn visit() -> Result<Value, Trouble> {
         what: format!("what to do is not understood: {error}"),
         errno: None,
     })?;
+    if visit.sender.cast_signed() != getppid().as_raw() {
+        return Err(Trouble {
+            what: "the doctor has ended".to_owned(),
+            errno: None,
+        });
+    }
     // Opened first: from another cgroup namespace the paths look different.
     let view = View::open(&visit.mount).map_err(failed("opening the cgroup hierarchy"))?;
     let network = match &visit.network {

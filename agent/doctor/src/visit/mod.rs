@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Where to go, and what to do there.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Visit {
+    /// Who sends it: without that process it ends.
+    pub(crate) sender: u32,
     /// Where the cgroup hierarchy is mounted.
     pub(crate) mount: PathBuf,
     /// The cgroup to be in, from the mount on.

@@ -1,0 +1,104 @@
+//! What pods and servers say, made fit to be shown.
+
+use std::collections::HashSet;
+
+/// Every JWT begins with `{"` in base64.
+const JWT: &str = "eyJ";
+/// What stands where a token was.
+const CUT: &str = "(token)";
+/// So many bytes in a row that are a token's too are a piece of it.
+const PIECE: usize = 8;
+
+/// A text in one line, without tokens, and without what moves the cursor or turns the order of what
+/// is shown.
+pub(crate) fn clean(text: &str) -> String {
+    without_jwts(text).replace(moves_or_hides, " ")
+}
+
+/// A text without anything that looks like a token.
+fn without_jwts(text: &str) -> String {
+    let mut clean = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(JWT) {
+        clean.push_str(&rest[..at]);
+        clean.push_str(CUT);
+        let secret = &rest[at..];
+        let end = secret.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.=+/".contains(c)));
+        rest = &secret[end.unwrap_or(secret.len())..];
+    }
+    clean.push_str(rest);
+    clean
+}
+
+/// Control characters (C0, DEL, C1), those for the direction of text, and those without a width.
+fn moves_or_hides(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A text without this token and any piece of it, such as a server repeats.
+pub(crate) fn without(token: &str, text: &str) -> String {
+    let pieces: HashSet<&[u8]> = token.as_bytes().windows(PIECE).collect();
+    let windows = text.as_bytes().windows(PIECE).enumerate();
+    let found = windows.filter(|(_, window)| pieces.contains(window));
+    let mut cuts: Vec<(usize, usize)> = Vec::new();
+    for (at, _) in found {
+        match cuts.last_mut() {
+            Some((_, end)) if at <= *end => *end = at + PIECE,
+            _ => cuts.push((at, at + PIECE)),
+        }
+    }
+    let mut clean = String::new();
+    let mut from = 0;
+    for (start, end) in cuts {
+        clean.push_str(text.get(from..start).unwrap_or_default());
+        clean.push_str(CUT);
+        from = end;
+    }
+    clean.push_str(text.get(from..).unwrap_or_default());
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_shown_moves_the_cursor_or_turns_the_order() {
+        for bad in [
+            "\u{1b}", "\u{9b}", "\u{7f}", "\n", "\u{202e}", "\u{2066}", "\u{200b}",
+        ] {
+            assert_eq!(clean(&format!("a{bad}b")), "a b", "{bad:?}");
+        }
+        assert_eq!(clean("plain ä 漢 words"), "plain ä 漢 words");
+    }
+
+    #[test]
+    fn tokens_are_cut_out() {
+        assert_eq!(
+            clean("'eyJhbGciOi.eyJhdWQ_-.c2ln' is bad"),
+            "'(token)' is bad"
+        );
+        let token = "eyJhbGciOi.eyJhdWQi.c2lnbmF0dXJl";
+        assert_eq!(without(token, &format!("ä {token} ä")), "ä (token) ä");
+        // Without its beginning, and in two pieces.
+        assert_eq!(without(token, "hdWQi.c2lnbmF0dXJl!"), "(token)!");
+        assert_eq!(
+            without(token, "hbGciOi.ey, WQi.c2lnb."),
+            "(token), (token)."
+        );
+        assert_eq!(without(token, "no association"), "no association");
+        assert_eq!(without("", "short"), "short");
+    }
+}
