@@ -130,8 +130,8 @@ impl Operator {
     }
 }
 
-/// Who has no credentials, and why not if that is known: each pod that failed or that has not asked,
-/// and tokens. A token that got nothing may name any pod, and takes no other's place.
+/// Who has no credentials, and why not if that is known: each pod that failed or that has not
+/// asked, and tokens. A token that got nothing may name any pod, and takes no other's place.
 fn others(
     errors: &HashMap<Subject, credentials::LastError>,
     known: Vec<PodUid>,
