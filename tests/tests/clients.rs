@@ -99,6 +99,11 @@ fn five_thousand_connections_of_64_callers_are_identified(road: Road) {
     for pod in &pods {
         wait_served(pod, []);
     }
+    // The agent connects to its listeners itself, until all are reached.
+    let unreached = "podcreds_unreachable_listeners";
+    scene
+        .agent
+        .wait_metric(unreached, &[], |count| count == 0.0);
     let before = scene.agent.metrics();
     let storms = pods.each_ref().map(|pod| {
         let both = ["--dst", "169.254.170.23:80", "--dst", "[fd00:ec2::23]:80"];
@@ -203,13 +208,6 @@ fn clients_that_use_a_connection_once_are_served(road: Road) {
 fn the_go_sdk_keeps_its_connection(road: Road) {
     let scene = Scenario::on(road);
     let pod = scene.served_pod("web");
-    let connects = || {
-        scene
-            .agent
-            .metrics()
-            .sum("podcreds_kernel_accepts_total", &[])
-    };
-    let before = connects();
     let headers = GO.iter().flat_map(|header| ["--header", header]);
     let arguments = ["get", "--keepalive", "5"].into_iter().chain(headers);
     let answers = pod.spawn(arguments).finish();
@@ -217,11 +215,10 @@ fn the_go_sdk_keeps_its_connection(road: Road) {
     for (number, answer) in answers.iter().enumerate() {
         assert_owned(answer, &pod);
         assert_eq!(answer["keep_alive"], number < 4, "{answer}");
+        // The client's port: it is one connection.
         assert_eq!(answer["local"], answers[0]["local"]);
         assert!(answer["headers"].get("content-encoding").is_none());
     }
-    let connects = connects() - before;
-    assert!(road == Road::Node || connects == 1.0, "{connects}");
 }
 
 fn requests_that_come_all_at_once_are_answered_in_turn(road: Road) {
