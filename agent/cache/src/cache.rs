@@ -113,11 +113,6 @@ impl Cache {
         self.config.capacity == 0 || self.config.retention.is_zero()
     }
 
-    /// For how long credentials are kept before they are renewed, at most.
-    pub fn retention(&self) -> Duration {
-        self.config.retention
-    }
-
     /// The clock by which it judges.
     pub fn clock(&self) -> Clock {
         self.clock

@@ -31,8 +31,7 @@ use crate::{
 
 /// How soon after an attempt the cache is asked for what is due next.
 const UPKEEP_AFTER: Duration = Duration::from_secs(1);
-/// Credentials that are good for longer are not renewed while EKS Auth has too much to do, unless
-/// they are to be renewed more often than that.
+/// Credentials that are good for longer are not renewed while EKS Auth has too much to do.
 const CAN_WAIT: Duration = Duration::from_secs(60 * 60);
 /// How far ahead nothing is due.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -195,8 +194,7 @@ impl Task {
         let upkeep = self.parts.cache.upkeep();
         self.limiter.refresh(now);
         self.upkeep_at = now + upkeep.pause.min(FAR);
-        let can_wait = self.parts.cache.retention() >= CAN_WAIT;
-        let crowded = self.limiter.crowded(now).filter(|_| can_wait);
+        let crowded = self.limiter.crowded(now);
         let wall = self.parts.cache.clock().now();
         for renewal in upkeep.due {
             if let Some(crowded) = crowded
