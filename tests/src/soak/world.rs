@@ -150,6 +150,12 @@ impl World {
 
     /// Ends the older of two agents as an update does.
     pub(super) fn end_agent(&self) -> Result<(), String> {
+        // What is younger the next agent may not have taken in yet.
+        if let Some(told) = Instant::now().checked_sub(TOLD) {
+            for resident in self.residents() {
+                resident.forget_younger_promise(told);
+            }
+        }
         let mut agent = self.agents().remove(0);
         let status = agent.terminate();
         if status.success() {
