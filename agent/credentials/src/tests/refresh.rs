@@ -43,10 +43,11 @@ async fn a_refresh_replaces_credentials_that_would_be_good_for_longer() {
 async fn a_refresh_waits_for_no_call_that_went_out_before() {
     let (fake, store, clock) = generous(SOON);
     ask(&store, pod(1), "a").await.unwrap();
-    sleep(6 * HOUR - 14 * MINUTE).await;
+    // Twice the retention: there was one renewal, and the next is due once a pod asks.
+    sleep(6 * HOUR + MINUTE).await;
     let before = fake.calls().len();
     fake.slow(20 * SOON);
-    // Stale by now, so that the pod waits for new ones: the old role's, by this call.
+    // Sets off the renewal: the old role's, by this call.
     let asking = store.clone();
     let asking = tokio::spawn(async move { ask(&asking, pod(1), "a").await });
     settle().await;
