@@ -22,8 +22,8 @@ impl Task {
         };
         let (now, digest) = (Instant::now(), token.digest());
         let queue = self.queue(subject, None);
-        // One that went out before may bring what held before. Whoever waits for it gets what the
-        // next one brings.
+        // One that went out before may bring what held before. Requests that wait for it get what
+        // the next one brings.
         let is_old = |attempt: &mut Attempt| matches!(attempt, Attempt::Call { digest: of, .. } if *of == digest);
         let old = queue.attempt.take_if(is_old);
         if queue.get(&digest).is_none() {

@@ -56,7 +56,7 @@ fn what_is_wrong_with_a_token_is_found() {
         "eks-pod-identity-token",
         "make the pod anew",
     );
-    // What would hold up whoever opens it.
+    // What would hold up the one that opens it.
     nix::unistd::mkfifo(&pod.token_file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let found = scene.examine_pod(pod.uid());
     found.assert("token", "fail", "no regular file", "make the pod anew");

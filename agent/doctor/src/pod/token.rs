@@ -42,7 +42,7 @@ pub(super) fn judge_missing(path: &str, error: &io::Error) -> Finding {
     }
 }
 
-/// Whom a token is for.
+/// The audience of a token.
 #[derive(Deserialize)]
 struct For {
     #[serde(default)]

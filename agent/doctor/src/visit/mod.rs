@@ -58,7 +58,7 @@ pub(crate) enum Errand {
     TryPrograms,
     /// Asks for credentials.
     Ask {
-        /// Whom to ask.
+        /// Who is asked.
         address: SocketAddr,
         /// With this token, or with none.
         token: Option<Secret>,
