@@ -71,6 +71,7 @@ pub(super) fn ask_until_over(world: &World, tally: &Tally, mut random: fastrand:
 pub(super) fn ask(world: &World, resident: &Resident, road: &str) -> Result<bool, String> {
     let pod = resident.pod.read().unwrap_or_else(PoisonError::into_inner);
     let (before, kills) = (resident.before(), world.kill_events());
+    let was_updating = world.is_updating();
     let mut answer = Value::Null;
     let try_once = || {
         answer = pod.run(["get", "--dst", road, "--timeout-ms", "5000"]);
@@ -92,7 +93,9 @@ pub(super) fn ask(world: &World, resident: &Resident, road: &str) -> Result<bool
             if expiration <= SystemTime::now() {
                 return broken("got credentials that have expired");
             }
-            resident.was_served(before, expiration);
+            if !was_updating && !world.is_updating() {
+                resident.was_served(before, expiration);
+            }
             Ok(true)
         }
         Some(503) if resident.should_have_been_served(before) => {

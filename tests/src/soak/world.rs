@@ -39,6 +39,7 @@ pub(super) struct World {
     violation: Mutex<Option<String>>,
     is_over: AtomicBool,
     kill_events: AtomicU64,
+    running: AtomicUsize,
     pods_so_far: AtomicUsize,
     agents_so_far: AtomicUsize,
 }
@@ -66,6 +67,7 @@ impl World {
             violation: Mutex::default(),
             is_over: AtomicBool::new(false),
             kill_events: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
             pods_so_far: AtomicUsize::new(0),
             agents_so_far: AtomicUsize::new(0),
         };
@@ -104,6 +106,11 @@ impl World {
         self.is_over.load(Ordering::Relaxed)
     }
 
+    /// Whether two agents run. What the newer one fetches the older one does not learn.
+    pub(super) fn is_updating(&self) -> bool {
+        self.running.load(Ordering::SeqCst) > 1
+    }
+
     /// Counts the begin and the end of each kill: it is odd while an agent is being killed.
     pub(super) fn kill_events(&self) -> u64 {
         self.kill_events.load(Ordering::SeqCst)
@@ -138,6 +145,7 @@ impl World {
 
     /// Starts an agent, which takes over from the one that may be there.
     pub(super) fn start_agent(&self) {
+        self.running.fetch_add(1, Ordering::SeqCst);
         self.agents_so_far.fetch_add(1, Ordering::Relaxed);
         for resident in self.residents() {
             resident.count_loss();
@@ -158,6 +166,7 @@ impl World {
         }
         let mut agent = self.agents().remove(0);
         let status = agent.terminate();
+        self.running.fetch_sub(1, Ordering::SeqCst);
         if status.success() {
             return Ok(());
         }
@@ -177,6 +186,7 @@ impl World {
         }
         self.kill_events.fetch_add(1, Ordering::SeqCst);
         drop(self.agents().remove(index));
+        self.running.fetch_sub(1, Ordering::SeqCst);
         self.kill_events.fetch_add(1, Ordering::SeqCst);
         for resident in self.residents().iter().filter(|_| is_last) {
             resident.forget_promise();
