@@ -1,8 +1,9 @@
 //! `podcreds log-level`: shows or sets how much running agents log.
 
 use podcreds_admin::{LogLevel, Question, SetLogLevel};
+use podcreds_output as text;
 
-use super::{CommandError, ask, print, text};
+use super::{CommandError, ask, print};
 use crate::cli::LogLevelArgs;
 
 /// Shows how much each agent logs, or sets that first.

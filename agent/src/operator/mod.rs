@@ -3,9 +3,6 @@
 mod log_level;
 mod refresh;
 mod status;
-mod table;
-mod text;
-mod yaml;
 
 use std::{
     io::{self, Write},

@@ -9,15 +9,11 @@ use std::{
 use podcreds_admin::{
     AgentStatus, IdentifiedBy, PathKind, PodState, PodStatus, Question, Status, Timestamp,
 };
+use podcreds_output::{self as text, harmless, table, yaml};
 use serde::Serialize;
 use terminal_size::{Width, terminal_size};
 
-use super::{
-    CommandError, ask, print,
-    table::table,
-    text::{self, harmless},
-    yaml::yaml,
-};
+use super::{CommandError, ask, print};
 use crate::cli::{Output, StatusArgs};
 
 /// How often a status that is watched is asked for.
@@ -78,10 +74,7 @@ fn show(args: &StatusArgs, is_terminal: bool) -> Result<String, CommandError> {
     Ok(match args.output {
         Output::Text => text_of(&agents, width, none, SystemTime::now()),
         Output::Wide => wide_text_of(&agents, none, SystemTime::now()),
-        Output::Json => {
-            let json = serde_json::to_string_pretty(&Agents { agents })? + "\n";
-            text::escaped(&json, text::json_escape)
-        }
+        Output::Json => text::json(&Agents { agents })?,
         Output::Yaml => yaml(&serde_json::to_value(Agents { agents })?),
     })
 }

@@ -63,7 +63,7 @@ impl fmt::Debug for PodUid {
 }
 
 /// A Kubernetes service account, written `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceAccount {
     /// The namespace that it lives in.
     pub namespace: String,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// A duration in its two largest units: `2h05m`, `9m59s` or `12s`.
-pub(super) fn seconds(seconds: u64) -> String {
+pub fn seconds(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
@@ -14,12 +16,12 @@ pub(super) fn seconds(seconds: u64) -> String {
 }
 
 /// The same, of a duration.
-pub(super) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     seconds(duration.as_secs())
 }
 
 /// A role as `ACCOUNT/NAME`, out of an assumed role's ARN.
-pub(super) fn role(arn: &str) -> String {
+pub fn role(arn: &str) -> String {
     let account = arn.split(':').nth(4);
     let name = arn.split_once('/').map(|(_, name)| name);
     match (account, name) {
@@ -29,14 +31,14 @@ pub(super) fn role(arn: &str) -> String {
 }
 
 /// A text that a terminal shows and does not obey: names and messages come from elsewhere.
-pub(super) fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     let shown = |c: char| if is_shown(c) { c } else { '?' };
     text.chars().map(shown).collect()
 }
 
 /// JSON or YAML with escapes for what a terminal would obey. Outside of its texts there is nothing
 /// of that kind but line breaks.
-pub(super) fn escaped(text: &str, escape: fn(char) -> String) -> String {
+pub(crate) fn escaped(text: &str, escape: fn(char) -> String) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -48,8 +50,18 @@ pub(super) fn escaped(text: &str, escape: fn(char) -> String) -> String {
     shown
 }
 
+/// A value as indented JSON, with a line break at its end. What a terminal would obey is escaped.
+///
+/// # Errors
+///
+/// When the value has a map whose keys are no text.
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    Ok(escaped(&text, json_escape))
+}
+
 /// A character as JSON escapes it.
-pub(super) fn json_escape(c: char) -> String {
+fn json_escape(c: char) -> String {
     let units = c.encode_utf16(&mut [0; 2]).to_vec();
     units.iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }
@@ -94,8 +106,7 @@ mod tests {
     #[test]
     fn json_escapes_what_a_terminal_would_obey_and_says_the_same() {
         let said = "a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}\u{e0041}ä\"\\\n";
-        let json = serde_json::to_string_pretty(&[said]).unwrap();
-        let shown = escaped(&json, json_escape);
+        let shown = json(&[said]).unwrap();
         assert!(
             shown.contains(r"\u009b2J\u007f\u202e\udb40\udc41ä"),
             "{shown}"

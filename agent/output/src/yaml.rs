@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::text::escaped;
+use crate::text::escaped;
 
 /// A value in block style. Texts are quoted as in JSON, which YAML understands.
-pub(super) fn yaml(value: &Value) -> String {
+pub fn yaml(value: &Value) -> String {
     let mut text = String::new();
     write(value, 0, &mut text);
     escaped(&text, escape)

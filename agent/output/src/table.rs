@@ -7,7 +7,7 @@ const NARROWEST: usize = 8;
 
 /// Rows under a heading, with columns as wide as what is in them. Where that is more than `width`,
 /// the widest columns are cut.
-pub(super) fn table<const N: usize>(
+pub fn table<const N: usize>(
     heading: [&str; N],
     rows: &[[String; N]],
     width: Option<usize>,
