@@ -21,7 +21,7 @@ use podcreds_tests::{
 const LARGE_NODE: usize = 300;
 const QUOTAS: [usize; 2] = [100, 1000];
 /// How often it is tried.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 8;
 
 #[test]
 fn three_hundred_pods_at_once_are_served_at_the_second_try() {
