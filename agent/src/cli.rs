@@ -15,7 +15,7 @@ mod operator;
 
 use crate::doctor;
 
-pub(crate) use operator::{LogLevelArgs, Output, RefreshArgs, StatusArgs};
+pub(crate) use operator::{LogLevelArgs, OutputFormat, RefreshArgs, StatusArgs};
 
 /// Gives the pods of this node the IAM roles of their service accounts.
 ///
@@ -72,7 +72,7 @@ impl Cli {
             _ => None,
         };
         if let (Some(args), Some((_, given))) = (args, matches.subcommand()) {
-            args.named = Named::of(given);
+            args.named = NamedFlags::of(given);
         }
         Ok(cli)
     }
@@ -81,14 +81,14 @@ impl Cli {
 /// Which of the optional things are named on the command line. The agent ends when it cannot have
 /// one of those; without what is only there by default it goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct NamedFlags {
     /// Where metrics are served.
     pub(crate) metrics: bool,
     /// Where probes are answered.
     pub(crate) probes: bool,
 }
 
-impl Named {
+impl NamedFlags {
     fn of(given: &ArgMatches) -> Self {
         let is_default = |id| given.value_source(id) == Some(ValueSource::DefaultValue);
         Self {
@@ -232,7 +232,7 @@ pub(crate) struct ServerArgs {
 
     /// How pods reach the agent
     #[arg(long, value_enum, default_value_t, value_name = "PATH")]
-    pub(crate) datapath: Datapath,
+    pub(crate) datapath: DatapathMode,
 
     /// Where to look for pods: a cgroup2 directory; by default the whole hierarchy
     #[arg(long, value_name = "DIR")]
@@ -352,7 +352,7 @@ pub(crate) struct ServerArgs {
 
     /// Which of these were named on the command line; [`Cli::read`] fills it in.
     #[arg(skip)]
-    pub(crate) named: Named,
+    pub(crate) named: NamedFlags,
 }
 
 /// `podcreds probe`
@@ -369,7 +369,7 @@ pub(crate) struct ProbeArgs {
 
 /// How pods reach the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Datapath {
+pub(crate) enum DatapathMode {
     /// Redirected by eBPF; pods that cannot be redirected, and all pods where eBPF cannot be had,
     /// at the addresses of --bind-hosts
     #[default]

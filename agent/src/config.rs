@@ -25,7 +25,7 @@ pub(crate) const HANDOVER_DIR: &str = "/run/podcreds";
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// How pods reach the agent.
-    pub(crate) paths: Paths,
+    pub(crate) paths: PathsConfig,
     /// Who may use which token.
     pub(crate) identity: identity::Config,
     /// The credentials endpoint.
@@ -43,7 +43,7 @@ pub(crate) struct Config {
     /// Where kubelet's probes are answered, on localhost.
     pub(crate) probe_port: u16,
     /// Which of the two must be had.
-    pub(crate) named: cli::Named,
+    pub(crate) named: cli::NamedFlags,
     /// The socket for probes, if any.
     pub(crate) probe_socket: Option<PathBuf>,
     /// Where agents hand over to each other, if they do.
@@ -65,7 +65,7 @@ pub(crate) struct Admin {
 
 /// How pods reach the agent. With both ways, the second one is for those who cannot go the first.
 #[derive(Clone, Debug)]
-pub(crate) struct Paths {
+pub(crate) struct PathsConfig {
     /// Redirected by eBPF.
     pub(crate) ebpf: Option<datapath::Config>,
     /// At these addresses of the host.
@@ -77,12 +77,12 @@ pub(crate) struct Paths {
 #[error("invalid value for --{flag}: {source}")]
 pub(crate) struct ConfigError {
     flag: &'static str,
-    source: Problem,
+    source: FlagProblem,
 }
 
 /// What is wrong with a flag's value.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+enum FlagProblem {
     #[error(
         "without the cluster's keys no pod is known as a delegate: run in the cluster, or name \
          them with --jwks-url"
@@ -100,7 +100,7 @@ enum Problem {
     NotSecure(String),
 }
 
-impl Problem {
+impl FlagProblem {
     fn of(self, flag: &'static str) -> ConfigError {
         ConfigError { flag, source: self }
     }
@@ -122,7 +122,7 @@ impl TryFrom<ServerArgs> for Config {
         let credentials = credentials(&args);
         let keys = keys(args.jwks_url)?;
         if keys.is_none() && !args.delegates.is_empty() {
-            return Err(Problem::NoKeysForDelegates.of("delegate"));
+            return Err(FlagProblem::NoKeysForDelegates.of("delegate"));
         }
         let mut upstream = upstream::Config::new(cluster_name(args.cluster_name)?);
         upstream.rotating_file = match args.rotate_credentials {
@@ -162,7 +162,7 @@ impl TryFrom<ServerArgs> for Config {
     }
 }
 
-fn paths(args: &ServerArgs) -> Paths {
+fn paths(args: &ServerArgs) -> PathsConfig {
     let ebpf = datapath::Config {
         cgroup_root: args.cgroup_root.clone(),
     };
@@ -170,9 +170,9 @@ fn paths(args: &ServerArgs) -> Paths {
     let node = hosts
         .map(|host| SocketAddr::new(*host, args.port))
         .collect();
-    Paths {
-        ebpf: (args.datapath != cli::Datapath::Node).then_some(ebpf),
-        node: (args.datapath != cli::Datapath::Ebpf).then_some(node),
+    PathsConfig {
+        ebpf: (args.datapath != cli::DatapathMode::Node).then_some(ebpf),
+        node: (args.datapath != cli::DatapathMode::Ebpf).then_some(node),
     }
 }
 
@@ -197,7 +197,7 @@ fn shared_credentials_file() -> Result<PathBuf, ConfigError> {
     let home = || Some(PathBuf::from(variable("HOME")?).join(".aws/credentials"));
     let file = variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
     file.or_else(home)
-        .ok_or_else(|| Problem::NoCredentialsFile.of("rotate-credentials"))
+        .ok_or_else(|| FlagProblem::NoCredentialsFile.of("rotate-credentials"))
 }
 
 /// EKS's own rule for the names of clusters.
@@ -207,7 +207,7 @@ fn cluster_name(name: String) -> Result<String, ConfigError> {
     if starts_well && name.len() <= 100 && name.chars().all(valid) {
         return Ok(name);
     }
-    Err(Problem::ClusterName(name).of("cluster-name"))
+    Err(FlagProblem::ClusterName(name).of("cluster-name"))
 }
 
 fn credentials(args: &ServerArgs) -> credentials::Config {
@@ -246,15 +246,15 @@ fn secure_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
     });
     match is_secure {
         true => Ok(url),
-        false => Err(Problem::NotSecure(url).of(flag)),
+        false => Err(FlagProblem::NotSecure(url).of(flag)),
     }
 }
 
 fn http_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
     match url.parse::<Uri>() {
         Ok(uri) if is_http(&uri) => Ok(url),
-        Ok(_) => Err(Problem::NotHttp(url).of(flag)),
-        Err(source) => Err(Problem::Url { url, source }.of(flag)),
+        Ok(_) => Err(FlagProblem::NotHttp(url).of(flag)),
+        Err(source) => Err(FlagProblem::Url { url, source }.of(flag)),
     }
 }
 
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_port_on_the_command_line_is_named_also_with_its_default() {
         let named = |arguments: &[&str]| config(arguments).unwrap().named;
-        let only = |metrics, probes| cli::Named { metrics, probes };
+        let only = |metrics, probes| cli::NamedFlags { metrics, probes };
         assert_eq!(named(&["-c", "x"]), only(false, false));
         let port = named(&["-c", "x", "--metrics-port", "2705"]);
         assert_eq!(port, only(true, false));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use podcreds_doctor::{Output, PodName, Status, examine};
+use podcreds_doctor::{PodName, ReportFormat, Status, examine};
 use podcreds_ops::hardening;
 
 use crate::{UNAVAILABLE, USAGE, cli::ServerArgs, config::Config, fail};
@@ -42,7 +42,7 @@ pub(crate) struct DoctorArgs {
 
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    output: ReportFormat,
 
     /// The agent's own flags
     #[command(flatten)]
@@ -169,7 +169,7 @@ mod tests {
         let args = read("podcreds doctor pod shop/web -c test").unwrap();
         assert_eq!(args.pod.unwrap().to_string(), "shop/web");
         let args = read("podcreds doctor -c test --output json").unwrap();
-        assert_eq!((args.pod, args.output), (None, Output::Json));
+        assert_eq!((args.pod, args.output), (None, ReportFormat::Json));
         for bad in [
             "podcreds doctor",
             "podcreds doctor pod -c test",

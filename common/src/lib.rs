@@ -57,7 +57,7 @@ pub const MAX_POD_LEVEL: i32 = 10;
 /// Where a pod's listeners are. The value of the `PODS` map, whose key is a pod's cgroup id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Endpoint {
+pub struct PodEndpoint {
     /// The cookie of the pod's network namespace; 0 as long as it is not known.
     pub netns: u64,
     /// The port on [`LISTENER_V4`], or below [`LISTENER_PORT_MIN`] on [`FALLBACK_V4`]; 0 for none.
@@ -88,7 +88,7 @@ pub const fn port_key(netns: u64, port: u16) -> u64 {
 /// What the programs report to the agent, through the ring buffer `EVENTS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Event {
+pub struct KernelEvent {
     /// The cgroup id of the pod of the calling process; 0 where that does not matter.
     pub pod: u64,
     /// The cookie of the network namespace of its socket.
@@ -108,7 +108,7 @@ pub const EVENT_BOUND_TO_DEVICE: u16 = 2;
 /// A process is about to bind a port on which the agent listens.
 pub const EVENT_PORT_WANTED: u16 = 3;
 
-impl Event {
+impl KernelEvent {
     /// Reads what the programs have written.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -130,7 +130,7 @@ impl Event {
 /// Who called `connect()`. It lives with the client's socket and is copied to the accepted one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Caller {
+pub struct CallerRecord {
     /// The cgroup id of the outermost known pod above the calling process; 0 for none.
     pub pod: u64,
     /// The cookie of the network namespace of the socket, which need not be the process's.
@@ -208,19 +208,19 @@ impl Counter {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Caller, Endpoint, ListenerTag, NestedKey};
+    use super::{CallerRecord, ListenerTag, NestedKey, PodEndpoint};
 
     // SAFETY: repr(C), integers only, no padding (see the assertions below): any bytes are valid.
-    unsafe impl aya::Pod for Endpoint {}
+    unsafe impl aya::Pod for PodEndpoint {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Caller {}
+    unsafe impl aya::Pod for CallerRecord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ListenerTag {}
     // SAFETY: as above.
     unsafe impl aya::Pod for NestedKey {}
 
-    const _: () = assert!(size_of::<Endpoint>() == 8 + 2 * 2 + 4);
-    const _: () = assert!(size_of::<Caller>() == 3 * 8 + 4 + 2 + 2);
+    const _: () = assert!(size_of::<PodEndpoint>() == 8 + 2 * 2 + 4);
+    const _: () = assert!(size_of::<CallerRecord>() == 3 * 8 + 4 + 2 + 2);
     const _: () = assert!(size_of::<ListenerTag>() == 8);
     const _: () = assert!(size_of::<NestedKey>() == 2 * 8);
 }

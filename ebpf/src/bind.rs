@@ -4,7 +4,7 @@
 //! so that the next one succeeds.
 
 use aya_ebpf::programs::SockAddrContext;
-use podcreds_common::{BINDING_PRIORITY, EVENT_PORT_WANTED, Event, port_key};
+use podcreds_common::{BINDING_PRIORITY, EVENT_PORT_WANTED, KernelEvent, port_key};
 
 use crate::{
     maps::{PORTS, report},
@@ -48,7 +48,7 @@ fn wanted(ctx: &SockAddrContext, port: u16) {
     if unsafe { *flag } != 0 {
         return;
     }
-    let is_reported = report(Event {
+    let is_reported = report(KernelEvent {
         pod: 0,
         netns,
         thread: pods::current_thread(),

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use podcreds_common::{
     ASKED_LISTENER, ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Counter, EVENT_BOUND_TO_DEVICE,
-    EVENT_FOREIGN_NETNS, Endpoint, port_key,
+    EVENT_FOREIGN_NETNS, PodEndpoint, port_key,
 };
 
 use crate::{
@@ -100,7 +100,7 @@ struct Call {
 
 /// The listener for this caller, when it is a pod's process on a socket of that pod's.
 #[inline(always)]
-fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(Endpoint, Call)> {
+fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(PodEndpoint, Call)> {
     if !is_stream(ctx) {
         return None;
     }

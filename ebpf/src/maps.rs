@@ -11,7 +11,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use podcreds_common::{
-    Caller, Counter, Endpoint, Event, ListenerTag, MAX_LISTENERS, MAX_NESTED, MAX_PODS, NestedKey,
+    CallerRecord, Counter, KernelEvent, ListenerTag, MAX_LISTENERS, MAX_NESTED, MAX_PODS,
+    NestedKey, PodEndpoint,
 };
 
 /// Room for what happens while the agent looks elsewhere. What does not fit is lost.
@@ -19,16 +20,20 @@ const EVENTS_BYTES: usize = 16 * 1024;
 
 /// The known pods, by cgroup id.
 #[btf_map]
-pub(crate) static PODS: HashMap<u64, Endpoint, MAX_PODS> = HashMap::new();
+pub(crate) static PODS: HashMap<u64, PodEndpoint, MAX_PODS> = HashMap::new();
 
 /// The host's own network namespace (in slot 0), for pods with hostNetwork.
 #[btf_map]
-pub(crate) static HOST: Array<Endpoint, 1> = Array::new();
+pub(crate) static HOST: Array<PodEndpoint, 1> = Array::new();
 
 /// The listeners of pods in namespaces that are not their own.
 #[btf_map]
-pub(crate) static NESTED: HashMap<NestedKey, Endpoint, MAX_NESTED, { BPF_F_NO_PREALLOC as usize }> =
-    HashMap::new();
+pub(crate) static NESTED: HashMap<
+    NestedKey,
+    PodEndpoint,
+    MAX_NESTED,
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 /// The ports of our listeners, by [`podcreds_common::port_key`]. The value is 1 once somebody else
 /// has wanted it.
@@ -37,11 +42,11 @@ pub(crate) static PORTS: HashMap<u64, u32, MAX_LISTENERS, { BPF_F_NO_PREALLOC as
     HashMap::new();
 
 #[btf_map]
-static EVENTS: RingBuf<Event, EVENTS_BYTES> = RingBuf::new();
+static EVENTS: RingBuf<KernelEvent, EVENTS_BYTES> = RingBuf::new();
 
 /// Who connected, on the client's socket and on the accepted one. It goes with the socket.
 #[btf_map]
-pub(crate) static CALLERS: SocketStorage<Caller, { BPF_F_NO_PREALLOC as usize }> =
+pub(crate) static CALLERS: SocketStorage<CallerRecord, { BPF_F_NO_PREALLOC as usize }> =
     SocketStorage::new();
 
 /// The mark of our listeners, which the sockets that they accept inherit. Set by user space.
@@ -65,7 +70,7 @@ pub(crate) fn count(counter: Counter) {
 
 /// Tells the agent of something. False when there is no room.
 #[inline(always)]
-pub(crate) fn report(event: Event) -> bool {
+pub(crate) fn report(event: KernelEvent) -> bool {
     EVENTS.output(event, 0).is_ok()
 }
 

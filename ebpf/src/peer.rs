@@ -5,7 +5,9 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_release},
     programs::SockAddrContext,
 };
-use podcreds_common::{ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, Caller, Counter, LISTENER_PORT_MIN};
+use podcreds_common::{
+    ASKED_V4, ASKED_V4_MAPPED, ASKED_V6, CallerRecord, Counter, LISTENER_PORT_MIN,
+};
 
 use crate::{
     maps::{CALLERS, LISTENERS, count},
@@ -152,7 +154,7 @@ fn identify(ctx: &SockAddrContext, sk: *mut bpf_sock, tuple: *mut bpf_sock_tuple
 #[inline(always)]
 fn copy_record(accepted: *mut bpf_sock, client: *mut bpf_sock) -> bool {
     // SAFETY: the look-up's socket, not yet released.
-    let from: *const Caller = unsafe { CALLERS.get(client) };
+    let from: *const CallerRecord = unsafe { CALLERS.get(client) };
     // SAFETY: the hook's own socket.
     let tag = unsafe { LISTENERS.get(accepted) };
     if from.is_null() || tag.is_null() {

@@ -7,7 +7,7 @@ use aya_ebpf::{
     },
     programs::SockAddrContext,
 };
-use podcreds_common::{Endpoint, Event, MAX_POD_LEVEL, NestedKey};
+use podcreds_common::{KernelEvent, MAX_POD_LEVEL, NestedKey, PodEndpoint};
 
 use crate::maps::{HOST, NESTED, PODS, report};
 
@@ -19,9 +19,9 @@ pub(crate) struct Pod {
     /// Its cgroup id.
     pub(crate) id: u64,
     /// The listeners in its network namespace.
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: PodEndpoint,
     /// Where that stands in the map.
-    entry: *mut Endpoint,
+    entry: *mut PodEndpoint,
 }
 
 /// Finds the current process's pod.
@@ -66,7 +66,7 @@ pub(crate) fn netns(ctx: &SockAddrContext) -> u64 {
 
 /// The listeners in the namespace `netns`, when it is the host's.
 #[inline(always)]
-pub(crate) fn host_endpoint(netns: u64) -> Option<Endpoint> {
+pub(crate) fn host_endpoint(netns: u64) -> Option<PodEndpoint> {
     let host = *HOST.get(0)?;
     (host.netns == netns).then_some(host)
 }
@@ -77,7 +77,7 @@ impl Pod {
     /// That is its own, or the host's: a hostNetwork pod has no other. In a third one it may have
     /// listeners too, once the agent has seen a process of the pod in it.
     #[inline(always)]
-    pub(crate) fn endpoint_in(&self, netns: u64) -> Option<Endpoint> {
+    pub(crate) fn endpoint_in(&self, netns: u64) -> Option<PodEndpoint> {
         if self.endpoint.netns == netns {
             return Some(self.endpoint);
         }
@@ -106,7 +106,7 @@ impl Pod {
             }
             (*self.entry).reported_at = now;
         }
-        report(Event {
+        report(KernelEvent {
             pod: self.id,
             netns,
             thread: current_thread(),

@@ -22,12 +22,12 @@ use nix::unistd::geteuid;
 pub struct FolderError {
     path: PathBuf,
     #[source]
-    problem: Problem,
+    problem: FolderProblem,
 }
 
 /// What is wrong with the folder.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum FolderProblem {
     /// The agent is not root's.
     #[error("only root may be asked there; run as root, or name none")]
     NotRoot,
@@ -40,9 +40,9 @@ pub enum Problem {
 }
 
 /// A folder that only root can have prepared.
-pub(crate) struct Folder(File);
+pub(crate) struct AdminFolder(File);
 
-impl Folder {
+impl AdminFolder {
     /// Opens the folder, and makes it if need be.
     pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
         open(path).map_err(|problem| FolderError::new(path, problem))
@@ -62,15 +62,15 @@ impl Folder {
 }
 
 impl FolderError {
-    pub(crate) fn new(path: &Path, problem: Problem) -> Self {
+    pub(crate) fn new(path: &Path, problem: FolderProblem) -> Self {
         let path = path.to_owned();
         Self { path, problem }
     }
 }
 
-fn open(path: &Path) -> Result<Folder, Problem> {
+fn open(path: &Path) -> Result<AdminFolder, FolderProblem> {
     if !geteuid().is_root() {
-        return Err(Problem::NotRoot);
+        return Err(FolderProblem::NotRoot);
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
@@ -82,7 +82,7 @@ fn open(path: &Path) -> Result<Folder, Problem> {
         .open(path)?;
     let metadata = folder.metadata()?;
     if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
-        return Err(Problem::OtherOwner);
+        return Err(FolderProblem::OtherOwner);
     }
-    Ok(Folder(folder))
+    Ok(AdminFolder(folder))
 }

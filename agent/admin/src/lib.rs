@@ -6,7 +6,7 @@
 //! 2. [`Socket::serve`] speaks HTTP/1.1 with JSON, to root alone, and hands each question to
 //!    [`Operate`].
 //! 3. [`ask_all`] asks every agent that answers there.
-//! 4. What is asked and said are plain values ([`Status`], [`Refresh`], [`LogLevel`]), none of
+//! 4. What is asked and said are plain values ([`NodeStatus`], [`Refresh`], [`LogLevel`]), none of
 //!    which has room for a secret.
 
 mod client;
@@ -21,13 +21,13 @@ mod tests;
 mod timestamp;
 
 pub use client::{AskError, Question, ask_all};
-pub use folder::{FolderError, Problem};
+pub use folder::{FolderError, FolderProblem};
 pub use log_level::{LogLevel, SetLogLevel};
 pub use refresh::{Granted, Refresh, RefreshedPod, Target};
-pub use server::{Operate, Refused};
+pub use server::{Operate, OperateError};
 pub use socket::Socket;
 pub use status::{
-    AgentStatus, IdentifiedBy, KeysStatus, LastError, LimiterStatus, PathKind, PathsStatus,
-    PodState, PodStatus, Status, UpstreamStatus,
+    AgentStatus, IdentifiedBy, KeysStatus, LimiterStatus, NodeStatus, PathKind, PathsStatus,
+    PodState, PodStatus, TimedError, UpstreamStatus,
 };
 pub use timestamp::Timestamp;

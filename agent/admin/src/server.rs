@@ -21,7 +21,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{LogLevel, Refresh, SetLogLevel, Socket, Status, Target};
+use crate::{LogLevel, NodeStatus, Refresh, SetLogLevel, Socket, Target};
 
 /// Connections at once. One more waits to be accepted.
 const MAX_CONNECTIONS: usize = 16;
@@ -47,7 +47,7 @@ pub(crate) const LOG_LEVEL: &str = "/v1/log-level";
 
 /// Why an operator gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum OperateError {
     /// There is no such pod, or none of that service account.
     NotFound(String),
     /// What was asked for makes no sense.
@@ -57,10 +57,10 @@ pub enum Refused {
 /// Answers an operator's questions.
 pub trait Operate: Send + Sync + 'static {
     /// How the agent is, and its pods.
-    fn status(&self) -> BoxFuture<'static, Status>;
+    fn status(&self) -> BoxFuture<'static, NodeStatus>;
 
     /// Has credentials fetched anew, and waits for that, for half a minute at most.
-    fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, Refused>>;
+    fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, OperateError>>;
 
     /// How much is logged.
     fn log_level(&self) -> LogLevel;
@@ -69,8 +69,8 @@ pub trait Operate: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Refused::Invalid`] for a filter that makes no sense.
-    fn set_log_level(&self, wanted: SetLogLevel) -> Result<LogLevel, Refused>;
+    /// [`OperateError::Invalid`] for a filter that makes no sense.
+    fn set_log_level(&self, wanted: SetLogLevel) -> Result<LogLevel, OperateError>;
 }
 
 impl Socket {
@@ -169,8 +169,8 @@ async fn answer(request: Request<Incoming>, operate: &dyn Operate) -> Response<F
 }
 
 /// What the body of a request says.
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refused> {
-    let invalid = |why: String| Refused::Invalid(format!("the request's body: {why}"));
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, OperateError> {
+    let invalid = |why: String| OperateError::Invalid(format!("the request's body: {why}"));
     let body = request.into_body();
     if body.size_hint().lower() > LONGEST as u64 {
         return Err(invalid(format!("longer than {LONGEST} bytes")));
@@ -183,14 +183,14 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refu
     serde_json::from_slice(&body.to_bytes()).map_err(|error| invalid(error.to_string()))
 }
 
-fn said<T: Serialize>(answer: Result<T, Refused>) -> Response<Full<Bytes>> {
+fn said<T: Serialize>(answer: Result<T, OperateError>) -> Response<Full<Bytes>> {
     match answer {
         Ok(said) => match serde_json::to_vec(&said) {
             Ok(body) => response(StatusCode::OK, body),
             Err(why) => error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
         },
-        Err(Refused::NotFound(why)) => error(StatusCode::NOT_FOUND, &why),
-        Err(Refused::Invalid(why)) => error(StatusCode::BAD_REQUEST, &why),
+        Err(OperateError::NotFound(why)) => error(StatusCode::NOT_FOUND, &why),
+        Err(OperateError::Invalid(why)) => error(StatusCode::BAD_REQUEST, &why),
     }
 }
 

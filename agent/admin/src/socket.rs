@@ -10,7 +10,7 @@ use std::{
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
-use crate::folder::{Folder, FolderError, Problem};
+use crate::folder::{AdminFolder, FolderError, FolderProblem};
 
 /// How the names of sockets begin and end.
 pub(crate) const PREFIX: &str = "admin-";
@@ -25,16 +25,16 @@ const BACKLOG: i32 = 16;
 /// A socket to which only root can connect. Its file goes when this is dropped.
 pub struct Socket {
     pub(crate) listener: UnixListener,
-    pub(crate) place: Place,
+    pub(crate) place: SocketFile,
 }
 
 /// The file of a socket, until this is dropped.
-pub(crate) struct Place {
-    folder: Folder,
+pub(crate) struct SocketFile {
+    folder: AdminFolder,
     name: String,
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         // If it is left behind, the next agent removes it.
         let _ = fs::remove_file(self.folder.inside(&self.name));
@@ -49,11 +49,11 @@ impl Socket {
     ///
     /// A [`FolderError`] when the folder cannot be used, or could be another user's.
     pub fn bind(path: &Path) -> Result<Self, FolderError> {
-        let folder = Folder::open(path)?;
-        Self::bind_in(folder).map_err(|error| FolderError::new(path, Problem::Io(error)))
+        let folder = AdminFolder::open(path)?;
+        Self::bind_in(folder).map_err(|error| FolderError::new(path, FolderProblem::Io(error)))
     }
 
-    fn bind_in(folder: Folder) -> io::Result<Self> {
+    fn bind_in(folder: AdminFolder) -> io::Result<Self> {
         for name in folder.names(PREFIX)? {
             if is_left_behind(&folder, &name) {
                 remove(&folder, &name)?;
@@ -71,13 +71,13 @@ impl Socket {
         fs::rename(folder.inside(&making), folder.inside(&name))?;
         Ok(Self {
             listener: socket.into(),
-            place: Place { folder, name },
+            place: SocketFile { folder, name },
         })
     }
 }
 
 /// Removes a file that another agent, which starts as well, may have removed just now.
-fn remove(folder: &Folder, name: &str) -> io::Result<()> {
+fn remove(folder: &AdminFolder, name: &str) -> io::Result<()> {
     match fs::remove_file(folder.inside(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
@@ -85,7 +85,7 @@ fn remove(folder: &Folder, name: &str) -> io::Result<()> {
 }
 
 /// Whether nobody answers at a socket any more.
-fn is_left_behind(folder: &Folder, name: &str) -> bool {
+fn is_left_behind(folder: &AdminFolder, name: &str) -> bool {
     let path = folder.inside(name);
     if name.ends_with(MAKING) {
         let made = fs::symlink_metadata(&path).and_then(|found| found.modified());

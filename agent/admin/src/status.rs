@@ -7,7 +7,7 @@ use crate::Timestamp;
 /// An agent and the pods of its node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub struct NodeStatus {
     /// The agent.
     pub agent: AgentStatus,
     /// The pods, by namespace and name; those without a name last.
@@ -83,7 +83,7 @@ pub struct UpstreamStatus {
     /// When it last gave an answer, if only a refusal.
     pub last_answer: Option<Timestamp>,
     /// Why a call last failed.
-    pub last_failure: Option<LastError>,
+    pub last_failure: Option<TimedError>,
 }
 
 /// The cluster's keys.
@@ -99,7 +99,7 @@ pub struct KeysStatus {
 /// An error and when it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LastError {
+pub struct TimedError {
     /// When it was.
     pub at: Timestamp,
     /// In EKS Auth's words or the agent's.
@@ -142,7 +142,7 @@ pub struct PodStatus {
     /// Renewals in a row that failed.
     pub failed_renewals: u32,
     /// Why it last got no new ones.
-    pub last_error: Option<LastError>,
+    pub last_error: Option<TimedError>,
 }
 
 /// What a pod has.

@@ -27,7 +27,7 @@ struct Fake {
 }
 
 impl Operate for Fake {
-    fn status(&self) -> BoxFuture<'static, Status> {
+    fn status(&self) -> BoxFuture<'static, NodeStatus> {
         let agent = AgentStatus {
             version: "1".to_owned(),
             revision: "2".to_owned(),
@@ -43,12 +43,12 @@ impl Operate for Fake {
             log_level: "info".to_owned(),
         };
         let pods = Vec::new();
-        ready(Status { agent, pods }).boxed()
+        ready(NodeStatus { agent, pods }).boxed()
     }
 
-    fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, Refused>> {
+    fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, OperateError>> {
         self.told.lock().unwrap().push(format!("{target:?}"));
-        ready(Err(Refused::NotFound("no such pod".to_owned()))).boxed()
+        ready(Err(OperateError::NotFound("no such pod".to_owned()))).boxed()
     }
 
     fn log_level(&self) -> LogLevel {
@@ -59,7 +59,7 @@ impl Operate for Fake {
         }
     }
 
-    fn set_log_level(&self, wanted: SetLogLevel) -> Result<LogLevel, Refused> {
+    fn set_log_level(&self, wanted: SetLogLevel) -> Result<LogLevel, OperateError> {
         self.told.lock().unwrap().push(wanted.filter);
         Ok(self.log_level())
     }
@@ -98,7 +98,7 @@ async fn each_agent_that_shares_the_folder_answers() {
         return;
     }
     let (folder, fake) = agents(&["leader", "successor"]);
-    let answers = ask::<Status>(folder.path(), Question::Status)
+    let answers = ask::<NodeStatus>(folder.path(), Question::Status)
         .await
         .unwrap();
     let mut roles: Vec<_> = answers
@@ -143,7 +143,7 @@ async fn what_a_killed_agent_left_behind_is_removed_and_what_lives_is_not() {
     let other = folder.path().join("leader.sock");
     drop(UnixListener::bind(&other).unwrap());
     // It is not asked in vain either.
-    let answers = ask::<Status>(folder.path(), Question::Status)
+    let answers = ask::<NodeStatus>(folder.path(), Question::Status)
         .await
         .unwrap();
     assert_eq!(answers.len(), 1);
@@ -181,7 +181,7 @@ fn agents_that_start_at_once_do_not_fail_over_what_a_killed_one_left_behind() {
 async fn where_nobody_answers_the_error_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path(), &folder.path().join("missing")] {
-        let error = ask::<Status>(path, Question::Status).await.unwrap_err();
+        let error = ask::<NodeStatus>(path, Question::Status).await.unwrap_err();
         let words = error.to_string();
         assert!(words.contains("kubectl exec"), "{words}");
         assert!(words.contains("--admin-dir"), "{words}");

@@ -33,7 +33,7 @@ pub use cache::{Cache, Config, Fetched, Lookup};
 pub use clock::Clock;
 pub use freshness::Ages;
 pub use inherit::Snapshot;
-pub use metrics::{Metrics, Served};
+pub use metrics::{CacheResult, Metrics};
 pub use refused::{Refused, Source, Takes};
 pub use summary::Summary;
 pub use upkeep::{Renewal, Upkeep};

@@ -20,7 +20,7 @@ const AGES: [f64; 7] = [60.0, 600.0, 2400.0, 3540.0, 10800.0, 18000.0, 21600.0];
 
 /// What the cache did for a request. Each request counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Served {
+pub enum CacheResult {
     /// It was answered from memory.
     Hit,
     /// It got credentials near their end, because there were none newer.
@@ -35,7 +35,7 @@ pub enum Served {
     Overloaded,
 }
 
-impl Served {
+impl CacheResult {
     const ALL: [Self; 6] = [
         Self::Hit,
         Self::Stale,
@@ -60,7 +60,7 @@ impl Served {
 /// Counters and gauges of the cache. Clones are the same ones.
 #[derive(Clone)]
 pub struct Metrics {
-    served: [IntCounter; Served::ALL.len()],
+    served: [IntCounter; CacheResult::ALL.len()],
     /// Age of credentials when they were served from memory, in seconds.
     hit_age: Histogram,
     /// Subjects with credentials in memory.
@@ -97,7 +97,7 @@ impl Metrics {
             "Age of credentials that were served from memory",
         );
         let metrics = Self {
-            served: Served::ALL.map(|served| requests.with_label_values(&[served.label()])),
+            served: CacheResult::ALL.map(|served| requests.with_label_values(&[served.label()])),
             hit_age: add(registry, Histogram::with_opts(ages.buckets(AGES.to_vec()))?)?,
             entries: gauge("podcreds_cache_entries", "Pods with credentials in memory")?,
             bytes: gauge("podcreds_cache_bytes", "Memory that credentials take")?,
@@ -118,18 +118,18 @@ impl Metrics {
     }
 
     /// Notes how a request was served.
-    pub fn count(&self, served: Served) {
+    pub fn count(&self, served: CacheResult) {
         self.served[served as usize].inc();
     }
 
     /// Notes a request that was answered from memory, with credentials of that age.
     pub fn hit(&self, age: Duration) {
-        self.count(Served::Hit);
+        self.count(CacheResult::Hit);
         self.hit_age.observe(age.as_secs_f64());
     }
 
     /// How many requests were served like that.
-    pub(crate) fn total(&self, served: Served) -> u64 {
+    pub(crate) fn total(&self, served: CacheResult) -> u64 {
         self.served[served as usize].get()
     }
 }
@@ -141,7 +141,7 @@ impl Cache {
     ///
     /// When one of the names is taken.
     pub fn register(self: &Arc<Self>, registry: &Registry) -> prometheus::Result<()> {
-        registry.register(Box::new(Freshness {
+        registry.register(Box::new(FreshnessCollector {
             expiry: expiry_gauge()?,
             overdue: overdue_gauge()?,
             cache: Arc::downgrade(self),
@@ -150,7 +150,7 @@ impl Cache {
 }
 
 /// How fresh the credentials are, as of the scrape.
-struct Freshness {
+struct FreshnessCollector {
     /// Never set, as the next one: they describe the metrics.
     expiry: Gauge,
     overdue: IntGauge,
@@ -171,7 +171,7 @@ fn overdue_gauge() -> prometheus::Result<IntGauge> {
     )
 }
 
-impl Collector for Freshness {
+impl Collector for FreshnessCollector {
     fn desc(&self) -> Vec<&Desc> {
         [self.expiry.desc(), self.overdue.desc()].concat()
     }

@@ -6,7 +6,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::{Metrics, Served};
+use crate::{CacheResult, Metrics};
 
 /// Sums of the cache's own counters, made whenever the metrics are asked for.
 pub(crate) struct CacheState {
@@ -39,10 +39,10 @@ impl Collector for CacheState {
         let Ok(states) = counters() else {
             return Vec::new();
         };
-        let total = |served: [Served; 2]| served.map(|it| self.metrics.total(it)).iter().sum();
+        let total = |served: [CacheResult; 2]| served.map(|it| self.metrics.total(it)).iter().sum();
         for (state, count) in [
-            ("hit", total([Served::Hit, Served::Stale])),
-            ("miss", total([Served::Miss, Served::Joined])),
+            ("hit", total([CacheResult::Hit, CacheResult::Stale])),
+            ("miss", total([CacheResult::Miss, CacheResult::Joined])),
             ("evicted", self.metrics.evictions.get()),
         ] {
             states.with_label_values(&[state]).inc_by(count);
@@ -62,10 +62,10 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         let counts = [
-            (Served::Hit, 2),
-            (Served::Stale, 2),
-            (Served::Miss, 4),
-            (Served::Joined, 8),
+            (CacheResult::Hit, 2),
+            (CacheResult::Stale, 2),
+            (CacheResult::Miss, 4),
+            (CacheResult::Joined, 8),
         ];
         for (served, count) in counts {
             (0..count).for_each(|_| metrics.count(served));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use podcreds_cache::{self as cache, Cache, Clock, Lookup, Served, Subject};
-use podcreds_exchange::{self as exchange, Exchange, Outcome, Refreshed, Report};
+use podcreds_cache::{self as cache, Cache, CacheResult, Clock, Lookup, Subject};
+use podcreds_exchange::{self as exchange, Exchange, ExchangeReport, Refreshed, RequestResult};
 use podcreds_keys::VerifyToken;
 use podcreds_types::{Claimant, CredentialError, PodUid, Token, TokenDigest, Vital};
 use podcreds_upstream::AssumeRole;
@@ -81,7 +81,7 @@ impl Store {
 
     /// What a request can be told at once: the response's body, or what it was told seconds ago and
     /// would be told again. Cheap in both cases.
-    pub fn at_hand(&self, claimant: &Claimant, digest: &TokenDigest) -> Option<Outcome> {
+    pub fn at_hand(&self, claimant: &Claimant, digest: &TokenDigest) -> Option<RequestResult> {
         let mut refused = None;
         for subject in subjects(claimant, digest) {
             match self.cache.get(&subject, digest) {
@@ -96,8 +96,8 @@ impl Store {
         }
         let refused = refused?;
         self.cache.metrics().count(match refused {
-            CredentialError::Refused(_) => Served::Refused,
-            CredentialError::NotReady { .. } => Served::Overloaded,
+            CredentialError::Refused(_) => CacheResult::Refused,
+            CredentialError::NotReady { .. } => CacheResult::Overloaded,
         });
         Some(Err(refused))
     }
@@ -125,7 +125,7 @@ impl Store {
     }
 
     /// How the exchanges are going, for people to read.
-    pub async fn report(&self) -> Option<Report> {
+    pub async fn report(&self) -> Option<ExchangeReport> {
         self.exchange.report().await
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dashmap::DashSet;
-use podcreds_common::{ASKED_LISTENER, Caller, NestedKey};
+use podcreds_common::{ASKED_LISTENER, CallerRecord, NestedKey};
 use podcreds_types::Evidence;
 use prometheus::IntCounter;
 use rustix::{
@@ -75,7 +75,7 @@ impl Acceptor {
     }
 
     /// Holds the kernel's record to the listener that accepted the connection.
-    fn evidence(&self, caller: Option<&Caller>, netns: u64) -> Evidence {
+    fn evidence(&self, caller: Option<&CallerRecord>, netns: u64) -> Evidence {
         let Some(caller) = caller else {
             return Evidence::Unrecorded;
         };
@@ -105,7 +105,7 @@ impl Acceptor {
 
 /// What a failed accept concerns.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum AcceptFailure {
     /// Nothing: there is no connection after all.
     None,
     /// One connection's, which is gone.
@@ -116,7 +116,7 @@ pub(super) enum Trouble {
     Listener,
 }
 
-impl Trouble {
+impl AcceptFailure {
     pub(super) fn of(error: &io::Error) -> Self {
         match Errno::from_io_error(error) {
             Some(Errno::AGAIN) => Self::None,
@@ -166,15 +166,15 @@ mod tests {
     #[test]
     fn only_a_listener_that_is_dead_is_taken_for_dead() {
         for (errno, trouble) in [
-            (Errno::AGAIN, Trouble::None),
-            (Errno::CONNABORTED, Trouble::Connection),
-            (Errno::NOSPC, Trouble::Connection),
-            (Errno::MFILE, Trouble::Machine),
-            (Errno::PERM, Trouble::Machine),
-            (Errno::INVAL, Trouble::Listener),
-            (Errno::BADF, Trouble::Listener),
+            (Errno::AGAIN, AcceptFailure::None),
+            (Errno::CONNABORTED, AcceptFailure::Connection),
+            (Errno::NOSPC, AcceptFailure::Connection),
+            (Errno::MFILE, AcceptFailure::Machine),
+            (Errno::PERM, AcceptFailure::Machine),
+            (Errno::INVAL, AcceptFailure::Listener),
+            (Errno::BADF, AcceptFailure::Listener),
         ] {
-            assert_eq!(Trouble::of(&errno.into()), trouble, "{errno}");
+            assert_eq!(AcceptFailure::of(&errno.into()), trouble, "{errno}");
         }
     }
 }

@@ -12,11 +12,11 @@ use std::{
 use podcreds_common::Counter;
 use prometheus::IntGauge;
 
-use super::programs::Counters;
+use super::programs::ProgramCounters;
 
 /// Compares what was redirected with what has arrived.
 pub(super) struct Arrivals {
-    counters: Counters,
+    counters: ProgramCounters,
     arrived: Arc<AtomicU64>,
     balance: Balance,
     /// When that was.
@@ -34,7 +34,7 @@ struct Balance {
 
 impl Arrivals {
     /// Nothing has been redirected yet.
-    pub(super) fn new(counters: Counters, gauge: IntGauge) -> Self {
+    pub(super) fn new(counters: ProgramCounters, gauge: IntGauge) -> Self {
         Self {
             counters,
             arrived: Arc::default(),

@@ -16,8 +16,8 @@ use podcreds_types::PodUid;
 use rustix::{io::Errno, process::geteuid};
 
 use super::{
-    kubepods::{Level, classify},
-    watches::{Event, Watches},
+    kubepods::{CgroupLevel, classify},
+    watches::{DirectoryEvent, Watches},
 };
 
 /// How often the whole tree is compared with what is known, where every change in it is an event.
@@ -32,7 +32,7 @@ const MOST_OTHERS: usize = 1024;
 
 /// Something that happened to a pod's cgroup.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum PodChange {
     /// A pod that was not known.
     Appeared(PodCgroup),
     /// A cgroup was made in a known pod's: a container is starting.
@@ -56,7 +56,7 @@ pub(super) struct Discovery {
     root: PathBuf,
     /// How many levels the root is below that of the hierarchy.
     depth: i32,
-    watches: Watches<Kind>,
+    watches: Watches<WatchedKind>,
     /// The known pods' cgroup ids, by path.
     pods: HashMap<Arc<Path>, u64>,
     /// Whether a part of the tree could not be read, or is too large to be watched.
@@ -64,23 +64,23 @@ pub(super) struct Discovery {
 }
 
 /// What a watched directory is.
-enum Kind {
+enum WatchedKind {
     /// The root, or a level of kubelet's.
-    Above(Level),
+    Above(CgroupLevel),
     /// A pod, by its cgroup id.
     Pod(u64),
 }
 
 /// What a walk has seen.
 #[derive(Default)]
-struct Seen {
+struct WalkResult {
     pods: Vec<PodCgroup>,
     above: HashSet<Arc<Path>>,
     /// What could not be read: whether anything is there, or below, is not known.
     unread: Vec<PathBuf>,
 }
 
-impl Seen {
+impl WalkResult {
     /// What was read, unless that failed, which is noted. What has ceased to exist in the meantime
     /// is nothing.
     fn read<T>(&mut self, path: &Path, result: io::Result<T>) -> Option<T> {
@@ -116,11 +116,11 @@ impl Discovery {
 
     /// Waits for the next event in the tree, and says what it means: `None` that events were lost,
     /// so that [`Self::scan`] is due. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<Vec<Change>> {
+    pub(super) async fn next(&mut self) -> Option<Vec<PodChange>> {
         match self.watches.next().await {
-            Event::Lost => None,
-            Event::Made { parent, name } => Some(self.made(&parent, &name)),
-            Event::Removed { path } => Some(self.handle_removed(&path)),
+            DirectoryEvent::Lost => None,
+            DirectoryEvent::Made { parent, name } => Some(self.made(&parent, &name)),
+            DirectoryEvent::Removed { path } => Some(self.handle_removed(&path)),
         }
     }
 
@@ -128,8 +128,8 @@ impl Discovery {
     ///
     /// It finds what is there at the start, and what lost events would have said. What is known is
     /// not opened.
-    pub(super) fn scan(&mut self) -> Vec<Change> {
-        let mut seen = Seen::default();
+    pub(super) fn scan(&mut self) -> Vec<PodChange> {
+        let mut seen = WalkResult::default();
         let root = self.root.clone();
         self.watches.try_again();
         self.is_partial = false;
@@ -150,10 +150,10 @@ impl Discovery {
     }
 
     /// Watches a directory above pods, then lists it: nothing that is made in between is missed.
-    fn walk(&mut self, path: &Path, level: Level, depth: i32, seen: &mut Seen) {
+    fn walk(&mut self, path: &Path, level: CgroupLevel, depth: i32, seen: &mut WalkResult) {
         if self.is_to_be_watched(path, level, seen) {
             let path: Arc<Path> = path.into();
-            self.watches.add(&path, Kind::Above(level));
+            self.watches.add(&path, WatchedKind::Above(level));
             seen.above.insert(path);
         }
         if depth >= MAX_POD_LEVEL {
@@ -169,7 +169,7 @@ impl Discovery {
                 continue;
             }
             match classify(level, &entry.file_name().to_string_lossy()) {
-                Level::Pod(uid) => {
+                CgroupLevel::Pod(uid) => {
                     let pod = match self.known(&path, entry.ino(), uid) {
                         None => seen.read(&path, pod_at(&path, uid)).flatten(),
                         known => known,
@@ -185,8 +185,8 @@ impl Discovery {
     /// pods.
     ///
     /// In a user's part of the tree there are no pods. The user may change it all day.
-    fn is_to_be_watched(&mut self, path: &Path, level: Level, seen: &mut Seen) -> bool {
-        if path == self.root || level == Level::Kubelet || self.watches.get(path).is_some() {
+    fn is_to_be_watched(&mut self, path: &Path, level: CgroupLevel, seen: &mut WalkResult) -> bool {
+        if path == self.root || level == CgroupLevel::Kubelet || self.watches.get(path).is_some() {
             return true;
         }
         let is_kubelets = seen
@@ -205,7 +205,7 @@ impl Discovery {
     }
 
     /// Forgets what a walk of the whole tree has not seen, except where it could not look.
-    fn forget_all_but(&mut self, seen: &Seen) -> Vec<Change> {
+    fn forget_all_but(&mut self, seen: &WalkResult) -> Vec<PodChange> {
         let there: HashSet<(&Path, u64)> =
             seen.pods.iter().map(|pod| (&*pod.path, pod.id)).collect();
         let stays = |path: &Path, id| there.contains(&(path, id)) || seen.is_in_doubt(path);
@@ -216,39 +216,39 @@ impl Discovery {
             .map(|(path, _)| Arc::clone(path))
             .collect();
         self.watches.retain(|path, kind| match kind {
-            Kind::Above(_) => seen.above.contains(path) || seen.is_in_doubt(path),
-            Kind::Pod(id) => stays(path, *id),
+            WatchedKind::Above(_) => seen.above.contains(path) || seen.is_in_doubt(path),
+            WatchedKind::Pod(id) => stays(path, *id),
         });
         gone.iter().flat_map(|path| self.removed(path)).collect()
     }
 
-    fn admit_all(&mut self, pods: Vec<PodCgroup>) -> Vec<Change> {
+    fn admit_all(&mut self, pods: Vec<PodCgroup>) -> Vec<PodChange> {
         pods.into_iter().flat_map(|pod| self.admit(pod)).collect()
     }
 
     /// Remembers a pod that is not known already. One that was there before it, under the same
     /// name, is gone.
-    fn admit(&mut self, pod: PodCgroup) -> Vec<Change> {
+    fn admit(&mut self, pod: PodCgroup) -> Vec<PodChange> {
         if self.pods.get(&pod.path) == Some(&pod.id) {
             return Vec::new();
         }
         let mut changes = self.removed(&pod.path);
-        self.watches.add(&pod.path, Kind::Pod(pod.id));
+        self.watches.add(&pod.path, WatchedKind::Pod(pod.id));
         self.pods.insert(Arc::clone(&pod.path), pod.id);
-        changes.push(Change::Appeared(pod));
+        changes.push(PodChange::Appeared(pod));
         changes
     }
 
-    fn made(&mut self, parent: &Path, name: &str) -> Vec<Change> {
+    fn made(&mut self, parent: &Path, name: &str) -> Vec<PodChange> {
         let path = parent.join(name);
         let level = match self.watches.get(parent) {
-            Some(Kind::Pod(id)) => return vec![Change::ContainerMade(*id)],
-            Some(Kind::Above(level)) => classify(*level, name),
+            Some(WatchedKind::Pod(id)) => return vec![PodChange::ContainerMade(*id)],
+            Some(WatchedKind::Above(level)) => classify(*level, name),
             None => return Vec::new(),
         };
-        let mut seen = Seen::default();
+        let mut seen = WalkResult::default();
         match level {
-            Level::Pod(uid) => {
+            CgroupLevel::Pod(uid) => {
                 let pod = seen.read(&path, pod_at(&path, uid)).flatten();
                 seen.pods.extend(pod);
             }
@@ -262,7 +262,7 @@ impl Discovery {
     }
 
     /// A directory was removed. One of the same name may have been made and found since.
-    fn handle_removed(&mut self, path: &Path) -> Vec<Change> {
+    fn handle_removed(&mut self, path: &Path) -> Vec<PodChange> {
         let known = self.pods.get(path);
         if known.is_some_and(|id| fs::metadata(path).is_ok_and(|found| found.ino() == *id)) {
             return Vec::new();
@@ -271,9 +271,9 @@ impl Discovery {
     }
 
     /// Forgets a directory, and the pod that it was, if it was one.
-    fn removed(&mut self, path: &Path) -> Vec<Change> {
+    fn removed(&mut self, path: &Path) -> Vec<PodChange> {
         self.watches.remove(path);
-        let gone = self.pods.remove(path).map(Change::Gone);
+        let gone = self.pods.remove(path).map(PodChange::Gone);
         gone.into_iter().collect()
     }
 }
@@ -312,10 +312,10 @@ fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// What the root is by its own name: it may be a level of kubelet's.
-fn level_of(root: &Path) -> Level {
+fn level_of(root: &Path) -> CgroupLevel {
     match root.file_name() {
-        Some(name) => classify(Level::Other, &name.to_string_lossy()),
-        None => Level::Other,
+        Some(name) => classify(CgroupLevel::Other, &name.to_string_lossy()),
+        None => CgroupLevel::Other,
     }
 }
 

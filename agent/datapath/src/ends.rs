@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    poll_set::{Membership, PollSet},
+    poll_set::{PollSet, PolledSocket},
     processes::Witness,
 };
 
@@ -16,7 +16,7 @@ use super::{
 pub(super) struct Ends(Arc<PollSet<LivingProcess>>);
 
 /// Waits for the end of one process. Dropping it ends that.
-pub(super) type EndWatch = Membership<LivingProcess>;
+pub(super) type EndWatch = PolledSocket<LivingProcess>;
 
 /// A process that is waited for.
 pub(super) struct LivingProcess {

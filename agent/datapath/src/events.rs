@@ -3,7 +3,7 @@
 use std::io;
 
 use aya::maps::{MapData, RingBuf};
-use podcreds_common::Event;
+use podcreds_common::KernelEvent;
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// How many events are taken at once.
@@ -21,14 +21,14 @@ impl Events {
     }
 
     /// Waits until something happens. Cancel-safe.
-    pub(super) async fn next(&mut self) -> io::Result<Vec<Event>> {
+    pub(super) async fn next(&mut self) -> io::Result<Vec<KernelEvent>> {
         loop {
             let mut guard = self.0.readable_mut().await?;
             let mut events = Vec::new();
             while events.len() < BATCH
                 && let Some(bytes) = guard.get_inner_mut().next()
             {
-                events.extend(Event::from_bytes(&bytes));
+                events.extend(KernelEvent::from_bytes(&bytes));
             }
             // Only a ring that has been seen empty says so when there is more.
             if events.len() < BATCH {

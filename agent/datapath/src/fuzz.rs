@@ -3,7 +3,7 @@
 use podcreds_fuzz::{Target, feed};
 
 use super::{
-    kubepods::{Level, cgroup2_mounts, classify},
+    kubepods::{CgroupLevel, cgroup2_mounts, classify},
     processes::parse_start_time,
 };
 
@@ -40,10 +40,10 @@ fn target(name: &str) -> Target<'_> {
 fn fuzz_cgroups() {
     feed(&target("cgroups"), |input| {
         let path = String::from_utf8_lossy(input);
-        let (mut level, mut levels) = (Level::Other, Vec::new());
+        let (mut level, mut levels) = (CgroupLevel::Other, Vec::new());
         for name in path.split('/') {
             level = classify(level, name);
-            if let Level::Pod(uid) = level {
+            if let CgroupLevel::Pod(uid) = level {
                 let plain = |text: &str| text.replace(['-', '_'], "").to_ascii_lowercase();
                 let (name, uid) = (plain(name), plain(&uid.to_string()));
                 assert!(name.contains(&format!("pod{uid}")), "{name} is not {uid}");
@@ -54,7 +54,7 @@ fn fuzz_cgroups() {
                 levels.push(2);
                 break;
             }
-            levels.push(u8::from(level == Level::Kubelet));
+            levels.push(u8::from(level == CgroupLevel::Kubelet));
         }
         levels.truncate(6);
         levels

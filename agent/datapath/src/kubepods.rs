@@ -6,7 +6,7 @@ use podcreds_types::PodUid;
 
 /// What a directory name means to a search for pods that starts above kubelet's cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
+pub(crate) enum CgroupLevel {
     /// A pod's own cgroup. Nothing below it is looked at: a pod may name its cgroups as it likes.
     Pod(PodUid),
     /// A level of kubelet's own: `kubepods` or one of its QoS classes.
@@ -27,33 +27,33 @@ pub(crate) enum Level {
 /// Guaranteed pods are directly below `kubepods`. A kubelet with a `cgroupRoot` (as in kind) puts
 /// that name in front of systemd's (`kubelet-kubepods-...`), and a directory in front of
 /// cgroupfs's.
-pub(crate) fn classify(parent: Level, name: &str) -> Level {
+pub(crate) fn classify(parent: CgroupLevel, name: &str) -> CgroupLevel {
     if let Some(slice) = name.strip_suffix(".slice") {
         return classify_slice(slice);
     }
     match parent {
-        Level::Kubelet if name == "burstable" || name == "besteffort" => Level::Kubelet,
-        Level::Kubelet => match name.strip_prefix("pod").map(str::parse) {
-            Some(Ok(uid)) => Level::Pod(uid),
-            _ => Level::Other,
+        CgroupLevel::Kubelet if name == "burstable" || name == "besteffort" => CgroupLevel::Kubelet,
+        CgroupLevel::Kubelet => match name.strip_prefix("pod").map(str::parse) {
+            Some(Ok(uid)) => CgroupLevel::Pod(uid),
+            _ => CgroupLevel::Other,
         },
-        _ if name == "kubepods" => Level::Kubelet,
-        _ => Level::Other,
+        _ if name == "kubepods" => CgroupLevel::Kubelet,
+        _ => CgroupLevel::Other,
     }
 }
 
 /// In a slice's name each dash stands for one more level, so the last part alone says what it is.
-fn classify_slice(slice: &str) -> Level {
+fn classify_slice(slice: &str) -> CgroupLevel {
     let mut parts = slice.rsplitn(2, '-');
     let last = parts.next().unwrap_or_default();
     let above = parts.next().unwrap_or_default();
     let in_kubepods = above.split('-').any(|part| part == "kubepods");
     match last {
-        "kubepods" => Level::Kubelet,
-        "burstable" | "besteffort" if in_kubepods => Level::Kubelet,
+        "kubepods" => CgroupLevel::Kubelet,
+        "burstable" | "besteffort" if in_kubepods => CgroupLevel::Kubelet,
         _ => match last.strip_prefix("pod").map(str::parse) {
-            Some(Ok(uid)) if in_kubepods => Level::Pod(uid),
-            _ => Level::Other,
+            Some(Ok(uid)) if in_kubepods => CgroupLevel::Pod(uid),
+            _ => CgroupLevel::Other,
         },
     }
 }
@@ -82,19 +82,19 @@ mod tests {
     const STATIC: &str = "0f0e0d0c0b0a09080706050403020100";
 
     /// Walks a path from the root as the scan does, and says where it ends.
-    fn walk(path: &str) -> Level {
-        let mut level = Level::Other;
+    fn walk(path: &str) -> CgroupLevel {
+        let mut level = CgroupLevel::Other;
         for name in path.split('/') {
             level = match level {
-                Level::Pod(_) => return level,
+                CgroupLevel::Pod(_) => return level,
                 above => classify(above, name),
             };
         }
         level
     }
 
-    fn pod() -> Level {
-        Level::Pod(DASHES.parse().unwrap())
+    fn pod() -> CgroupLevel {
+        CgroupLevel::Pod(DASHES.parse().unwrap())
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
             "kubepods/burstable/podnot-a-uid".to_owned(),
             format!("kubepods/burstable/{STATIC}"),
         ] {
-            assert_eq!(walk(&path), Level::Other, "{path}");
+            assert_eq!(walk(&path), CgroupLevel::Other, "{path}");
         }
     }
 

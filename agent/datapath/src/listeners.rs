@@ -21,11 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accept::{EXHAUSTED_PAUSE, Trouble, guarded},
+    accept::{AcceptFailure, EXHAUSTED_PAUSE, guarded},
     held_ports::HeldPort,
     listener::{BACKLOG, Listener},
     metrics::{Counted, Metrics},
-    poll_set::{Batch, Key, Membership, PollSet},
+    poll_set::{Batch, Key, PollSet, PolledSocket},
     reachability::Expected,
 };
 
@@ -53,8 +53,8 @@ type Taken = (std::net::TcpStream, Option<SocketAddr>);
 type Take = Box<dyn Fn(&TcpListener) -> io::Result<Taken> + Send + Sync>;
 
 /// A listener that is being served. Dropping it closes the listener.
-pub(super) struct Served {
-    open: Membership<ServedListener>,
+pub(super) struct ListenerGuard {
+    open: PolledSocket<ServedListener>,
     expected: Expected,
 }
 
@@ -127,7 +127,7 @@ impl Listeners {
     }
 
     /// Accepts for this listener as well from now on.
-    pub(super) fn serve(&self, listener: Listener) -> io::Result<Served> {
+    pub(super) fn serve(&self, listener: Listener) -> io::Result<ListenerGuard> {
         let expected = Expected::default();
         let open = self.set.add(ServedListener {
             socket: listener.socket,
@@ -136,7 +136,7 @@ impl Listeners {
             _held: listener.held,
             _counted: Counted::in_gauge(&self.count),
         })?;
-        Ok(Served { open, expected })
+        Ok(ListenerGuard { open, expected })
     }
 
     /// Accepts what waits in the backlogs, and then nothing more.
@@ -153,7 +153,7 @@ impl Drop for Listeners {
     }
 }
 
-impl Served {
+impl ListenerGuard {
     /// Whether the listener is gone. A process with `CAP_NET_ADMIN` in its namespace can destroy
     /// it.
     pub(super) fn is_dead(&self) -> bool {
@@ -212,7 +212,7 @@ impl AcceptTask {
         let mut tried = 0;
         for key in batch.keys() {
             tried += 1;
-            if self.accept(key) == Err(Trouble::Machine) {
+            if self.accept(key) == Err(AcceptFailure::Machine) {
                 self.rest(key);
             }
         }
@@ -264,9 +264,9 @@ impl AcceptTask {
     async fn empty(&self, key: Key) -> bool {
         for _ in 0..=BACKLOG {
             match self.accept(key) {
-                Ok(()) | Err(Trouble::Connection) => {}
-                Err(Trouble::Machine) => return false,
-                Err(Trouble::None | Trouble::Listener) => return true,
+                Ok(()) | Err(AcceptFailure::Connection) => {}
+                Err(AcceptFailure::Machine) => return false,
+                Err(AcceptFailure::None | AcceptFailure::Listener) => return true,
             }
             consume_budget().await;
         }
@@ -274,9 +274,9 @@ impl AcceptTask {
     }
 
     /// Accepts one connection, and closes a listener that is dead.
-    fn accept(&self, key: Key) -> Result<(), Trouble> {
+    fn accept(&self, key: Key) -> Result<(), AcceptFailure> {
         // It may have been closed a moment ago.
-        let listener = self.set.get(key).ok_or(Trouble::None)?;
+        let listener = self.set.get(key).ok_or(AcceptFailure::None)?;
         let netns = listener.netns;
         let taken = (self.take)(&listener.socket);
         let taken = taken.map_err(|error| (trouble_with(&listener.socket, &error), error));
@@ -290,10 +290,10 @@ impl AcceptTask {
                 Ok(())
             }
             Err((trouble, error)) => {
-                if matches!(trouble, Trouble::Machine | Trouble::Listener) {
+                if matches!(trouble, AcceptFailure::Machine | AcceptFailure::Listener) {
                     self.errors.inc();
                 }
-                if trouble == Trouble::Listener {
+                if trouble == AcceptFailure::Listener {
                     tracing::warn!(%error, "a listener is dead: it will be opened anew");
                     self.set.remove(key);
                     (self.on_death)(netns);
@@ -322,12 +322,12 @@ fn take(listener: &TcpListener) -> io::Result<Taken> {
     Ok((stream.into(), peer))
 }
 
-fn trouble_with(listener: &TcpListener, error: &io::Error) -> Trouble {
-    let trouble = Trouble::of(error);
+fn trouble_with(listener: &TcpListener, error: &io::Error) -> AcceptFailure {
+    let trouble = AcceptFailure::of(error);
     // The kernel reports the machine's trouble first, which may hide that the listener is dead.
     let is_dead = || matches!(SockRef::from(listener).is_listener(), Ok(false));
-    if trouble == Trouble::Machine && is_dead() {
-        return Trouble::Listener;
+    if trouble == AcceptFailure::Machine && is_dead() {
+        return AcceptFailure::Listener;
     }
     trouble
 }

@@ -19,11 +19,11 @@ pub(super) enum News {
     /// A listener has died in the namespace with this cookie.
     Died(u64),
     /// The agent has tried whether one of its listeners can be reached.
-    Tried(Outcome),
+    Tried(ReachabilityResult),
 }
 
 /// The result of such a try.
-pub(super) struct Outcome {
+pub(super) struct ReachabilityResult {
     pub(super) location: Location,
     pub(super) address: SocketAddr,
     pub(super) is_reached: bool,

@@ -7,7 +7,7 @@ use prometheus::{
     proto::{self, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use super::programs::Counters;
+use super::programs::ProgramCounters;
 
 /// The label of what the kernel did.
 const OUTCOME: &str = "outcome";
@@ -119,13 +119,13 @@ impl Drop for Counted {
 
 /// Reads the programs' counters whenever the metrics are asked for.
 pub(super) struct KernelCollector {
-    counters: Counters,
+    counters: ProgramCounters,
     connects: Desc,
     accepts: Desc,
 }
 
 impl KernelCollector {
-    pub(super) fn new(counters: Counters) -> prometheus::Result<Self> {
+    pub(super) fn new(counters: ProgramCounters) -> prometheus::Result<Self> {
         let connects = Opts::new(
             "podcreds_kernel_connects_total",
             "Calls of connect() for a credentials address or a listener, by what the kernel did: \

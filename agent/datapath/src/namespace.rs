@@ -2,16 +2,16 @@
 
 use std::{io, mem, net::SocketAddr};
 
-use podcreds_common::Endpoint;
+use podcreds_common::PodEndpoint;
 use prometheus::IntGauge;
 
 use super::{
     addresses::Subscription,
     listener::{self, Listener},
-    listeners::Served,
+    listeners::ListenerGuard,
     netns::Netns,
-    poll_set::Membership,
-    reachability::{self, Attempt},
+    poll_set::PolledSocket,
+    reachability::{self, ReachabilityAttempt},
 };
 
 /// Which listeners are tried.
@@ -32,20 +32,20 @@ pub(super) struct Namespace {
     pub(super) v6: Option<OpenListener>,
     pub(super) has_ipv6: bool,
     /// `None` if the kernel does not report changes.
-    pub(super) addresses: Option<Membership<Subscription>>,
+    pub(super) addresses: Option<PolledSocket<Subscription>>,
     /// The cgroup ids of the pods that use it; 0 is the agent itself.
     pub(super) pods: Vec<u64>,
     /// How many of its listeners are in the gauge of those that cannot be reached.
     pub(super) counted_unreached: usize,
     /// Where pods have been sent.
-    pub(super) published: Endpoint,
+    pub(super) published: PodEndpoint,
     /// Ports that applications have wanted since, and that are theirs now.
     pub(super) wanted: Vec<u16>,
 }
 
 /// A listener of a location.
 pub(super) struct OpenListener {
-    pub(super) served: Served,
+    pub(super) served: ListenerGuard,
     pub(super) address: SocketAddr,
     pub(super) port: u16,
     /// Whether pods can be sent there.
@@ -63,18 +63,18 @@ pub(super) struct Fresh {
 }
 
 /// What a visit to a namespace brings back.
-pub(super) struct Visit {
+pub(super) struct VisitResult {
     pub(super) v4: Option<Fresh>,
     pub(super) v6: Option<Fresh>,
     pub(super) has_ipv6: bool,
     /// Connections to listeners that were there already.
-    pub(super) attempts: Vec<(SocketAddr, io::Result<Attempt>)>,
+    pub(super) attempts: Vec<(SocketAddr, io::Result<ReachabilityAttempt>)>,
 }
 
 impl Namespace {
     /// Where pods are to be sent.
-    pub(super) fn endpoint(&self) -> Endpoint {
-        Endpoint {
+    pub(super) fn endpoint(&self) -> PodEndpoint {
+        PodEndpoint {
             netns: self.cookie,
             port4: self.v4.port(),
             port6: match &self.v6 {
@@ -86,10 +86,10 @@ impl Namespace {
     }
 
     /// Opens what is not open, and begins to connect to the listeners in `scope`.
-    pub(super) fn visit(&self, scope: Scope) -> io::Result<Visit> {
+    pub(super) fn visit(&self, scope: Scope) -> io::Result<VisitResult> {
         let (v4_is_dead, v6_is_open) = (self.v4.served.is_dead(), self.v6.is_some());
         self.netns.run(|| {
-            Ok(Visit {
+            Ok(VisitResult {
                 v4: v4_is_dead.then(|| open_v4(&self.wanted)).transpose()?,
                 v6: if v6_is_open {
                     None
@@ -108,10 +108,10 @@ impl Namespace {
     }
 
     /// Opens listeners in place of those on a port.
-    pub(super) fn replace(&self, port: u16) -> io::Result<Visit> {
+    pub(super) fn replace(&self, port: u16) -> io::Result<VisitResult> {
         let v6 = self.v6.as_ref().filter(|v6| v6.port == port);
         self.netns.run(|| {
-            Ok(Visit {
+            Ok(VisitResult {
                 v4: match self.v4.port == port {
                     true => Some(open_v4(&self.wanted)?.in_place_of(&self.v4)),
                     false => None,
@@ -127,7 +127,7 @@ impl Namespace {
     }
 
     /// Begins to connect to the listeners in `scope`, from the calling thread's namespace.
-    fn attempts(&self, scope: Scope) -> Vec<(SocketAddr, io::Result<Attempt>)> {
+    fn attempts(&self, scope: Scope) -> Vec<(SocketAddr, io::Result<ReachabilityAttempt>)> {
         let tried = |open: &&OpenListener| {
             !open.is_tried && !open.served.is_dead() && (scope == Scope::All || !open.is_reached)
         };
@@ -161,7 +161,7 @@ impl Namespace {
     pub(super) fn is_impaired(&self) -> bool {
         let mut open = std::iter::once(&self.v4).chain(&self.v6);
         let subscription = self.addresses.as_ref();
-        open.any(|open| open.served.is_dead()) || !subscription.is_some_and(Membership::is_valid)
+        open.any(|open| open.served.is_dead()) || !subscription.is_some_and(PolledSocket::is_valid)
     }
 
     /// Notes which of the tries that are under way say nothing about what is now.

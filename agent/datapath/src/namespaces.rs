@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use podcreds_common::Endpoint;
+use podcreds_common::PodEndpoint;
 use podcreds_types::{Vitals, restarted};
 use tokio::{runtime::Handle, sync::mpsc, time::sleep};
 
@@ -17,9 +17,9 @@ use super::{
     accept::Acceptor,
     addresses::{self, Subscription},
     listeners::Listeners,
-    location::{Location, News, Outcome},
+    location::{Location, News, ReachabilityResult},
     metrics::Metrics,
-    namespace::{Fresh, Namespace, OpenListener, Scope, Visit, open_v4, open_v6},
+    namespace::{Fresh, Namespace, OpenListener, Scope, VisitResult, open_v4, open_v6},
     netns::{Netns, NetnsId},
     poll_set::PollSet,
     programs::Programs,
@@ -93,7 +93,7 @@ impl Namespaces {
         location: Location,
         netns: Netns,
         pod: u64,
-    ) -> io::Result<Endpoint> {
+    ) -> io::Result<PodEndpoint> {
         if !self.open.contains_key(&location) {
             let namespace = self.listen(programs, location, netns)?;
             if namespace.unreached() > 0 {
@@ -204,7 +204,7 @@ impl Namespaces {
         programs: &mut Programs,
         location: Location,
         scope: Scope,
-    ) -> io::Result<Option<Endpoint>> {
+    ) -> io::Result<Option<PodEndpoint>> {
         let Some(namespace) = self.open.get_mut(&location) else {
             return Ok(None);
         };
@@ -220,7 +220,7 @@ impl Namespaces {
         &mut self,
         programs: &mut Programs,
         location: Location,
-        visit: Visit,
+        visit: VisitResult,
     ) -> io::Result<()> {
         let v4 = visit.v4.map(|v4| self.serve(programs, v4)).transpose()?;
         let v6 = visit.v6.map(|v6| self.serve(programs, v6)).transpose()?;
@@ -238,7 +238,7 @@ impl Namespaces {
                     tokio::spawn(async move {
                         let is_reached = attempt.succeeds().await;
                         // An error means that the agent is ending.
-                        let _sent = news.send(News::Tried(Outcome {
+                        let _sent = news.send(News::Tried(ReachabilityResult {
                             location,
                             address,
                             is_reached,
@@ -262,7 +262,7 @@ impl Namespaces {
     }
 
     /// Takes in what came of trying. Says where to send pods from now on, if that is elsewhere.
-    pub(super) fn settle(&mut self, outcome: &Outcome) -> Option<Endpoint> {
+    pub(super) fn settle(&mut self, outcome: &ReachabilityResult) -> Option<PodEndpoint> {
         let open = self.open.get_mut(&outcome.location)?.at(outcome.address)?;
         open.is_tried = false;
         open.is_reached = outcome.is_reached;
@@ -274,7 +274,7 @@ impl Namespaces {
     }
 
     /// Where to send pods from now on, if that is elsewhere.
-    fn changed(&mut self, location: Location) -> Option<Endpoint> {
+    fn changed(&mut self, location: Location) -> Option<PodEndpoint> {
         let namespace = self.open.get_mut(&location)?;
         let endpoint = namespace.endpoint();
         (mem::replace(&mut namespace.published, endpoint) != endpoint).then_some(endpoint)
@@ -286,7 +286,7 @@ impl Namespaces {
         programs: &mut Programs,
         netns: u64,
         port: u16,
-    ) -> io::Result<Option<(Location, Endpoint)>> {
+    ) -> io::Result<Option<(Location, PodEndpoint)>> {
         let mut open = self.open.iter_mut();
         let holder = open.find(|(_, open)| open.cookie == netns && open.has_port(port));
         let Some((&location, namespace)) = holder else {
@@ -366,7 +366,7 @@ impl Namespaces {
             addresses,
             pods: Vec::new(),
             counted_unreached: 0,
-            published: Endpoint::default(),
+            published: PodEndpoint::default(),
             wanted: Vec::new(),
         })
     }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podcreds_common::{Endpoint, Event, MAX_NESTED, NestedKey};
+use podcreds_common::{KernelEvent, MAX_NESTED, NestedKey, PodEndpoint};
 
 use super::{
     accept::NestedRegistry,
@@ -42,7 +42,7 @@ pub(super) struct Nested {
 /// One namespace, with the listeners of one pod.
 struct NestedListeners {
     location: Location,
-    endpoint: Endpoint,
+    endpoint: PodEndpoint,
     /// The pod's cgroup.
     pod: Arc<Path>,
     /// A process of the pod that is in it.
@@ -71,7 +71,7 @@ impl Nested {
         &mut self,
         programs: &mut Programs,
         namespaces: &mut Namespaces,
-        event: &Event,
+        event: &KernelEvent,
         pod: &Arc<Path>,
     ) -> io::Result<()> {
         let key = NestedKey {
@@ -138,7 +138,7 @@ impl Nested {
         &mut self,
         programs: &mut Programs,
         location: Location,
-        endpoint: Endpoint,
+        endpoint: PodEndpoint,
     ) -> io::Result<bool> {
         let mut open = self.open.iter_mut();
         let Some((key, listeners)) = open.find(|(_, listeners)| listeners.location == location)

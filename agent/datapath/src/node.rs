@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Accepted, DatapathError, Lending, Metrics, OnAccept,
-    accept::{EXHAUSTED_PAUSE, Trouble, guarded},
+    accept::{AcceptFailure, EXHAUSTED_PAUSE, guarded},
     listener::{BACKLOG, socket_for},
     metrics::Counted,
 };
@@ -110,12 +110,12 @@ struct NodeAddress {
     lending: Arc<Lending>,
     stop: watch::Receiver<bool>,
     /// The listener to begin with.
-    first: Mutex<Option<OpenListener>>,
+    first: Mutex<Option<NodeListener>>,
     last_error: Mutex<Option<io::ErrorKind>>,
 }
 
 /// A listener at a place. As long as it is open it is counted, and lent to the next agent.
-struct OpenListener {
+struct NodeListener {
     listener: TcpListener,
     loan: Loan,
 }
@@ -160,7 +160,7 @@ impl NodeAddress {
 
     /// Says whether there is a listener. Each reason why there is none is logged once, however
     /// often it occurs.
-    fn note(&self, listener: io::Result<TcpListener>) -> Option<OpenListener> {
+    fn note(&self, listener: io::Result<TcpListener>) -> Option<NodeListener> {
         let mut last_error = self
             .last_error
             .lock()
@@ -171,7 +171,7 @@ impl NodeAddress {
                 tracing::info!(%address, "node path listening");
                 *last_error = None;
                 let loan = self.lend(&listener);
-                Some(OpenListener { listener, loan })
+                Some(NodeListener { listener, loan })
             }
             Err(error) => {
                 if *last_error != Some(error.kind()) {
@@ -195,7 +195,7 @@ impl NodeAddress {
     }
 
     /// Accepts until told to stop, or until the listener is dead.
-    async fn accept(&self, OpenListener { listener, loan }: OpenListener) {
+    async fn accept(&self, NodeListener { listener, loan }: NodeListener) {
         if let Err(error) = self.accept_until_dead(listener).await {
             self.metrics.errors.inc();
             tracing::warn!(address = %self.address, %error, "node path: a listener is dead: it will be opened anew");
@@ -216,13 +216,13 @@ impl NodeAddress {
             };
             match result {
                 Ok((stream, peer)) => self.pass_on(stream, peer),
-                Err(error) => match Trouble::of(&error) {
-                    Trouble::None | Trouble::Connection => {}
-                    Trouble::Machine => {
+                Err(error) => match AcceptFailure::of(&error) {
+                    AcceptFailure::None | AcceptFailure::Connection => {}
+                    AcceptFailure::Machine => {
                         self.metrics.errors.inc();
                         sleep(EXHAUSTED_PAUSE).await;
                     }
-                    Trouble::Listener => return Err(error),
+                    AcceptFailure::Listener => return Err(error),
                 },
             }
             accepted += 1;
@@ -243,15 +243,15 @@ impl NodeAddress {
                 .and_then(|(stream, peer)| Ok((ready(stream)?, peer)))
             {
                 Ok((stream, peer)) => self.pass_on(stream, peer),
-                Err(error) => match Trouble::of(&error) {
-                    Trouble::None => return Ok(()),
-                    Trouble::Connection => {}
-                    Trouble::Machine if pauses > 0 => {
+                Err(error) => match AcceptFailure::of(&error) {
+                    AcceptFailure::None => return Ok(()),
+                    AcceptFailure::Connection => {}
+                    AcceptFailure::Machine if pauses > 0 => {
                         pauses -= 1;
                         self.metrics.errors.inc();
                         sleep(EXHAUSTED_PAUSE).await;
                     }
-                    Trouble::Machine | Trouble::Listener => return Err(error),
+                    AcceptFailure::Machine | AcceptFailure::Listener => return Err(error),
                 },
             }
             consume_budget().await;

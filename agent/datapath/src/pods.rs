@@ -5,11 +5,11 @@ mod looks;
 
 use std::{collections::HashMap, io, net::IpAddr, path::Path, sync::Arc, time::Instant};
 
-use podcreds_common::Endpoint;
+use podcreds_common::PodEndpoint;
 use podcreds_types::PodUid;
 
 use super::{
-    discovery::{Change, PodCgroup},
+    discovery::{PodCgroup, PodChange},
     ends::{EndWatch, Ends},
     known_pods::{KnownPod, KnownPods},
     location::{Location, News},
@@ -50,14 +50,14 @@ pub(super) struct Pods {
     namespaces: Namespaces,
     /// Where every pod may go that calls from the host's namespace and has no listeners there yet.
     host: Location,
-    host_endpoint: Endpoint,
+    host_endpoint: PodEndpoint,
     host_published: bool,
     known_pods: Arc<KnownPods>,
     /// The ends of witnesses.
     ends: Ends,
     schedule: Schedule,
     /// Boxed, since half of a map's slots are empty.
-    known: HashMap<u64, Box<Pod>>,
+    known: HashMap<u64, Box<TrackedPod>>,
     /// Listeners in other namespaces than the pods' own.
     nested: Nested,
     hooks: PodHooks,
@@ -67,7 +67,7 @@ pub(super) struct Pods {
 }
 
 /// A pod whose cgroup is there.
-struct Pod {
+struct TrackedPod {
     uid: PodUid,
     path: Arc<Path>,
     /// When it was found, until it has a listener. `None` for those that were there at the start.
@@ -81,7 +81,7 @@ struct Pod {
     /// Whether it stands, and its end would not be reported.
     is_unwatched: bool,
     /// Where its listeners are.
-    endpoint: Endpoint,
+    endpoint: PodEndpoint,
     /// Whether the programs know that.
     published: bool,
     /// Whether it can reach them, as last reported.
@@ -141,13 +141,13 @@ impl Pods {
 
     /// Follows what discovery has seen. Calls `beat` before each step, as all that may take long
     /// do.
-    pub(super) fn apply(&mut self, changes: Vec<Change>, beat: impl Fn()) {
+    pub(super) fn apply(&mut self, changes: Vec<PodChange>, beat: impl Fn()) {
         for change in changes {
             beat();
             match change {
-                Change::Appeared(pod) => self.appeared(pod),
-                Change::ContainerMade(id) => self.container_made(id),
-                Change::Gone(id) => self.gone(id),
+                PodChange::Appeared(pod) => self.appeared(pod),
+                PodChange::ContainerMade(id) => self.container_made(id),
+                PodChange::Gone(id) => self.gone(id),
             }
         }
         self.metrics
@@ -228,7 +228,7 @@ impl Pods {
         tracing::debug!(pod_uid = %uid, cgroup = %path.display(), "found a pod");
         let known = KnownPod { uid, netns: 0 };
         self.known_pods.insert(id, known);
-        let pod = Pod {
+        let pod = TrackedPod {
             uid,
             path,
             found: self.is_started.then(Instant::now),
@@ -236,7 +236,7 @@ impl Pods {
             witness: None,
             end: None,
             is_unwatched: false,
-            endpoint: Endpoint::default(),
+            endpoint: PodEndpoint::default(),
             published: false,
             is_reachable: true,
             is_reported: false,
@@ -320,7 +320,7 @@ impl Pods {
     }
 
     /// Sends the pods of a location elsewhere, then closes what they no longer use.
-    fn move_pods(&mut self, location: Location, endpoint: Endpoint) {
+    fn move_pods(&mut self, location: Location, endpoint: PodEndpoint) {
         tracing::debug!(
             port4 = endpoint.port4,
             port6 = endpoint.port6,

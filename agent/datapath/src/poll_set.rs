@@ -36,7 +36,7 @@ pub(super) struct PollSet<T> {
 }
 
 /// Keeps a socket in its set. Dropping it removes and closes the socket.
-pub(super) struct Membership<T: AsFd> {
+pub(super) struct PolledSocket<T: AsFd> {
     set: Arc<PollSet<T>>,
     key: Key,
 }
@@ -63,7 +63,7 @@ impl<T: AsFd> PollSet<T> {
     }
 
     /// Waits for this socket as well from now on.
-    pub(super) fn add(self: &Arc<Self>, member: T) -> io::Result<Membership<T>> {
+    pub(super) fn add(self: &Arc<Self>, member: T) -> io::Result<PolledSocket<T>> {
         let instance = &self.epoll.get_ref().0;
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         // For nothing yet. Adding to an instance that is itself waited for takes a lock that all
@@ -75,7 +75,7 @@ impl<T: AsFd> PollSet<T> {
             EventFlags::empty(),
         )?;
         self.members.insert(key, member);
-        let membership = Membership {
+        let membership = PolledSocket {
             set: Arc::clone(self),
             key,
         };
@@ -171,14 +171,14 @@ impl Batch {
     }
 }
 
-impl<T: AsFd> Membership<T> {
+impl<T: AsFd> PolledSocket<T> {
     /// Whether the socket is still a member: it may have been removed by its key.
     pub(super) fn is_valid(&self) -> bool {
         self.set.members.contains_key(&self.key)
     }
 }
 
-impl<T: AsFd> Drop for Membership<T> {
+impl<T: AsFd> Drop for PolledSocket<T> {
     fn drop(&mut self) {
         self.set.remove(self.key);
     }
@@ -205,7 +205,7 @@ mod tests {
         count: usize,
     ) -> (
         Arc<PollSet<UnixStream>>,
-        Vec<Membership<UnixStream>>,
+        Vec<PolledSocket<UnixStream>>,
         Vec<UnixStream>,
     ) {
         let set = Arc::new(PollSet::new().unwrap());
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(reported(&set).await, [1]);
         set.resume(0);
         assert_eq!(reported(&set).await.len(), 2);
-        assert!(members.iter().all(Membership::is_valid));
+        assert!(members.iter().all(PolledSocket::is_valid));
         set.pause(7);
     }
 

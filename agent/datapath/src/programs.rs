@@ -9,7 +9,7 @@ use aya::{
         CgroupAttachMode, CgroupSockAddr, ProgramError, cgroup_sock_addr::CgroupSockAddrLink,
     },
 };
-use podcreds_common::{Caller, Counter, Endpoint, ListenerTag, MAX_PODS, NestedKey};
+use podcreds_common::{CallerRecord, Counter, ListenerTag, MAX_PODS, NestedKey, PodEndpoint};
 use rustix::io::Errno;
 
 use super::{DatapathError, held_ports::HeldPorts, listener::Listener};
@@ -24,26 +24,26 @@ const CONNECT_PROGRAMS: [&str; 2] = ["podcreds_connect4", "podcreds_connect6"];
 /// The loaded object: owns the programs, and the maps that say where connects go.
 pub(crate) struct Programs {
     object: Ebpf,
-    pods: HashMap<MapData, u64, Endpoint>,
-    host: Array<MapData, Endpoint>,
-    nested: HashMap<MapData, NestedKey, Endpoint>,
+    pods: HashMap<MapData, u64, PodEndpoint>,
+    host: Array<MapData, PodEndpoint>,
+    nested: HashMap<MapData, NestedKey, PodEndpoint>,
     ports: HeldPorts,
     listeners: SkStorage<MapData, ListenerTag>,
 }
 
 /// Reads the callers' records, from any thread.
 #[derive(Clone)]
-pub(crate) struct Callers(Arc<SkStorage<MapData, Caller>>);
+pub(crate) struct Callers(Arc<SkStorage<MapData, CallerRecord>>);
 
 /// Reads the programs' counters, from any thread.
 #[derive(Clone)]
-pub(crate) struct Counters(Arc<PerCpuArray<MapData, u64>>);
+pub(crate) struct ProgramCounters(Arc<PerCpuArray<MapData, u64>>);
 
 /// What the object is loaded for, apart from the programs.
 pub(crate) struct Loaded {
     pub(crate) programs: Programs,
     pub(crate) callers: Callers,
-    pub(crate) counters: Counters,
+    pub(crate) counters: ProgramCounters,
     /// What the programs report.
     pub(crate) events: RingBuf<MapData>,
 }
@@ -69,7 +69,7 @@ impl Programs {
                 .map_err(|error| load_error(error.into()))?;
         }
         let callers = Callers(Arc::new(take(&mut object, "CALLERS")?));
-        let counters = Counters(Arc::new(take(&mut object, "COUNTERS")?));
+        let counters = ProgramCounters(Arc::new(take(&mut object, "COUNTERS")?));
         let events = take(&mut object, "EVENTS")?;
         let programs = Self {
             pods: take(&mut object, "PODS")?,
@@ -116,7 +116,7 @@ impl Programs {
     }
 
     /// Makes a pod known to the programs, or changes where its listeners are.
-    pub(crate) fn publish_pod(&mut self, cgroup: u64, endpoint: Endpoint) -> io::Result<()> {
+    pub(crate) fn publish_pod(&mut self, cgroup: u64, endpoint: PodEndpoint) -> io::Result<()> {
         self.pods
             .insert(cgroup, endpoint, 0)
             .map_err(|error| match map_error(error) {
@@ -136,7 +136,11 @@ impl Programs {
     }
 
     /// Says where a pod's listeners in another namespace than its own are.
-    pub(crate) fn publish_nested(&mut self, key: NestedKey, endpoint: Endpoint) -> io::Result<()> {
+    pub(crate) fn publish_nested(
+        &mut self,
+        key: NestedKey,
+        endpoint: PodEndpoint,
+    ) -> io::Result<()> {
         self.nested.insert(key, endpoint, 0).map_err(map_error)
     }
 
@@ -149,19 +153,19 @@ impl Programs {
     }
 
     /// Says where the listeners in the host's network namespace are.
-    pub(crate) fn publish_host(&mut self, endpoint: Endpoint) -> io::Result<()> {
+    pub(crate) fn publish_host(&mut self, endpoint: PodEndpoint) -> io::Result<()> {
         self.host.set(0, endpoint, 0).map_err(map_error)
     }
 }
 
 impl Callers {
     /// The record of an accepted connection's caller; `None` when the kernel does not know it.
-    pub(crate) fn of(&self, accepted: &impl AsRawFd) -> Option<Caller> {
+    pub(crate) fn of(&self, accepted: &impl AsRawFd) -> Option<CallerRecord> {
         self.0.get(accepted, 0).ok()
     }
 }
 
-impl Counters {
+impl ProgramCounters {
     /// A counter's sum over all CPUs, since the agent started.
     pub(crate) fn total(&self, counter: Counter) -> u64 {
         self.0

@@ -35,7 +35,7 @@ pub(super) struct Expected(Arc<Mutex<Option<Awaited>>>);
 type Awaited = (u16, oneshot::Sender<()>);
 
 /// A connection of the agent's own, under way.
-pub(super) struct Attempt {
+pub(super) struct ReachabilityAttempt {
     socket: Socket,
     accepted: oneshot::Receiver<()>,
 }
@@ -79,11 +79,11 @@ pub(super) fn is_no_way(error: &io::Error) -> bool {
 /// # Errors
 ///
 /// When that cannot be; [`is_no_way`] says whether the pod's network is the reason.
-pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<Attempt> {
+pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<ReachabilityAttempt> {
     let (socket, accepted) = prepare(listener, expected)?;
     match socket.connect(&listener.into()) {
         Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
-        _ => Ok(Attempt { socket, accepted }),
+        _ => Ok(ReachabilityAttempt { socket, accepted }),
     }
 }
 
@@ -133,7 +133,7 @@ fn prepare(
     Ok((socket, accepted))
 }
 
-impl Attempt {
+impl ReachabilityAttempt {
     /// Waits until the listener has accepted it. False when that takes too long, or something else
     /// has.
     pub(super) async fn succeeds(self) -> bool {

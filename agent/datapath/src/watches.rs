@@ -13,7 +13,7 @@ const EVENT_BUFFER: usize = 16 * 1024;
 
 /// Something that happened in a watched directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum DirectoryEvent {
     /// A directory was made.
     Made {
         /// The watched directory.
@@ -130,7 +130,7 @@ impl<T> Watches<T> {
     }
 
     /// Waits for the next event. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Event {
+    pub(super) async fn next(&mut self) -> DirectoryEvent {
         loop {
             let Some(events) = &mut self.events else {
                 return std::future::pending().await;
@@ -147,28 +147,28 @@ impl<T> Watches<T> {
                         "the watch on the cgroup tree has ended: pods are found late"
                     );
                     self.events = None;
-                    return Event::Lost;
+                    return DirectoryEvent::Lost;
                 }
             }
         }
     }
 
-    fn interpret(&self, event: &EventOwned) -> Option<Event> {
+    fn interpret(&self, event: &EventOwned) -> Option<DirectoryEvent> {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
-            return Some(Event::Lost);
+            return Some(DirectoryEvent::Lost);
         }
         let parent = self.paths.get(&event.wd)?;
         let name = event.name.as_ref()?.to_string_lossy();
         if !event.mask.contains(EventMask::ISDIR) {
             None
         } else if event.mask.contains(EventMask::CREATE) {
-            Some(Event::Made {
+            Some(DirectoryEvent::Made {
                 parent: Arc::clone(parent),
                 name: name.into_owned(),
             })
         } else {
             let path = parent.join(&*name);
-            Some(Event::Removed { path })
+            Some(DirectoryEvent::Removed { path })
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podcreds_common::Event;
+use podcreds_common::KernelEvent;
 use podcreds_types::Vital;
 use prometheus::Registry as MetricsRegistry;
 use tokio::{
@@ -263,7 +263,7 @@ impl Worker {
         }
     }
 
-    async fn handle_events(&mut self, events: io::Result<Vec<Event>>) {
+    async fn handle_events(&mut self, events: io::Result<Vec<KernelEvent>>) {
         match events {
             Ok(events) => self.pods.handle_events(&events),
             Err(error) => {

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 pub use pod::PodName;
-pub use report::{Finding, Output, Report, Status};
+pub use report::{Finding, Report, ReportFormat, Status};
 
 /// Threads that may wait for the kernel at once: there is one check of the machine on each.
 const BLOCKING_THREADS: usize = 32;

@@ -73,7 +73,7 @@ impl Finding {
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum ReportFormat {
     /// A line for each check
     #[default]
     Text,
@@ -107,10 +107,10 @@ impl Report {
     /// # Errors
     ///
     /// When `to` cannot be written to.
-    pub fn write(&self, output: Output, mut to: impl Write) -> io::Result<()> {
+    pub fn write(&self, output: ReportFormat, mut to: impl Write) -> io::Result<()> {
         match output {
-            Output::Text => to.write_all(self.text().as_bytes()),
-            Output::Json => {
+            ReportFormat::Text => to.write_all(self.text().as_bytes()),
+            ReportFormat::Json => {
                 serde_json::to_writer_pretty(&mut to, self)?;
                 to.write_all(b"\n")
             }
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(lines[3].trim(), "-> raise the hop limit");
         assert_eq!(lines[6], "1 passed, 1 with warnings, 1 failed");
         let mut json = Vec::new();
-        report.write(Output::Json, &mut json).unwrap();
+        report.write(ReportFormat::Json, &mut json).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(json["worst"], "fail");
         assert_eq!(json["checks"][2]["remedy"], "set AWS_REGION");

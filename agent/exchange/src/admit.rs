@@ -5,7 +5,7 @@
 //! pod, with which it shares everything. Until then an exchange at EKS Auth and what comes of it
 //! belong to this one token, whatever it claims.
 
-use podcreds_cache::{Lookup, Refused, Served, Source, Subject, Takes};
+use podcreds_cache::{CacheResult, Lookup, Refused, Source, Subject, Takes};
 use podcreds_keys::Verdict;
 use podcreds_types::{
     Claimant, CredentialError, EksRefusal, Origin, RefusalKind, Token, TokenDigest,
@@ -13,7 +13,7 @@ use podcreds_types::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    Outcome,
+    RequestResult,
     queue::Purpose,
     request::{Request, Waiter},
     task::Task,
@@ -103,7 +103,7 @@ impl Task {
         let served = match (queued, stale) {
             (Ok(served), _) => served,
             (Err(_), Some(body)) => {
-                self.parts.cache.metrics().count(Served::Stale);
+                self.parts.cache.metrics().count(CacheResult::Stale);
                 let _ = reply.send(Ok(body));
                 return;
             }
@@ -146,10 +146,10 @@ impl Task {
         token: Token,
         digest: TokenDigest,
         now: Instant,
-    ) -> Result<Served, CredentialError> {
+    ) -> Result<CacheResult, CredentialError> {
         let queue = self.queues.get(&subject);
         if queue.is_some_and(|queue| queue.get(&digest).is_some()) {
-            return Ok(Served::Joined);
+            return Ok(CacheResult::Joined);
         }
         let limit = self.parts.config.tokens_per_pod;
         if queue.is_some_and(|queue| queue.tokens.len() >= limit) {
@@ -168,7 +168,7 @@ impl Task {
         let queue = self.queue(subject, room);
         queue.origin = queue.origin.or(origin);
         queue.push(token, digest, Purpose::Asked, doubtful, not_before);
-        Ok(Served::Miss)
+        Ok(CacheResult::Miss)
     }
 
     /// Gives a pod's credentials to another token that the cluster has signed for it.
@@ -238,10 +238,10 @@ impl Task {
     }
 
     /// Tells a request at once that there is nothing for it.
-    fn turn_away(&self, reply: oneshot::Sender<Outcome>, error: CredentialError) {
+    fn turn_away(&self, reply: oneshot::Sender<RequestResult>, error: CredentialError) {
         self.parts.cache.metrics().count(match error {
-            CredentialError::Refused(_) => Served::Refused,
-            CredentialError::NotReady { .. } => Served::Overloaded,
+            CredentialError::Refused(_) => CacheResult::Refused,
+            CredentialError::NotReady { .. } => CacheResult::Overloaded,
         });
         // The client may have hung up.
         let _ = reply.send(Err(error));

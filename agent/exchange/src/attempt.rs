@@ -8,8 +8,8 @@ use podcreds_types::{Origin, Token, TokenDigest};
 use tokio::{task, time::Instant};
 
 use crate::{
-    Outcome,
-    limiter::{CallShare, Party, QueueSlot, Step},
+    RequestResult,
+    limiter::{CallShare, LimiterStep, Party, QueueSlot},
     queue::{Attempt, Next, Purpose},
     task::{Done, Job, Task},
 };
@@ -115,9 +115,9 @@ impl Task {
     pub(crate) fn start_calls(&mut self) -> Option<Instant> {
         loop {
             match self.limiter.step(Instant::now()) {
-                Step::Go(slot, subject) => self.start_call(slot, subject),
-                Step::At(when) => return Some(when),
-                Step::Idle => return None,
+                LimiterStep::Go(slot, subject) => self.start_call(slot, subject),
+                LimiterStep::At(when) => return Some(when),
+                LimiterStep::Idle => return None,
             }
         }
     }
@@ -199,7 +199,7 @@ impl Task {
         token: &Token,
         digest: TokenDigest,
         verdict: Option<&Verdict>,
-    ) -> Option<Outcome> {
+    ) -> Option<RequestResult> {
         if let Some(verdict) = verdict
             && let Some(refused) = self.refuse_locally(subject, digest, verdict)
         {

@@ -12,7 +12,7 @@ const FRAME: usize = 192;
 /// What the SDKs' container credential providers read. All of them take a date without a fraction.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Body<'a> {
+struct CredentialsBody<'a> {
     access_key_id: &'a str,
     secret_access_key: &'a str,
     token: &'a str,
@@ -30,7 +30,7 @@ pub(crate) fn body(credentials: &Credentials) -> Option<Bytes> {
         .ok()?
         .as_secs();
     let expiration = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
-    let body = Body {
+    let body = CredentialsBody {
         access_key_id: &credentials.access_key_id,
         secret_access_key: &credentials.secret_access_key,
         token: &credentials.session_token,

@@ -7,7 +7,7 @@ use podcreds_types::{CredentialError, TokenDigest};
 use tokio::time::Instant;
 
 use crate::{
-    limiter::{Kind, Standing},
+    limiter::{CallKind, CallWait},
     queue::{Attempt, Queue, QueuedToken},
     task::Task,
 };
@@ -90,7 +90,7 @@ fn called(since: Duration) -> String {
 }
 
 /// The call waits in the agent's own limiter.
-fn waits_for_limiter(standing: &Standing) -> String {
+fn waits_for_limiter(standing: &CallWait) -> String {
     if let Some(block) = standing.block {
         return format!(
             "EKS Auth has asked this node by Retry-After to be left alone for {} more, so the agent has \
@@ -100,10 +100,10 @@ fn waits_for_limiter(standing: &Standing) -> String {
     }
     let reason = match standing.kind {
         _ if standing.is_throttled => " since EKS Auth throttles this node",
-        Kind::Doubtful => {
+        CallKind::Doubtful => {
             " at most, and fewer for tokens like this one, which EKS Auth has refused"
         }
-        Kind::Asked | Kind::Renewal => " at present",
+        CallKind::Asked | CallKind::Renewal => " at present",
     };
     let place = match standing.ahead {
         Some(ahead) => format!("number {}", ahead + 1),

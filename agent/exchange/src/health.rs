@@ -4,13 +4,13 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::{Metrics, Trouble};
+use crate::{Metrics, UpstreamReport};
 
 /// Single failures happen; so many in a row are a state.
 const OUTAGE: u32 = 3;
 
 /// Counts failures in a row.
-pub(crate) struct Health {
+pub(crate) struct UpstreamHealth {
     /// Since when, and how many.
     failing: Option<(Instant, u32)>,
     /// When the last usable answer came, and the last failure with its reason.
@@ -19,7 +19,7 @@ pub(crate) struct Health {
     metrics: Metrics,
 }
 
-impl Health {
+impl UpstreamHealth {
     pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             failing: None,
@@ -30,8 +30,8 @@ impl Health {
     }
 
     /// How many failures in a row there are, when the last answer came, and the last failure.
-    pub(crate) fn trouble(&self) -> Trouble {
-        Trouble {
+    pub(crate) fn trouble(&self) -> UpstreamReport {
+        UpstreamReport {
             failures_in_a_row: self.failing.map_or(0, |(_, failures)| failures),
             last_answer: self.last_answer,
             last_failure: self.last_failure.clone(),

@@ -47,13 +47,13 @@ mod verification;
 pub use config::Config;
 pub use last_errors::LastError;
 pub use metrics::Metrics;
-pub use report::{LimiterReport, Report, Trouble};
+pub use report::{ExchangeReport, LimiterReport, UpstreamReport};
 
-use request::{Command, Request};
+use request::{Request, TaskCommand};
 use task::Task;
 
 /// What a request ends with: the response's body, or why there is none.
-pub type Outcome = Result<Bytes, CredentialError>;
+pub type RequestResult = Result<Bytes, CredentialError>;
 
 /// What a refresh ends with: there are new credentials, or the reason why not.
 pub type Refreshed = Result<(), CredentialError>;
@@ -65,7 +65,7 @@ const NAME: &str = "the task that exchanges tokens";
 
 /// What the task works with.
 #[derive(Clone)]
-pub(crate) struct Parts {
+pub(crate) struct TaskParts {
     pub(crate) config: Config,
     pub(crate) cache: Arc<Cache>,
     pub(crate) keys: Option<Arc<dyn VerifyToken>>,
@@ -76,7 +76,7 @@ pub(crate) struct Parts {
 /// The way to the task. Clones lead to the same one, which ends when the last of them goes.
 #[derive(Clone)]
 pub struct Exchange {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<TaskCommand>,
     client_wait: Duration,
 }
 
@@ -103,7 +103,7 @@ impl Exchange {
         // No longer than there are connections: each waits for one answer.
         let (commands, received) = mpsc::unbounded_channel();
         let received = Arc::new(Mutex::new(received));
-        let parts = Parts {
+        let parts = TaskParts {
             config,
             cache,
             keys,
@@ -129,7 +129,7 @@ impl Exchange {
     /// [`CredentialError::Refused`] when EKS Auth will have none of it,
     /// [`CredentialError::NotReady`] when there is no answer within [`Config::client_wait`] and
     /// nothing valid in memory.
-    pub async fn fetch(&self, claimant: Claimant, token: Token) -> Outcome {
+    pub async fn fetch(&self, claimant: Claimant, token: Token) -> RequestResult {
         let (reply, answer) = oneshot::channel();
         let request = Request {
             claimant,
@@ -139,7 +139,7 @@ impl Exchange {
             reply,
         };
         // Where there is no task to receive it, its answer is missing.
-        let _ = self.commands.send(Command::Get(request));
+        let _ = self.commands.send(TaskCommand::Get(request));
         match timeout(self.client_wait + GRACE, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(CredentialError::not_ready(
@@ -152,9 +152,9 @@ impl Exchange {
     }
 
     /// How the exchanges are going. `None` if there is no task that could say so.
-    pub async fn report(&self) -> Option<Report> {
+    pub async fn report(&self) -> Option<ExchangeReport> {
         let (reply, report) = oneshot::channel();
-        let _ = self.commands.send(Command::Report(reply));
+        let _ = self.commands.send(TaskCommand::Report(reply));
         report.await.ok()
     }
 
@@ -166,7 +166,7 @@ impl Exchange {
     /// The same as of [`Self::fetch`], but it waits for as long as the exchange goes on trying.
     pub async fn refresh(&self, subject: Subject) -> Refreshed {
         let (reply, refreshed) = oneshot::channel();
-        let _ = self.commands.send(Command::Refresh(subject, reply));
+        let _ = self.commands.send(TaskCommand::Refresh(subject, reply));
         refreshed.await.unwrap_or_else(|_| {
             Err(CredentialError::not_ready(
                 "the pod is gone, or the agent has given up the exchange by a fault of its own",
@@ -177,6 +177,6 @@ impl Exchange {
     /// Gives up what is in flight for a pod that is gone. What its last requests bring is not kept.
     pub fn forget(&self, pod: PodUid) {
         // A task that has ended keeps nothing.
-        let _ = self.commands.send(Command::Forget(pod));
+        let _ = self.commands.send(TaskCommand::Forget(pod));
     }
 }

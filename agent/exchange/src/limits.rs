@@ -6,14 +6,14 @@
 use std::{collections::HashMap, hash::Hash};
 
 /// How much there may be.
-pub(crate) struct Limits<K> {
+pub(crate) struct SharedLimit<K> {
     each: usize,
     all: usize,
     taken: HashMap<K, usize>,
     total: usize,
 }
 
-impl<K: Copy + Eq + Hash> Limits<K> {
+impl<K: Copy + Eq + Hash> SharedLimit<K> {
     /// At most `each` for one owner, and `all` for all of them together.
     pub(crate) fn new(each: usize, all: usize) -> Self {
         Self {
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn an_owner_is_held_to_its_own_limit_and_to_what_is_free() {
         let (one, two) = (Origin::Unknown, Origin::Pod(2));
-        let mut limits = Limits::new(2, 4);
+        let mut limits = SharedLimit::new(2, 4);
         assert!(limits.take(one) && limits.take(one));
         assert!(!limits.take(one), "too many of one");
         assert!(limits.take(two));
@@ -67,9 +67,9 @@ mod tests {
 
     #[test]
     fn a_new_owner_finds_room_however_many_crowd_the_others() {
-        let mut limits = Limits::new(128, 512);
+        let mut limits = SharedLimit::new(128, 512);
         let mut taken = Vec::new();
-        let fill = |limits: &mut Limits<Origin>, taken: &mut Vec<Origin>, place| {
+        let fill = |limits: &mut SharedLimit<Origin>, taken: &mut Vec<Origin>, place| {
             while limits.take(Origin::Pod(place)) {
                 taken.push(Origin::Pod(place));
             }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn an_owner_that_gave_everything_back_takes_no_memory() {
-        let mut limits = Limits::new(1, 2);
+        let mut limits = SharedLimit::new(1, 2);
         assert!(limits.take(Origin::Unknown));
         limits.release(Origin::Unknown);
         assert!(limits.taken.is_empty());

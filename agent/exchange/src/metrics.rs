@@ -8,7 +8,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, core::Collector,
 };
 
-use crate::limiter::Kind;
+use crate::limiter::CallKind;
 
 /// What calls are for: a request, a renewal, and a request with a token that was just refused.
 const URGENCIES: [&str; 3] = ["asked", "refresh", "doubtful"];
@@ -122,12 +122,12 @@ impl Metrics {
     }
 
     /// Notes how long a call has waited for its turn.
-    pub(crate) fn waited(&self, kind: Kind, wait: Duration) {
+    pub(crate) fn waited(&self, kind: CallKind, wait: Duration) {
         let [asked, renewals, doubtful] = &self.waits;
         let waits = match kind {
-            Kind::Asked => asked,
-            Kind::Renewal => renewals,
-            Kind::Doubtful => doubtful,
+            CallKind::Asked => asked,
+            CallKind::Renewal => renewals,
+            CallKind::Doubtful => doubtful,
         };
         waits.observe(wait.as_secs_f64());
     }

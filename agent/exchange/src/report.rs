@@ -16,11 +16,11 @@ const LONGEST_NAMESPACE: usize = 63;
 
 /// How the exchanges are going.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct ExchangeReport {
     /// The rate limiter.
     pub limiter: LimiterReport,
     /// How EKS Auth is doing.
-    pub upstream: Trouble,
+    pub upstream: UpstreamReport,
     /// Subjects with a token in a queue.
     pub exchanging: Vec<Subject>,
     /// Why subjects last got no new credentials.
@@ -48,7 +48,7 @@ pub struct LimiterReport {
 
 /// How EKS Auth is doing.
 #[derive(Clone, Debug)]
-pub struct Trouble {
+pub struct UpstreamReport {
     /// Calls without a usable answer since the last one with.
     pub failures_in_a_row: u32,
     /// When it last gave an answer, if only a refusal.
@@ -59,8 +59,8 @@ pub struct Trouble {
 
 impl Task {
     /// How it is going at this moment.
-    pub(crate) fn report(&self) -> Report {
-        Report {
+    pub(crate) fn report(&self) -> ExchangeReport {
+        ExchangeReport {
             limiter: self.limiter.report(Instant::now()),
             upstream: self.health.trouble(),
             exchanging: self.queues.keys().copied().collect(),

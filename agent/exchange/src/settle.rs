@@ -10,7 +10,7 @@ use podcreds_upstream::UpstreamError;
 use tokio::{task, time::Instant};
 
 use crate::{
-    Outcome,
+    RequestResult,
     attempt::Call,
     body::body,
     queue::{Attempt, Purpose, QueuedToken},
@@ -251,7 +251,12 @@ impl Task {
     }
 
     /// Takes a token out of its queue and answers those who wait for it.
-    pub(crate) fn finish(&mut self, subject: &Subject, digest: &TokenDigest, outcome: Outcome) {
+    pub(crate) fn finish(
+        &mut self,
+        subject: &Subject,
+        digest: &TokenDigest,
+        outcome: RequestResult,
+    ) {
         let queue = self.queues.get_mut(subject);
         let Some(queued) = queue.and_then(|queue| queue.remove(digest)) else {
             return;

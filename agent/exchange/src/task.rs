@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use podcreds_cache::{Served, Subject};
+use podcreds_cache::{CacheResult, Subject};
 use podcreds_keys::Verdict;
 use podcreds_types::{CredentialError, Credentials, Origin, PodUid, TokenDigest};
 use podcreds_upstream::UpstreamError;
@@ -16,15 +16,15 @@ use tokio::{
 };
 
 use crate::{
-    Outcome, Parts,
+    RequestResult, TaskParts,
     attempt::Call,
-    health::Health,
+    health::UpstreamHealth,
     last_errors::LastErrors,
     limiter::Limiter,
-    limits::Limits,
+    limits::SharedLimit,
     origins::Origins,
     queue::{Attempt, Purpose, Queue},
-    request::{Command, Waiter},
+    request::{TaskCommand, Waiter},
     timers::{Timer, Timers},
     verification::{Owner, Verification},
 };
@@ -50,17 +50,17 @@ pub(crate) enum Done {
 
 /// The state of all exchanges.
 pub(crate) struct Task {
-    pub(crate) parts: Parts,
+    pub(crate) parts: TaskParts,
     /// One for each subject with a token that waits to be exchanged.
     pub(crate) queues: HashMap<Subject, Queue>,
     /// For queues of subjects that nobody has identified.
-    pub(crate) room: Limits<Origin>,
+    pub(crate) room: SharedLimit<Origin>,
     /// Tokens whose signatures are looked at.
     pub(crate) verifications: HashMap<TokenDigest, Verification>,
     /// For these looks.
-    pub(crate) verifying: Limits<Owner>,
+    pub(crate) verifying: SharedLimit<Owner>,
     pub(crate) limiter: Limiter,
-    pub(crate) health: Health,
+    pub(crate) health: UpstreamHealth,
     pub(crate) last_errors: LastErrors,
     pub(crate) origins: Origins,
     /// Single tokens with remembered refusals, the oldest first. Some may be forgotten already.
@@ -75,16 +75,16 @@ pub(crate) struct Task {
 
 impl Task {
     /// Nothing is in flight yet.
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: TaskParts) -> Self {
         let config = &parts.config;
         let now = Instant::now();
         // What another run of this task left behind when it panicked.
         parts.metrics.reset();
         Self {
-            room: Limits::new(config.unidentified_each, config.unidentified),
-            verifying: Limits::new(config.unidentified_each, config.unidentified),
+            room: SharedLimit::new(config.unidentified_each, config.unidentified),
+            verifying: SharedLimit::new(config.unidentified_each, config.unidentified),
             limiter: Limiter::new(config, parts.metrics.clone(), now),
-            health: Health::new(parts.metrics.clone()),
+            health: UpstreamHealth::new(parts.metrics.clone()),
             last_errors: LastErrors::default(),
             parts,
             queues: HashMap::new(),
@@ -100,16 +100,16 @@ impl Task {
     }
 
     /// Works until nobody can ask any more.
-    pub(crate) async fn run(mut self, commands: &mut mpsc::UnboundedReceiver<Command>) {
+    pub(crate) async fn run(mut self, commands: &mut mpsc::UnboundedReceiver<TaskCommand>) {
         loop {
             let next = self.next_look();
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Get(request)) => self.admit(request),
-                    Some(Command::Forget(pod)) => self.forget(pod),
+                    Some(TaskCommand::Get(request)) => self.admit(request),
+                    Some(TaskCommand::Forget(pod)) => self.forget(pod),
                     // Nobody listens any more where an operator has given up.
-                    Some(Command::Report(reply)) => drop(reply.send(self.report())),
-                    Some(Command::Refresh(subject, reply)) => self.refresh(subject, reply),
+                    Some(TaskCommand::Report(reply)) => drop(reply.send(self.report())),
+                    Some(TaskCommand::Refresh(subject, reply)) => self.refresh(subject, reply),
                     None => return,
                 },
                 Some(ended) = self.jobs.join_next_with_id() => self.job_ended(ended),
@@ -266,14 +266,14 @@ impl Task {
         subject: &Subject,
         digest: &TokenDigest,
         mut waiter: Waiter,
-        outcome: Outcome,
+        outcome: RequestResult,
     ) {
         use podcreds_cache::Lookup::{Fresh, Stale};
         let is_not_ready = matches!(outcome, Err(CredentialError::NotReady { .. }));
         let outcome = match is_not_ready.then(|| self.parts.cache.get(subject, digest)) {
             Some(Fresh(body, _)) => Ok(body),
             Some(Stale(body)) => {
-                waiter.served = Served::Stale;
+                waiter.served = CacheResult::Stale;
                 Ok(body)
             }
             Some(_) | None => outcome,
@@ -281,7 +281,7 @@ impl Task {
         self.send(waiter, outcome);
     }
 
-    fn send(&self, waiter: Waiter, outcome: Outcome) {
+    fn send(&self, waiter: Waiter, outcome: RequestResult) {
         self.parts.metrics.waiters.dec();
         self.parts.cache.metrics().count(waiter.served);
         // The client may have hung up.

@@ -15,7 +15,7 @@ const FRAME: usize = 2048;
 
 /// What has become of one subject's credentials. It holds secrets, and has no `Debug` for that
 /// reason.
-pub(super) struct Change {
+pub(super) struct EntryChange {
     /// Whose credentials they are.
     pub(super) subject: Subject,
     /// What there is now; `None` if there is nothing any more.
@@ -31,7 +31,7 @@ struct Message<'a> {
 
 /// As much of a message as can be read however its entry looks.
 #[derive(Deserialize)]
-struct About {
+struct SubjectOnly {
     subject: Subject,
 }
 
@@ -54,7 +54,7 @@ struct WireEntry<'a> {
     failures: u32,
 }
 
-impl Change {
+impl EntryChange {
     /// The change in bytes, in a buffer that is wiped when it is dropped. `None` for what no store
     /// has: a body that is not JSON, or a time before 1970.
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
@@ -86,7 +86,7 @@ impl Change {
     /// In place of one that cannot be read: nothing is kept of what it is about, if at least that
     /// can be read.
     pub(super) fn gone_by(bytes: &[u8]) -> Option<Self> {
-        let About { subject } = serde_json::from_slice(bytes).ok()?;
+        let SubjectOnly { subject } = serde_json::from_slice(bytes).ok()?;
         Some(Self::gone(subject))
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 
-use super::change::Change;
+use super::change::EntryChange;
 
 /// All that a cache has, and then what becomes of it. What changes twice before it is taken is told
 /// once.
@@ -52,7 +52,7 @@ impl Changes {
     }
 
     /// The next change, if there is one by now.
-    pub(super) fn take(&mut self) -> Option<Change> {
+    pub(super) fn take(&mut self) -> Option<EntryChange> {
         let subject = self.order.pop_front()?;
         self.waiting.remove(&subject);
         let snapshot = self.cache.snapshot(&subject);
@@ -60,7 +60,7 @@ impl Changes {
             Some(_) => self.told.insert(subject),
             None => self.told.remove(&subject),
         };
-        Some(Change { subject, snapshot })
+        Some(EntryChange { subject, snapshot })
     }
 
     /// Waits until there is something to take.

@@ -11,12 +11,12 @@ use std::{
 pub struct HandoverError {
     path: PathBuf,
     #[source]
-    problem: Problem,
+    problem: HandoverProblem,
 }
 
 /// What is wrong with the folder, or with a file in it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
+pub(super) enum HandoverProblem {
     #[error("only root hands credentials over; run as root, or name none")]
     NotRoot,
     #[error("cannot be made ({0}); name another folder, or none")]
@@ -42,7 +42,7 @@ pub(super) enum Problem {
 
 impl HandoverError {
     /// The folder, or the file in it, has this problem.
-    pub(super) fn new(path: &Path, problem: Problem) -> Self {
+    pub(super) fn new(path: &Path, problem: HandoverProblem) -> Self {
         let path = path.to_owned();
         Self { path, problem }
     }
@@ -50,13 +50,16 @@ impl HandoverError {
     /// Whether somebody else may have prepared what is there, so that it must not be used.
     pub(super) fn is_unsafe(&self) -> bool {
         match self.problem {
-            Problem::NotRoot | Problem::Make(_) | Problem::Open(_) | Problem::Io(_) => false,
-            Problem::NoFolder
-            | Problem::NoFile(_)
-            | Problem::NoSocket
-            | Problem::Shared
-            | Problem::OtherOwner(_)
-            | Problem::Writable(_) => true,
+            HandoverProblem::NotRoot
+            | HandoverProblem::Make(_)
+            | HandoverProblem::Open(_)
+            | HandoverProblem::Io(_) => false,
+            HandoverProblem::NoFolder
+            | HandoverProblem::NoFile(_)
+            | HandoverProblem::NoSocket
+            | HandoverProblem::Shared
+            | HandoverProblem::OtherOwner(_)
+            | HandoverProblem::Writable(_) => true,
         }
     }
 }

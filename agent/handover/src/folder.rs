@@ -25,7 +25,7 @@ use nix::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixStream;
 
-use super::{HandoverError, error::Problem};
+use super::{HandoverError, error::HandoverProblem};
 
 /// Held by the agent that has the say.
 pub(super) const LEADER: &str = "leader.lock";
@@ -39,7 +39,7 @@ pub(super) const LEND: &str = "lend.sock";
 const BACKLOG: i32 = 4;
 
 /// A folder that only root can have prepared.
-pub(super) struct Folder {
+pub(super) struct HandoverFolder {
     path: PathBuf,
     handle: File,
 }
@@ -49,24 +49,24 @@ pub(super) struct Lock {
     _file: File,
 }
 
-impl Folder {
+impl HandoverFolder {
     /// Opens the folder, and makes it if need be.
     pub(super) fn open(path: &Path) -> Result<Self, HandoverError> {
         if !geteuid().is_root() {
-            return Err(HandoverError::new(path, Problem::NotRoot));
+            return Err(HandoverError::new(path, HandoverProblem::NotRoot));
         }
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(HandoverError::new(path, Problem::Make(error))),
+            Err(error) => return Err(HandoverError::new(path, HandoverProblem::Make(error))),
         }
         let handle = OpenOptions::new()
             .read(true)
             .custom_flags(O_DIRECTORY | O_NOFOLLOW)
             .open(path)
             .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOTDIR | Errno::ELOOP) => Problem::NoFolder,
-                _ => Problem::Open(error),
+                Some(Errno::ENOTDIR | Errno::ELOOP) => HandoverProblem::NoFolder,
+                _ => HandoverProblem::Open(error),
             })
             .map_err(|problem| HandoverError::new(path, problem))?;
         let folder = Self {
@@ -88,15 +88,15 @@ impl Folder {
             .custom_flags(O_NOFOLLOW | O_NONBLOCK)
             .open(self.inside(name))
             .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => Problem::NoFile(error),
-                _ => Problem::Io(error),
+                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => HandoverProblem::NoFile(error),
+                _ => HandoverProblem::Io(error),
             })
             .map_err(|problem| HandoverError::new(&path, problem))?;
         let metadata = self.io(file.metadata())?;
         self.check_owner(&path, &metadata)?;
         // Who can read a file can lock it.
         if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
-            return Err(HandoverError::new(&path, Problem::Shared));
+            return Err(HandoverError::new(&path, HandoverProblem::Shared));
         }
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
@@ -150,7 +150,7 @@ impl Folder {
             metadata => self.io(metadata)?,
         };
         if !metadata.file_type().is_socket() {
-            return Err(HandoverError::new(&path, Problem::NoSocket));
+            return Err(HandoverError::new(&path, HandoverProblem::NoSocket));
         }
         self.check_owner(&path, &metadata)?;
         Ok(true)
@@ -160,9 +160,9 @@ impl Folder {
     /// folder does no harm: kubelet makes it so when a pod mounts it.
     fn check_owner(&self, path: &Path, metadata: &Metadata) -> Result<(), HandoverError> {
         let problem = if metadata.uid() != 0 {
-            Problem::OtherOwner(metadata.uid())
+            HandoverProblem::OtherOwner(metadata.uid())
         } else if metadata.mode() & 0o022 != 0 {
-            Problem::Writable(metadata.mode() & 0o7777)
+            HandoverProblem::Writable(metadata.mode() & 0o7777)
         } else {
             return Ok(());
         };
@@ -174,7 +174,7 @@ impl Folder {
     }
 
     fn io<T>(&self, result: io::Result<T>) -> Result<T, HandoverError> {
-        result.map_err(|error| HandoverError::new(&self.path, Problem::Io(error)))
+        result.map_err(|error| HandoverError::new(&self.path, HandoverProblem::Io(error)))
     }
 }
 

@@ -4,7 +4,7 @@ use podcreds_fuzz::{Target, feed};
 use tokio::runtime::Builder;
 
 use super::{
-    change::Change,
+    change::EntryChange,
     frame::{Frame, LONGEST, hear, hear_serving, receive},
 };
 
@@ -46,7 +46,7 @@ fn fuzz_frames() {
             while let Ok(frame) = receive(&mut wire).await {
                 if let Frame::Change(bytes) = &frame {
                     assert!(bytes.len() <= LONGEST as usize);
-                    let _ = Change::decode(bytes).or_else(|| Change::gone_by(bytes));
+                    let _ = EntryChange::decode(bytes).or_else(|| EntryChange::gone_by(bytes));
                 }
                 heard.push(matches!(frame, Frame::Unknown(_)));
             }
@@ -59,14 +59,14 @@ fn fuzz_frames() {
 #[test]
 fn fuzz_change() {
     feed(&target("change"), |input| {
-        let Some(change) = Change::decode(input) else {
-            return (Change::gone_by(input).is_some(), None);
+        let Some(change) = EntryChange::decode(input) else {
+            return (EntryChange::gone_by(input).is_some(), None);
         };
         // What was understood can be told on, and is understood in the same way.
         let told = change.encode().expect("it came over the wire");
-        let again = Change::decode(&told).expect("it was told by this agent");
+        let again = EntryChange::decode(&told).expect("it was told by this agent");
         assert!(again.subject == change.subject);
-        let parts = |change: &Change| {
+        let parts = |change: &EntryChange| {
             let snapshot = change.snapshot.as_ref()?;
             let token = snapshot.renewing.as_ref().map(|it| it.expose().to_owned());
             let tokens = (snapshot.latest, snapshot.older.clone(), token);

@@ -12,7 +12,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::{
-    change::Change,
+    change::EntryChange,
     changes::Changes,
     frame::{self, Frame},
     metrics::Metrics,
@@ -134,7 +134,7 @@ impl Conversation {
                             has_complained = true;
                         }
                         // What it was told of them before is no longer true.
-                        bytes_of(&Change::gone(change.subject))
+                        bytes_of(&EntryChange::gone(change.subject))
                     }
                 };
                 if let Some(bytes) = told {
@@ -167,7 +167,7 @@ impl Conversation {
 }
 
 /// A change in bytes, unless there are too many of them.
-fn bytes_of(change: &Change) -> Option<Zeroizing<Vec<u8>>> {
+fn bytes_of(change: &EntryChange) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = change.encode()?;
     (bytes.len() <= frame::LONGEST as usize).then_some(bytes)
 }
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     /// The credentials of a pod, with a body of so many bytes.
-    fn change(pod: u8, length: usize) -> Change {
+    fn change(pod: u8, length: usize) -> EntryChange {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let time = |hours: u64| {
             let seconds = now.as_secs() + hours * 3600;
@@ -210,7 +210,7 @@ mod tests {
                 "failures": 0,
             },
         });
-        Change::decode(change.to_string().as_bytes()).unwrap()
+        EntryChange::decode(change.to_string().as_bytes()).unwrap()
     }
 
     #[tokio::test]
@@ -222,7 +222,7 @@ mod tests {
         };
         let cache = Arc::new(Cache::new(config, Clock::default(), metrics));
         for (pod, length) in [(1, 100), (2, frame::LONGEST as usize), (3, 100)] {
-            let Change { subject, snapshot } = change(pod, length);
+            let EntryChange { subject, snapshot } = change(pod, length);
             assert!(cache.inherit(subject, snapshot.unwrap()));
         }
         let (ours, mut theirs) = UnixStream::pair().unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{net::UnixListener, time::sleep};
 
-use super::{folder::Folder, peer};
+use super::{folder::HandoverFolder, peer};
 
 /// How long the leader may take to say what it lends.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ pub type Lend = Arc<dyn Fn(StdStream) -> io::Result<()> + Send + Sync>;
 
 /// The way to the agent that was here before.
 #[derive(Clone)]
-pub struct Predecessor(pub(super) Option<Arc<Folder>>);
+pub struct Predecessor(pub(super) Option<Arc<HandoverFolder>>);
 
 impl Predecessor {
     /// A connection to that agent, over which it lends what it has. May block for a moment.

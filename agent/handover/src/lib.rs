@@ -47,7 +47,7 @@ use podcreds_cache::Cache;
 use podcreds_types::Vitals;
 
 use self::{
-    folder::{Folder, Lock, SUCCESSOR},
+    folder::{HandoverFolder, Lock, SUCCESSOR},
     member::Member,
     metrics::Role,
 };
@@ -77,7 +77,7 @@ pub struct Config {
 pub fn check(dir: &Path) -> Result<bool, HandoverError> {
     match std::fs::symlink_metadata(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        _ => Folder::open(dir)?.check_sockets().map(|()| true),
+        _ => HandoverFolder::open(dir)?.check_sockets().map(|()| true),
     }
 }
 
@@ -92,9 +92,9 @@ pub struct Handover {
 
 /// What an agent is to the others on its node, also before it has joined them.
 #[derive(Clone)]
-pub struct Standing(watch::Receiver<Role>);
+pub struct CurrentRole(watch::Receiver<Role>);
 
-impl Standing {
+impl CurrentRole {
     /// In a word: `leader`, `successor` or `waiting`. One that keeps to itself is the leader.
     pub fn name(&self) -> &'static str {
         self.0.borrow().name()
@@ -102,7 +102,7 @@ impl Standing {
 }
 
 struct Opened {
-    folder: Arc<Folder>,
+    folder: Arc<HandoverFolder>,
     metrics: Metrics,
     optional: Optional,
     /// The successor's lock, if it was free: the leader knows from here on that an agent is
@@ -118,7 +118,7 @@ pub struct Membership {
     successor_serves: watch::Receiver<bool>,
     /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to
     /// itself.
-    member: Option<(Arc<Folder>, AbortOnDropHandle<()>)>,
+    member: Option<(Arc<HandoverFolder>, AbortOnDropHandle<()>)>,
 }
 
 /// Whether the agent goes on when the place cannot be used.
@@ -176,7 +176,7 @@ impl Handover {
             is_named: config.is_named,
             on_degraded,
         };
-        let opened = Folder::open(&config.dir).and_then(|folder| {
+        let opened = HandoverFolder::open(&config.dir).and_then(|folder| {
             let successor = folder.try_lock(SUCCESSOR)?;
             Ok((folder, successor))
         });
@@ -194,8 +194,8 @@ impl Handover {
     }
 
     /// What this agent is to the others, from here on.
-    pub fn standing(&self) -> Standing {
-        Standing(self.role.subscribe())
+    pub fn standing(&self) -> CurrentRole {
+        CurrentRole(self.role.subscribe())
     }
 
     /// The way to the agent that was here before.

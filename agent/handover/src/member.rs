@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     HandoverError, LAST_WORDS, LOOK, Metrics, Optional,
-    folder::{Folder, LEADER, LEND, Lock, SUCCESSOR, TALK},
+    folder::{HandoverFolder, LEADER, LEND, Lock, SUCCESSOR, TALK},
     leader::Leader,
     lender::{Lend, lend_to_all},
     metrics::Role,
@@ -29,7 +29,7 @@ const LEADING: &str = "leading this node's agents";
 
 /// What an agent brings to the queue.
 pub(super) struct Member {
-    pub(super) folder: Arc<Folder>,
+    pub(super) folder: Arc<HandoverFolder>,
     pub(super) metrics: Metrics,
     pub(super) cache: Arc<Cache>,
     pub(super) lend: Lend,

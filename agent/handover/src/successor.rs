@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use super::{
-    change::Change,
-    folder::Folder,
+    change::EntryChange,
+    folder::HandoverFolder,
     frame::{self, Frame},
     metrics::Metrics,
     peer,
@@ -36,7 +36,7 @@ enum Ended {
 
 /// An agent that takes in what its leader tells.
 pub(super) struct Successor {
-    pub(super) folder: Arc<Folder>,
+    pub(super) folder: Arc<HandoverFolder>,
     pub(super) cache: Arc<Cache>,
     pub(super) metrics: Metrics,
     /// Turns true when the leader has told everything, or never will.
@@ -123,7 +123,7 @@ impl Successor {
         let mut has_complained = false;
         loop {
             let skipped = match frame::receive(&mut from_leader).await? {
-                Frame::Change(bytes) => match Change::decode(&bytes) {
+                Frame::Change(bytes) => match EntryChange::decode(&bytes) {
                     Some(_) if !is_complete && told.len() >= MOST => Some("there are too many"),
                     Some(change) => {
                         self.metrics.received.inc();
@@ -135,7 +135,7 @@ impl Successor {
                     }
                     None => {
                         // What was told of it before is no longer true.
-                        if let Some(gone) = Change::gone_by(&bytes) {
+                        if let Some(gone) = EntryChange::gone_by(&bytes) {
                             self.take(gone);
                         }
                         Some("it cannot be read")
@@ -169,7 +169,7 @@ impl Successor {
     }
 
     /// Takes in one change. True if there are credentials of the leader now.
-    fn take(&self, change: Change) -> bool {
+    fn take(&self, change: EntryChange) -> bool {
         match change.snapshot {
             Some(snapshot) => self.cache.inherit(change.subject, snapshot),
             None => {

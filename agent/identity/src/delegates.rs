@@ -36,7 +36,7 @@ struct Inner {
     keys: Option<ClusterKeys>,
     /// Where files are read and keys are fetched.
     runtime: Handle,
-    pods: DashMap<PodUid, Pod>,
+    pods: DashMap<PodUid, Candidate>,
 }
 
 /// Whether a pod may use other pods' tokens.
@@ -51,8 +51,8 @@ pub(super) enum DelegateStatus {
 }
 
 /// What is known about a pod.
-struct Pod {
-    known: Known,
+struct Candidate {
+    known: DelegateState,
     /// When the last look-up began.
     looked_up: Instant,
     /// Whether it is still under way.
@@ -62,7 +62,7 @@ struct Pod {
     has_asked: bool,
 }
 
-enum Known {
+enum DelegateState {
     /// For good: a pod's service account never changes.
     Settled(bool),
     /// Its volumes hold nothing that the cluster has signed for it.
@@ -132,12 +132,12 @@ impl Delegates {
     }
 }
 
-impl Pod {
+impl Candidate {
     fn status(&self) -> DelegateStatus {
         match &self.known {
-            Known::Settled(true) => DelegateStatus::Delegate,
-            Known::Settled(false) | Known::NoToken => DelegateStatus::Other,
-            Known::Unknown(reason) => DelegateStatus::Undecided(*reason),
+            DelegateState::Settled(true) => DelegateStatus::Delegate,
+            DelegateState::Settled(false) | DelegateState::NoToken => DelegateStatus::Other,
+            DelegateState::Unknown(reason) => DelegateStatus::Undecided(*reason),
         }
     }
 
@@ -145,9 +145,9 @@ impl Pod {
     /// count.
     fn is_due(&self, is_first: bool) -> bool {
         let pause = match self.known {
-            Known::Settled(_) => return false,
-            Known::NoToken => LOOK_UP_AGAIN_AFTER,
-            Known::Unknown(_) => RETRY_AFTER,
+            DelegateState::Settled(_) => return false,
+            DelegateState::NoToken => LOOK_UP_AGAIN_AFTER,
+            DelegateState::Unknown(_) => RETRY_AFTER,
         };
         !self.is_looking_up && (is_first || self.looked_up.elapsed() >= pause)
     }
@@ -159,8 +159,8 @@ impl Inner {
         let mut is_new = false;
         let mut pod = self.pods.entry(pod).or_insert_with(|| {
             is_new = true;
-            Pod {
-                known: Known::Unknown(Undecided::LookUp),
+            Candidate {
+                known: DelegateState::Unknown(Undecided::LookUp),
                 looked_up: Instant::now(),
                 is_looking_up: false,
                 has_asked: false,
@@ -203,12 +203,12 @@ impl Inner {
         }
     }
 
-    fn known(&self, shown: Shown, has_asked: bool) -> Known {
+    fn known(&self, shown: Shown, has_asked: bool) -> DelegateState {
         match shown {
-            Shown::Account(account) => Known::Settled(self.accounts.contains(&account)),
-            Shown::NoToken if has_asked => Known::NoToken,
-            Shown::NoToken => Known::Unknown(Undecided::NotMounted),
-            Shown::Undecided(reason) => Known::Unknown(reason),
+            Shown::Account(account) => DelegateState::Settled(self.accounts.contains(&account)),
+            Shown::NoToken if has_asked => DelegateState::NoToken,
+            Shown::NoToken => DelegateState::Unknown(Undecided::NotMounted),
+            Shown::Undecided(reason) => DelegateState::Unknown(reason),
         }
     }
 

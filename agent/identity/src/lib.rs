@@ -30,7 +30,7 @@ pub use metrics::Metrics;
 use podcreds_keys::ClusterKeys;
 use podcreds_server::Identify;
 use podcreds_types::{
-    Claimant, Claims, Evidence, Origin, PodUid, Pods, Refusal, Route, ServiceAccount, Token,
+    Claimant, Claims, Evidence, Origin, PodRecords, PodUid, Refusal, Route, ServiceAccount, Token,
 };
 
 use delegates::{DelegateStatus, Delegates};
@@ -66,7 +66,7 @@ pub struct Identity {
     mode: Mode,
     delegates: Delegates,
     /// What people call the pods.
-    pods: Pods,
+    pods: PodRecords,
     metrics: Metrics,
     /// The pods that have been logged for showing a foreign token, once for each route: a proxy
     /// must not hide a thief.
@@ -102,7 +102,7 @@ impl Identity {
     /// Makes the policy of this node. Delegates are told by `keys`, on `runtime`.
     pub fn new(
         config: Config,
-        pods: Pods,
+        pods: PodRecords,
         keys: Option<ClusterKeys>,
         runtime: Handle,
         metrics: Metrics,

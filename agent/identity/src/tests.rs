@@ -43,7 +43,7 @@ fn identity(mode: Mode) -> Arc<Identity> {
         .unwrap();
     Identity::new(
         config,
-        Pods::default(),
+        PodRecords::default(),
         None,
         runtime.handle().clone(),
         metrics,

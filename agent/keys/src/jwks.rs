@@ -46,9 +46,9 @@ const FETCH_AT_LEAST_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Keys are fetched when the first token comes, when one names a key that is not known, and now
 /// and then. While they cannot be had, the last ones are good.
 #[derive(Clone)]
-pub struct ClusterKeys(Arc<Shared>);
+pub struct ClusterKeys(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     source: Arc<dyn FetchKeys>,
     audience: String,
     keys: RwLock<HashMap<String, DecodingKey>>,
@@ -89,7 +89,7 @@ struct KeySet {
 impl ClusterKeys {
     /// Trusts the keys from `source`, for tokens whose audience is `audience`.
     pub fn new(source: Arc<dyn FetchKeys>, audience: impl Into<String>, metrics: Metrics) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             source,
             audience: audience.into(),
             keys: RwLock::default(),
@@ -151,7 +151,7 @@ impl VerifyToken for ClusterKeys {
     }
 }
 
-impl Shared {
+impl Inner {
     async fn verify(self: Arc<Self>, token: Token) -> Verdict {
         let Some(signature) = Signature::of(&token) else {
             return Verdict::Unknown;

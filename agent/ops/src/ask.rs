@@ -17,7 +17,7 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum ProbeError {
     /// The agent says that it is not well, in these words.
     #[error("{0}")]
     Unwell(String),
@@ -35,9 +35,9 @@ pub enum AskError {
 ///
 /// # Errors
 ///
-/// Any [`AskError`].
-pub fn ask(socket: &Path, path: &str) -> Result<String, AskError> {
-    let answer = fetch(socket, path).map_err(|source| AskError::NoAnswer {
+/// Any [`ProbeError`].
+pub fn ask(socket: &Path, path: &str) -> Result<String, ProbeError> {
+    let answer = fetch(socket, path).map_err(|source| ProbeError::NoAnswer {
         socket: socket.to_owned(),
         source,
     })?;
@@ -45,7 +45,7 @@ pub fn ask(socket: &Path, path: &str) -> Result<String, AskError> {
     if head.split(' ').nth(1) == Some("200") {
         Ok(body.to_owned())
     } else {
-        Err(AskError::Unwell(body.trim_end().to_owned()))
+        Err(ProbeError::Unwell(body.trim_end().to_owned()))
     }
 }
 

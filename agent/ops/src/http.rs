@@ -72,7 +72,7 @@ where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let answer = Arc::new(answer);
-    let open = Arc::new(Open::default());
+    let open = Arc::new(OpenConnections::default());
     let mut connections = JoinSet::new();
     loop {
         // Ended ones are collected here, so that the set does not grow.
@@ -97,17 +97,17 @@ where
 
 /// The connections that are open.
 #[derive(Default)]
-struct Open(Mutex<Connections>);
+struct OpenConnections(Mutex<Connections>);
 
 #[derive(Default)]
 struct Connections {
     /// From the oldest one to the newest.
-    by_age: BTreeMap<u64, Connection>,
+    by_age: BTreeMap<u64, OpenConnection>,
     /// Counts the connections that there ever were.
     last: u64,
 }
 
-struct Connection {
+struct OpenConnection {
     task: AbortHandle,
     /// Whether its request is there, so that it waits for us and not we for it.
     is_answered: bool,
@@ -115,11 +115,11 @@ struct Connection {
 
 /// One connection that is counted as open until this is dropped.
 struct Registered {
-    open: Arc<Open>,
+    open: Arc<OpenConnections>,
     number: u64,
 }
 
-impl Open {
+impl OpenConnections {
     /// Adds the connection that `start` starts. If there are too many, the oldest one without a
     /// request ends, or the oldest one if all have been asked something.
     fn add(self: &Arc<Self>, start: impl FnOnce(Registered) -> AbortHandle) {
@@ -131,7 +131,7 @@ impl Open {
         connections.last += 1;
         let number = connections.last;
         let open = Arc::clone(self);
-        let connection = Connection {
+        let connection = OpenConnection {
             task: start(Registered { open, number }),
             is_answered: false,
         };

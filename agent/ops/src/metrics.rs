@@ -42,14 +42,14 @@ pub fn register_process(
     let build = IntGauge::with_opts(build)?;
     build.set(1);
     registry.register(Box::new(build))?;
-    registry.register(Box::new(Process(ProcessCollector::for_self())))
+    registry.register(Box::new(ProcessMetrics(ProcessCollector::for_self())))
 }
 
 /// What the library knows of the process, with a better count of processor time: its own has whole
 /// seconds, of which an idle agent takes one in many minutes.
-struct Process(ProcessCollector);
+struct ProcessMetrics(ProcessCollector);
 
-impl Collector for Process {
+impl Collector for ProcessMetrics {
     fn desc(&self) -> Vec<&Desc> {
         self.0.desc()
     }
@@ -91,11 +91,11 @@ pub async fn serve_metrics(listener: impl Listen, registry: Registry) -> Infalli
 /// else.
 struct Scrapes {
     registry: Registry,
-    last: Mutex<Last>,
+    last: Mutex<LastScrape>,
 }
 
 /// The last collection.
-struct Last {
+struct LastScrape {
     begun: Option<Instant>,
     took: Duration,
     /// What the registry holds as text, or why that cannot be written down.
@@ -104,7 +104,7 @@ struct Last {
 
 impl Scrapes {
     fn of(registry: Registry) -> Self {
-        let last = Last {
+        let last = LastScrape {
             begun: None,
             took: Duration::ZERO,
             text: Ok(Bytes::new()),
@@ -136,13 +136,13 @@ impl Scrapes {
         }
     }
 
-    fn collect(&self) -> Last {
+    fn collect(&self) -> LastScrape {
         let begun = Instant::now();
         let encoded = TextEncoder::new().encode_to_string(&self.registry.gather());
         if let Err(error) = &encoded {
             warn!(%error, "metrics cannot be written down");
         }
-        Last {
+        LastScrape {
             begun: Some(begun),
             took: begun.elapsed(),
             text: encoded.map(Bytes::from),

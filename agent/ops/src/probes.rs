@@ -12,15 +12,15 @@ use http_body_util::Full;
 
 use super::{
     http::{Listen, not_found, serve, text},
-    watchdog::Health,
+    watchdog::VitalsHealth,
 };
 
 /// Whether the agent is of use: once everything that it waits for is there, until it ends.
 #[derive(Clone, Default)]
-pub struct Readiness(Arc<Mutex<State>>);
+pub struct Readiness(Arc<Mutex<ReadinessState>>);
 
 #[derive(Default)]
-struct State {
+struct ReadinessState {
     awaited: Vec<&'static str>,
     /// What an operator should know, though it is no reason not to be ready.
     remarks: Vec<Arc<str>>,
@@ -122,7 +122,7 @@ impl Readiness {
         Ok(remarks.chain(conditions).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ReadinessState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +144,7 @@ impl Gate {
 pub async fn serve_probes(
     listener: impl Listen,
     readiness: Readiness,
-    health: Health,
+    health: VitalsHealth,
 ) -> Infallible {
     serve(listener, move |path| {
         let (readiness, health) = (readiness.clone(), health.clone());
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::{ask::ask, http::tests::fetch};
 
-    async fn probes(readiness: Readiness, health: Health) -> SocketAddr {
+    async fn probes(readiness: Readiness, health: VitalsHealth) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve_probes(listener, readiness, health));
@@ -194,7 +194,7 @@ mod tests {
         let readiness = Readiness::new();
         let datapath = readiness.gate("the datapath");
         let upstream = readiness.gate("credentials of the node");
-        let address = probes(readiness.clone(), Health::default()).await;
+        let address = probes(readiness.clone(), VitalsHealth::default()).await;
 
         let answer = fetch(address, "GET", "/readyz").await;
         assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
@@ -231,7 +231,7 @@ mod tests {
     async fn health_is_that_of_the_vital_parts() {
         let vitals = Vitals::default();
         let part = vitals.task("a part");
-        let address = probes(Readiness::new(), Health::of(vitals)).await;
+        let address = probes(Readiness::new(), VitalsHealth::of(vitals)).await;
         let answer = fetch(address, "GET", "/healthz").await;
         assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
         drop(part);
@@ -249,7 +249,11 @@ mod tests {
 
         let readiness = Readiness::new();
         let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(serve_probes(listener, readiness.clone(), Health::default()));
+        tokio::spawn(serve_probes(
+            listener,
+            readiness.clone(),
+            VitalsHealth::default(),
+        ));
         let ask = |path: &'static str| {
             let socket = socket.clone();
             tokio::task::spawn_blocking(move || ask(&socket, path))

@@ -62,14 +62,14 @@ pub struct OnStall {
 
 /// Watches until it is dropped.
 pub struct Watchdog {
-    health: Health,
+    health: VitalsHealth,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the watchdog thinks of the vital parts. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Health {
+pub struct VitalsHealth {
     vitals: Vitals,
     silent: Arc<Mutex<Option<Stalled>>>,
 }
@@ -81,7 +81,7 @@ impl Watchdog {
     ///
     /// When there is no thread to be had.
     pub fn start(vitals: Vitals, on_stall: OnStall) -> io::Result<Self> {
-        let health = Health::of(vitals);
+        let health = VitalsHealth::of(vitals);
         let watched = health.clone();
         let (stop, stopped) = mpsc::channel();
         // So that /healthz fails when nobody watches any more.
@@ -109,7 +109,7 @@ impl Watchdog {
     }
 
     /// What it thinks of the vital parts, at any time.
-    pub fn health(&self) -> Health {
+    pub fn health(&self) -> VitalsHealth {
         self.health.clone()
     }
 }
@@ -133,7 +133,7 @@ impl Drop for Watchdog {
     }
 }
 
-impl Health {
+impl VitalsHealth {
     /// That of these parts, as far as nobody watches them yet: whether one has ended.
     pub fn of(vitals: Vitals) -> Self {
         Self {
@@ -160,11 +160,11 @@ impl Health {
 
 /// What the watchdog remembers from one tick to the next.
 #[derive(Default)]
-struct Watch(HashMap<u64, Seen>);
+struct Watch(HashMap<u64, SeenPart>);
 
 /// What it remembers of a part.
 #[derive(Default)]
-struct Seen {
+struct SeenPart {
     count: u64,
     /// Whether it has beaten since it was asked.
     is_answered: bool,
@@ -187,7 +187,7 @@ impl Watch {
     /// has stopped by now.
     fn tick(
         &mut self,
-        health: &Health,
+        health: &VitalsHealth,
         passed: Duration,
         state: impl Fn(i32) -> Option<ThreadState>,
     ) -> Option<Stalled> {
@@ -220,7 +220,7 @@ impl Watch {
     }
 }
 
-impl Seen {
+impl SeenPart {
     fn tick(&mut self, part: &Beats, passed: Duration, state: impl Fn(i32) -> Option<ThreadState>) {
         if self.count != part.count {
             *self = Self {

@@ -5,10 +5,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use podcreds_types::{PodUid, Pods};
+use podcreds_types::{PodRecords, PodUid};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-use super::metrics::Outcome;
+use super::metrics::RequestOutcome;
 
 /// In place of both names for pods that have no name yet. No name in Kubernetes has such a
 /// character.
@@ -16,23 +16,23 @@ const UNKNOWN: &str = "_unknown";
 /// The same for what is beyond the limit.
 const OTHER: &str = "_other";
 
-type Counters = [IntCounter; Outcome::ALL.len()];
+type OutcomeCounters = [IntCounter; RequestOutcome::ALL.len()];
 
 /// Counts requests by service account, up to a number of accounts.
 pub(super) struct Accounts {
-    pods: Pods,
+    pods: PodRecords,
     limit: usize,
     requests: IntCounterVec,
-    unknown: Counters,
-    other: Counters,
-    known: Mutex<Known>,
+    unknown: OutcomeCounters,
+    other: OutcomeCounters,
+    known: Mutex<KnownAccounts>,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownAccounts {
     count: usize,
     /// By namespace, then by name.
-    counters: HashMap<Box<str>, HashMap<Box<str>, Counters>>,
+    counters: HashMap<Box<str>, HashMap<Box<str>, OutcomeCounters>>,
 }
 
 impl Accounts {
@@ -43,7 +43,7 @@ impl Accounts {
     /// When the metric is registered already.
     pub(super) fn register(
         limit: usize,
-        pods: Pods,
+        pods: PodRecords,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
@@ -66,7 +66,7 @@ impl Accounts {
     }
 
     /// Counts a request of a pod.
-    pub(super) fn count(&self, pod: Option<PodUid>, outcome: Outcome) {
+    pub(super) fn count(&self, pod: Option<PodUid>, outcome: RequestOutcome) {
         let names = pod.and_then(|pod| self.pods.names(pod));
         match names {
             None => self.unknown[outcome as usize].inc(),
@@ -74,7 +74,7 @@ impl Accounts {
         }
     }
 
-    fn count_named(&self, namespace: &str, account: &str, outcome: Outcome) {
+    fn count_named(&self, namespace: &str, account: &str, outcome: RequestOutcome) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let of_namespace = known.counters.get(namespace);
         if let Some(counters) = of_namespace.and_then(|accounts| accounts.get(account)) {
@@ -91,8 +91,8 @@ impl Accounts {
     }
 }
 
-fn counters(requests: &IntCounterVec, namespace: &str, account: &str) -> Counters {
-    Outcome::ALL.map(|outcome| {
+fn counters(requests: &IntCounterVec, namespace: &str, account: &str) -> OutcomeCounters {
+    RequestOutcome::ALL.map(|outcome| {
         let labels = [namespace, account, outcome.label()];
         requests.with_label_values(&labels)
     })
@@ -105,11 +105,11 @@ mod tests {
     #[test]
     fn accounts_beyond_the_limit_are_counted_together() {
         let registry = Registry::new();
-        let accounts = Accounts::register(2, Pods::default(), &registry).unwrap();
+        let accounts = Accounts::register(2, PodRecords::default(), &registry).unwrap();
         for (namespace, account) in [("a", "x"), ("b", "x"), ("c", "x"), ("a", "y"), ("a", "x")] {
-            accounts.count_named(namespace, account, Outcome::Served);
+            accounts.count_named(namespace, account, RequestOutcome::Served);
         }
-        accounts.count(None, Outcome::Failed);
+        accounts.count(None, RequestOutcome::Failed);
         let count = |namespace, account, outcome| {
             let labels = [namespace, account, outcome];
             accounts.requests.with_label_values(&labels).get()

@@ -146,7 +146,7 @@ fn json(error: &CredentialError) -> Bytes {
             ("CredentialsNotReady", &words)
         }
     };
-    let body = Body {
+    let body = ErrorBody {
         code,
         message,
         code_for_js: code,
@@ -196,7 +196,7 @@ fn takes_json(accepted: &HeaderValue) -> bool {
 
 /// The Go SDK reads the lower-case names, the JS SDK the others, and botocore shows all of it.
 #[derive(Serialize)]
-struct Body<'a> {
+struct ErrorBody<'a> {
     code: &'a str,
     message: &'a str,
     #[serde(rename = "Code")]

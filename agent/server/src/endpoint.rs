@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
 use http::{HeaderValue, Method, Request, Version, header};
 use hyper::{body::Incoming, service::Service};
 use podcreds_credentials::Store;
-use podcreds_types::{Claimant, Claims, PodUid, Pods, Refusal, Token, TokenDigest};
+use podcreds_types::{Claimant, Claims, PodRecords, PodUid, Refusal, Token, TokenDigest};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     answer::{self, Answer, Format, NoCredentials},
     connection_state::ConnectionState,
     host,
-    metrics::Outcome,
+    metrics::RequestOutcome,
     road::{Road, Stage},
     target,
 };
@@ -24,7 +24,7 @@ use super::{
 /// What the handlers of all connections share.
 pub(super) struct Endpoint {
     pub(super) store: Store,
-    pub(super) pods: Pods,
+    pub(super) pods: PodRecords,
     pub(super) metrics: Metrics,
     /// Where somebody wants to know.
     pub(super) accounts: Option<Accounts>,
@@ -55,18 +55,18 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
         }
         let (endpoint, state) = (&self.endpoint, &self.state);
         match self.find(&request, &mut road) {
-            Ok(Found::Ready(claimant, body)) => {
+            Ok(FoundCredentials::Ready(claimant, body)) => {
                 let pod = claimant.pod();
-                let answer = endpoint.grant(Asked { road, state, pod }, body);
+                let answer = endpoint.grant(PendingRequest { road, state, pod }, body);
                 Either::Left(ready(Ok(answer)))
             }
             Err(why) => {
                 let pod = self.caller.pod();
                 let format = Format::wanted_by(&request);
-                let answer = endpoint.deny(Asked { road, state, pod }, &why, format);
+                let answer = endpoint.deny(PendingRequest { road, state, pod }, &why, format);
                 Either::Left(ready(Ok(answer)))
             }
-            Ok(Found::ToFetch(claimant, token)) => {
+            Ok(FoundCredentials::ToFetch(claimant, token)) => {
                 road.enter(Stage::Exchange);
                 if let Claimant::Pod(pod) = claimant {
                     endpoint.pods.asked(pod, road.start());
@@ -75,7 +75,7 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
                 let format = Format::wanted_by(&request);
                 let fetch = async move {
                     let fetched = endpoint.store.fetch(claimant, token.clone()).await;
-                    let asked = |pod| Asked {
+                    let asked = |pod| PendingRequest {
                         road,
                         state: &state,
                         pod,
@@ -100,7 +100,7 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
 }
 
 /// A request that gets its answer.
-struct Asked<'a> {
+struct PendingRequest<'a> {
     road: Road,
     state: &'a ConnectionState,
     /// The pod that has asked, as far as that is certain.
@@ -108,7 +108,7 @@ struct Asked<'a> {
 }
 
 /// Where a request's credentials are.
-enum Found {
+enum FoundCredentials {
     /// In memory, ready to be sent.
     Ready(Claimant, Bytes),
     /// At EKS Auth, or refused there.
@@ -141,7 +141,11 @@ impl<I: Identify> RequestHandler<I> {
     }
 
     /// Decides by the least: most of what is refused is refused before its token is looked at.
-    fn find<B>(&self, request: &Request<B>, road: &mut Road) -> Result<Found, NoCredentials> {
+    fn find<B>(
+        &self,
+        request: &Request<B>,
+        road: &mut Road,
+    ) -> Result<FoundCredentials, NoCredentials> {
         if !host::is_address(request) {
             return Err(Refusal::BadHost.into());
         }
@@ -160,7 +164,7 @@ impl<I: Identify> RequestHandler<I> {
             if let Some(at_hand) = store.at_hand(&known, &digest) {
                 let body = at_hand?;
                 self.endpoint.served(known, &token);
-                return Ok(Found::Ready(known, body));
+                return Ok(FoundCredentials::Ready(known, body));
             }
             road.enter(Stage::Identify);
         }
@@ -171,9 +175,9 @@ impl<I: Identify> RequestHandler<I> {
         {
             let body = at_hand?;
             self.endpoint.served(claimant, &token);
-            return Ok(Found::Ready(claimant, body));
+            return Ok(FoundCredentials::Ready(claimant, body));
         }
-        Ok(Found::ToFetch(claimant, token))
+        Ok(FoundCredentials::ToFetch(claimant, token))
     }
 }
 
@@ -206,20 +210,20 @@ impl Endpoint {
     }
 
     /// Gives a request what it has asked for.
-    fn grant(&self, mut asked: Asked<'_>, body: Bytes) -> Answer {
+    fn grant(&self, mut asked: PendingRequest<'_>, body: Bytes) -> Answer {
         asked.road.enter(Stage::Write);
-        let outcome = Outcome::of_served(&asked.road);
+        let outcome = RequestOutcome::of_served(&asked.road);
         self.finish(asked, answer::credentials(body), outcome)
     }
 
     /// Counts what is refused, and says why.
-    fn deny(&self, mut asked: Asked<'_>, why: &NoCredentials, format: Format) -> Answer {
+    fn deny(&self, mut asked: PendingRequest<'_>, why: &NoCredentials, format: Format) -> Answer {
         asked.road.enter(Stage::Write);
         if let Some(refusal) = why.refusal() {
             self.metrics.refused(refusal);
             self.report(asked.pod, refusal);
         }
-        self.finish(asked, why.response(format), Outcome::of_denied(why))
+        self.finish(asked, why.response(format), RequestOutcome::of_denied(why))
     }
 
     /// Names the pod that asks in a way that no SDK does. What other stages refuse, they report.
@@ -245,7 +249,12 @@ impl Endpoint {
     }
 
     /// Counts an answer, and says on it whether the connection ends.
-    fn finish(&self, asked: Asked<'_>, mut answer: Answer, outcome: Outcome) -> Answer {
+    fn finish(
+        &self,
+        asked: PendingRequest<'_>,
+        mut answer: Answer,
+        outcome: RequestOutcome,
+    ) -> Answer {
         if self.draining.is_cancelled() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(header::CONNECTION, close);

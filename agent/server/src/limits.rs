@@ -12,29 +12,29 @@ use super::{Config, Metrics, connection_state::ConnectionState, scheduler::Share
 
 /// Counts open connections. Clones count together.
 #[derive(Clone)]
-pub(super) struct Limits(Arc<Inner>);
+pub(super) struct ConnectionLimits(Arc<Inner>);
 
 struct Inner {
     per_caller: usize,
     overall: usize,
-    open: Mutex<Open>,
+    open: Mutex<OpenCounts>,
     metrics: Metrics,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenCounts {
     overall: usize,
     /// Those of callers that the kernel has not identified.
     unidentified: usize,
     /// Callers without a connection have no entry.
-    callers: HashMap<Origin, Caller>,
+    callers: HashMap<Origin, CallerConnections>,
     /// The order of the next connection among its caller's.
     next: u64,
 }
 
 /// The connections of one caller.
 #[derive(Default)]
-struct Caller {
+struct CallerConnections {
     share: Arc<Share>,
     /// By their order: the longest idle comes first, but for some that have been of use since they
     /// got it.
@@ -43,13 +43,13 @@ struct Caller {
 
 /// One open connection. It is given back on drop.
 pub(super) struct Slot {
-    limits: Limits,
+    limits: ConnectionLimits,
     caller: Origin,
     state: Arc<ConnectionState>,
     share: Arc<Share>,
 }
 
-impl Limits {
+impl ConnectionLimits {
     pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             per_caller: config.max_connections_per_pod,
@@ -89,17 +89,17 @@ impl Limits {
         })
     }
 
-    fn show(&self, open: &Open) {
+    fn show(&self, open: &OpenCounts) {
         let count = i64::try_from(open.overall).unwrap_or(i64::MAX);
         self.0.metrics.connections.set(count);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenCounts> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
+impl OpenCounts {
     fn count(&self, caller: Origin) -> usize {
         let caller = self.callers.get(&caller);
         caller.map_or(0, |caller| caller.connections.len())
@@ -146,7 +146,7 @@ impl Open {
     }
 }
 
-impl Caller {
+impl CallerConnections {
     /// The order of the connection that has been of no use for the longest time. Those that have
     /// been of use since they were last passed over are put last.
     fn longest_idle(&mut self, next: &mut u64) -> Option<u64> {
@@ -186,24 +186,24 @@ mod tests {
 
     use super::*;
 
-    fn limits(per_caller: usize, overall: usize) -> Limits {
+    fn limits(per_caller: usize, overall: usize) -> ConnectionLimits {
         let config = Config {
             max_connections_per_pod: per_caller,
             max_connections: overall,
             ..Config::default()
         };
-        Limits::new(&config, Metrics::register(&Registry::new()).unwrap())
+        ConnectionLimits::new(&config, Metrics::register(&Registry::new()).unwrap())
     }
 
-    fn admit(limits: &Limits, caller: Origin) -> Option<Slot> {
+    fn admit(limits: &ConnectionLimits, caller: Origin) -> Option<Slot> {
         limits.admit(caller, &Arc::default())
     }
 
-    fn admit_many<const N: usize>(limits: &Limits, caller: Origin) -> [Slot; N] {
+    fn admit_many<const N: usize>(limits: &ConnectionLimits, caller: Origin) -> [Slot; N] {
         [(); N].map(|()| admit(limits, caller).unwrap())
     }
 
-    fn count(limits: &Limits, caller: Origin) -> usize {
+    fn count(limits: &ConnectionLimits, caller: Origin) -> usize {
         limits.lock().count(caller)
     }
 

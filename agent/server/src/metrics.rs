@@ -38,7 +38,7 @@ const IN_TIME: Duration = Duration::from_secs(1);
 
 /// What became of a request, as the pod that has asked sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum RequestOutcome {
     /// It got credentials.
     Served,
     /// It got credentials after more than [`IN_TIME`].
@@ -49,7 +49,7 @@ pub(super) enum Outcome {
     ClientFault,
 }
 
-impl Outcome {
+impl RequestOutcome {
     pub(super) const ALL: [Self; 4] = [Self::Served, Self::Late, Self::Failed, Self::ClientFault];
 
     pub(super) fn label(self) -> &'static str {
@@ -86,7 +86,7 @@ pub struct Metrics {
     /// The child that nearly every request needs, looked up once.
     served: Histogram,
     /// Requests by what became of them.
-    outcomes: [IntCounter; Outcome::ALL.len()],
+    outcomes: [IntCounter; RequestOutcome::ALL.len()],
     pub(super) roads: Roads,
     /// What pods wait for their first credentials, in seconds.
     pub(super) first_credentials: Histogram,
@@ -94,7 +94,7 @@ pub struct Metrics {
     /// Answers as AWS's agent counts them, and the child that nearly every request needs.
     responses: IntCounterVec,
     response_served: IntCounter,
-    /// Set by [`Limits`](super::limits::Limits).
+    /// Set by [`ConnectionLimits`](super::limits::ConnectionLimits).
     pub(super) connections: IntGauge,
 }
 
@@ -162,7 +162,7 @@ impl Metrics {
         Ok(Self {
             served: durations.with_label_values(&[StatusCode::OK.as_str()]),
             durations,
-            outcomes: Outcome::ALL.map(|it| outcomes.with_label_values(&[it.label()])),
+            outcomes: RequestOutcome::ALL.map(|it| outcomes.with_label_values(&[it.label()])),
             roads: Roads::register(registry)?,
             first_credentials,
             refusals,
@@ -173,7 +173,7 @@ impl Metrics {
     }
 
     /// A request got its answer, with which its last stage has begun.
-    pub(super) fn answered(&self, road: &Road, status: StatusCode, outcome: Outcome) {
+    pub(super) fn answered(&self, road: &Road, status: StatusCode, outcome: RequestOutcome) {
         self.outcomes[outcome as usize].inc();
         let seconds = road.since_begun().as_secs_f64();
         if status == StatusCode::OK {

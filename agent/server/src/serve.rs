@@ -11,7 +11,7 @@ use std::{
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use podcreds_credentials::Store;
-use podcreds_types::{Pods, Refusal};
+use podcreds_types::{PodRecords, Refusal};
 use prometheus::Registry;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,9 +23,9 @@ use super::{
     answer_limit::AnswerLimit,
     connection_state::ConnectionState,
     endpoint::{Endpoint, RequestHandler},
-    limits::{Limits, Slot},
+    limits::{ConnectionLimits, Slot},
     scheduler::Scheduler,
-    stream::{Stream, Transport},
+    stream::{TimedStream, Transport},
 };
 
 /// How long a client that has connected, and asked for nothing yet, is heard during a drain. Its
@@ -39,7 +39,7 @@ pub struct Server {
     endpoint: Arc<Endpoint>,
     http: http1::Builder,
     write_timeout: Duration,
-    limits: Limits,
+    limits: ConnectionLimits,
     scheduler: Scheduler,
     connections: TaskTracker,
 }
@@ -53,7 +53,7 @@ pub struct Times {
     pub connected: Option<Instant>,
 }
 
-type Connection<S, I> = http1::Connection<TokioIo<Stream<S>>, AnswerLimit<RequestHandler<I>>>;
+type Connection<S, I> = http1::Connection<TokioIo<TimedStream<S>>, AnswerLimit<RequestHandler<I>>>;
 
 impl Server {
     /// An endpoint that hands out what is in `store`, and notes in `pods` which pods have got it.
@@ -64,7 +64,7 @@ impl Server {
     pub fn new(
         config: &Config,
         store: Store,
-        pods: Pods,
+        pods: PodRecords,
         metrics: Metrics,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
@@ -74,7 +74,7 @@ impl Server {
             .max_buf_size(config.max_head.max(MIN_HEAD))
             // A client may say that it has nothing more to ask and still wait for its answer.
             .half_close(true);
-        let limits = Limits::new(config, metrics.clone());
+        let limits = ConnectionLimits::new(config, metrics.clone());
         let accounts = match config.service_account_metrics {
             0 => None,
             limit => Some(Accounts::register(limit, pods.clone(), registry)?),
@@ -137,7 +137,7 @@ impl Server {
         I: Identify,
     {
         let roads = self.endpoint.metrics.roads.clone();
-        let stream = Stream::new(stream, Arc::clone(state), roads, self.write_timeout);
+        let stream = TimedStream::new(stream, Arc::clone(state), roads, self.write_timeout);
         let endpoint = Arc::clone(&self.endpoint);
         let handler = RequestHandler::new(endpoint, caller, times, Arc::clone(state));
         let service = AnswerLimit::new(handler, Arc::clone(state));

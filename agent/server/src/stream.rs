@@ -34,7 +34,7 @@ impl Transport for TcpStream {
 ///
 /// The time runs from the first write that the socket does not take until everything is written:
 /// a peer that reads a byte now and then gains nothing.
-pub(super) struct Stream<S> {
+pub(super) struct TimedStream<S> {
     inner: S,
     state: Arc<ConnectionState>,
     roads: Roads,
@@ -44,7 +44,7 @@ pub(super) struct Stream<S> {
     corked: bool,
 }
 
-impl<S: Transport> Stream<S> {
+impl<S: Transport> TimedStream<S> {
     pub(super) fn new(
         inner: S,
         state: Arc<ConnectionState>,
@@ -80,7 +80,7 @@ impl<S: Transport> Stream<S> {
     }
 }
 
-impl<S> Drop for Stream<S> {
+impl<S> Drop for TimedStream<S> {
     /// An answer that the peer did not take has come to an end as well.
     fn drop(&mut self) {
         if let Some((road, status)) = self.state.never_written() {
@@ -89,7 +89,7 @@ impl<S> Drop for Stream<S> {
     }
 }
 
-impl<S: Transport> AsyncRead for Stream<S> {
+impl<S: Transport> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -104,7 +104,7 @@ impl<S: Transport> AsyncRead for Stream<S> {
     }
 }
 
-impl<S: Transport> AsyncWrite for Stream<S> {
+impl<S: Transport> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -184,7 +184,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_nothing_is_given_up() {
         let (ours, _theirs) = duplex(16);
-        let mut stream = Stream::new(ours, Arc::default(), roads(), TIMEOUT);
+        let mut stream = TimedStream::new(ours, Arc::default(), roads(), TIMEOUT);
         let begun = Instant::now();
         let written = timeout(2 * TIMEOUT, stream.write_all(&[0; 17])).await;
         let error = written.unwrap().unwrap_err();
@@ -195,7 +195,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_trickles_gains_nothing() {
         let (ours, mut theirs) = duplex(16);
-        let mut stream = Stream::new(ours, Arc::default(), roads(), TIMEOUT);
+        let mut stream = TimedStream::new(ours, Arc::default(), roads(), TIMEOUT);
         let trickle = tokio::spawn(async move {
             while theirs.read_u8().await.is_ok() {
                 sleep(TIMEOUT / 3).await;
@@ -210,7 +210,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_catches_up_starts_afresh() {
         let (ours, mut theirs) = duplex(16);
-        let mut stream = Stream::new(ours, Arc::default(), roads(), TIMEOUT);
+        let mut stream = TimedStream::new(ours, Arc::default(), roads(), TIMEOUT);
         for _ in 0..3 {
             let late = async {
                 sleep(TIMEOUT * 2 / 3).await;
@@ -229,7 +229,7 @@ mod tests {
     async fn the_state_tells_idle_from_late() {
         let (ours, mut theirs) = duplex(16);
         let state = Arc::new(ConnectionState::default());
-        let mut stream = Stream::new(ours, Arc::clone(&state), roads(), TIMEOUT);
+        let mut stream = TimedStream::new(ours, Arc::clone(&state), roads(), TIMEOUT);
         assert!(state.is_new() && state.is_behind());
         theirs.write_all(b"head").await.unwrap();
         stream.read_exact(&mut [0; 4]).await.unwrap();

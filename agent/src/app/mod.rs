@@ -29,11 +29,11 @@ use podcreds_ops::{
     shutdown::{Ending, Signals, within},
     socket::SocketError,
     telemetry,
-    watchdog::{Health, OnStall, Watchdog, beat},
+    watchdog::{OnStall, VitalsHealth, Watchdog, beat},
 };
 use podcreds_server as server;
 use podcreds_server::Server;
-use podcreds_types::{Pods, Vitals};
+use podcreds_types::{PodRecords, Vitals};
 use podcreds_upstream as upstream;
 use podcreds_upstream::{EksAuth, KeyFetcher, Outbound, SetupError};
 use prometheus::Registry;
@@ -161,7 +161,7 @@ impl App {
         control: &Runtime,
         serving: &Runtime,
         vitals: &Vitals,
-        health: &Health,
+        health: &VitalsHealth,
     ) -> Result<Option<Self>, AppError> {
         let registry = Registry::new();
         register_process(
@@ -295,7 +295,7 @@ fn stages(
         }
         None => None,
     };
-    let pods = Pods::default();
+    let pods = PodRecords::default();
     let store = Store::start(
         config.credentials.clone(),
         Arc::new(eks_auth),

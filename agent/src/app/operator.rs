@@ -9,19 +9,19 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use podcreds_admin::{
-    AgentStatus, Granted, KeysStatus, LastError, LimiterStatus, LogLevel, Operate, PathsStatus,
-    PodStatus, Refresh, RefreshedPod, Refused, SetLogLevel, Status, Target, UpstreamStatus,
+    AgentStatus, Granted, KeysStatus, LimiterStatus, LogLevel, NodeStatus, Operate, OperateError,
+    PathsStatus, PodStatus, Refresh, RefreshedPod, SetLogLevel, Target, TimedError, UpstreamStatus,
 };
-use podcreds_credentials::{Report, Store, Subject};
+use podcreds_credentials::{ExchangeReport, Store, Subject};
 use podcreds_datapath as datapath;
-use podcreds_handover::Standing;
+use podcreds_handover::CurrentRole;
 use podcreds_identity::Identity;
 use podcreds_keys::ClusterKeys;
 use podcreds_ops::{
     probes::{NotReady, Readiness},
-    telemetry::{self, Filter, Level},
+    telemetry::{self, Filter, FilterState},
 };
-use podcreds_types::Pods;
+use podcreds_types::PodRecords;
 use tokio::time::timeout;
 
 use self::rows::{Row, select};
@@ -36,9 +36,9 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub(super) struct Operator {
     pub(super) store: Store,
     pub(super) identity: Arc<Identity>,
-    pub(super) pods: Pods,
+    pub(super) pods: PodRecords,
     pub(super) keys: Option<ClusterKeys>,
-    pub(super) standing: Standing,
+    pub(super) standing: CurrentRole,
     pub(super) readiness: Readiness,
     pub(super) started: SystemTime,
     /// There once the paths are open.
@@ -46,19 +46,19 @@ pub(super) struct Operator {
 }
 
 impl Operate for Operator {
-    fn status(&self) -> BoxFuture<'static, Status> {
+    fn status(&self) -> BoxFuture<'static, NodeStatus> {
         let this = self.clone();
         async move {
             let report = this.store.report().await;
             let agent = this.agent(report.as_ref());
             let rows = this.rows(report.as_ref());
             let pods = rows.into_iter().map(|row| row.status).collect();
-            Status { agent, pods }
+            NodeStatus { agent, pods }
         }
         .boxed()
     }
 
-    fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, Refused>> {
+    fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, OperateError>> {
         let this = self.clone();
         async move {
             // Also those that have nothing yet, or nothing any more: to say so.
@@ -77,20 +77,20 @@ impl Operate for Operator {
         log_level(telemetry::level())
     }
 
-    fn set_log_level(&self, wanted: SetLogLevel) -> Result<LogLevel, Refused> {
+    fn set_log_level(&self, wanted: SetLogLevel) -> Result<LogLevel, OperateError> {
         let filter: Result<Filter, _> = wanted.filter.parse();
-        let filter = filter.map_err(|error| Refused::Invalid(error.to_string()))?;
+        let filter = filter.map_err(|error| OperateError::Invalid(error.to_string()))?;
         let lasts = wanted.for_seconds.map(Duration::from_secs);
         if lasts.is_some_and(|lasts| lasts > LONGEST) {
             let why = "a log level goes back by itself after 30 days at most";
-            return Err(Refused::Invalid(why.to_owned()));
+            return Err(OperateError::Invalid(why.to_owned()));
         }
         Ok(log_level(telemetry::set_level(filter, lasts)))
     }
 }
 
 impl Operator {
-    fn agent(&self, report: Option<&Report>) -> AgentStatus {
+    fn agent(&self, report: Option<&ExchangeReport>) -> AgentStatus {
         let (ready, remarks) = match self.readiness.check() {
             Ok(remarks) => (true, remarks),
             Err(why @ (NotReady::Draining | NotReady::Waiting(_))) => {
@@ -164,7 +164,7 @@ const NOT_YET: &str = "it has no credentials to refresh, and EKS Auth is asked a
                        next asks";
 const GONE: &str = "the pod has gone meanwhile";
 
-fn limiter(report: &Report) -> LimiterStatus {
+fn limiter(report: &ExchangeReport) -> LimiterStatus {
     let limiter = &report.limiter;
     LimiterStatus {
         calls_per_second: limiter.calls_per_second,
@@ -177,7 +177,7 @@ fn limiter(report: &Report) -> LimiterStatus {
     }
 }
 
-fn upstream(report: &Report) -> UpstreamStatus {
+fn upstream(report: &ExchangeReport) -> UpstreamStatus {
     let upstream = &report.upstream;
     UpstreamStatus {
         failures_in_a_row: upstream.failures_in_a_row,
@@ -185,7 +185,7 @@ fn upstream(report: &Report) -> UpstreamStatus {
         last_failure: upstream
             .last_failure
             .clone()
-            .map(|(at, message)| LastError {
+            .map(|(at, message)| TimedError {
                 at: at.into(),
                 message,
             }),
@@ -211,7 +211,7 @@ fn refreshed(
     }
 }
 
-fn log_level(level: Option<Level>) -> LogLevel {
+fn log_level(level: Option<FilterState>) -> LogLevel {
     let Some(level) = level else {
         return LogLevel {
             filter: "panic".to_owned(),

@@ -14,7 +14,7 @@ use podcreds_ops::{
     probes::{Readiness, serve_probes},
     socket,
     telemetry::follow_signals,
-    watchdog::Health,
+    watchdog::VitalsHealth,
 };
 use prometheus::Registry;
 use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
@@ -43,7 +43,7 @@ struct Port {
 pub(super) fn serve(
     config: &Config,
     control: &Runtime,
-    health: &Health,
+    health: &VitalsHealth,
     registry: &Registry,
     readiness: &Readiness,
 ) -> Result<(), AppError> {

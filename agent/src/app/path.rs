@@ -14,12 +14,12 @@ use podcreds_identity::Identity;
 use podcreds_keys::ClusterKeys;
 use podcreds_ops::probes::Readiness;
 use podcreds_server::{Server, Times};
-use podcreds_types::{Pods, Vitals};
+use podcreds_types::{PodRecords, Vitals};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
 use super::{AppError, privileges};
-use crate::config::Paths as Config;
+use crate::config::PathsConfig as Config;
 
 /// What the paths lead to.
 pub(super) struct Stages {
@@ -30,7 +30,7 @@ pub(super) struct Stages {
     /// Drops the credentials of pods that are gone.
     pub(super) store: Store,
     /// Has a record of each pod on the node.
-    pub(super) pods: Pods,
+    pub(super) pods: PodRecords,
     /// Say what the cluster has signed, where they can be had.
     pub(super) keys: Option<ClusterKeys>,
 }

@@ -59,7 +59,7 @@ pub(crate) struct StatusArgs {
 
     /// How it is shown
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub(crate) output: Output,
+    pub(crate) output: OutputFormat,
 
     /// Show it again every two seconds, until interrupted
     #[arg(short, long)]
@@ -68,7 +68,7 @@ pub(crate) struct StatusArgs {
 
 /// How something is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+pub(crate) enum OutputFormat {
     /// A table that fits the terminal
     #[default]
     Text,

@@ -7,14 +7,14 @@ use std::{
 };
 
 use podcreds_admin::{
-    AgentStatus, IdentifiedBy, PathKind, PodState, PodStatus, Question, Status, Timestamp,
+    AgentStatus, IdentifiedBy, NodeStatus, PathKind, PodState, PodStatus, Question, Timestamp,
 };
 use podcreds_output::{self as text, harmless, table, yaml};
 use serde::Serialize;
 use terminal_size::{Width, terminal_size};
 
 use super::{CommandError, ask, print};
-use crate::cli::{Output, StatusArgs};
+use crate::cli::{OutputFormat, StatusArgs};
 
 /// How often a status that is watched is asked for.
 const REDRAW: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const NONE_MATCHES: &str = "no pod matches\n";
 /// All agents that answer. The names in JSON are an interface.
 #[derive(Serialize)]
 struct Agents {
-    agents: Vec<Status>,
+    agents: Vec<NodeStatus>,
 }
 
 /// Shows how the agents and their pods are, again and again if that is wanted.
@@ -57,7 +57,7 @@ pub(crate) fn status(args: &StatusArgs) -> Result<(), CommandError> {
 }
 
 fn show(args: &StatusArgs, is_terminal: bool) -> Result<String, CommandError> {
-    let mut agents: Vec<Status> = ask(&args.ask.admin_dir, &Question::Status)?;
+    let mut agents: Vec<NodeStatus> = ask(&args.ask.admin_dir, &Question::Status)?;
     // The one that has the say first.
     let place = |role: &str| ["leader", "successor"].iter().position(|it| *it == role);
     agents.sort_by_key(|status| place(&status.agent.role).unwrap_or(usize::MAX));
@@ -72,10 +72,10 @@ fn show(args: &StatusArgs, is_terminal: bool) -> Result<String, CommandError> {
         NO_PODS
     };
     Ok(match args.output {
-        Output::Text => text_of(&agents, width, none, SystemTime::now()),
-        Output::Wide => wide_text_of(&agents, none, SystemTime::now()),
-        Output::Json => text::json(&Agents { agents })?,
-        Output::Yaml => yaml(&serde_json::to_value(Agents { agents })?),
+        OutputFormat::Text => text_of(&agents, width, none, SystemTime::now()),
+        OutputFormat::Wide => wide_text_of(&agents, none, SystemTime::now()),
+        OutputFormat::Json => text::json(&Agents { agents })?,
+        OutputFormat::Yaml => yaml(&serde_json::to_value(Agents { agents })?),
     })
 }
 
@@ -108,7 +108,7 @@ fn full_name(pod: &PodStatus) -> Option<String> {
 }
 
 /// For each agent some lines, a table of pods, and what is wrong with them.
-fn text_of(agents: &[Status], width: Option<usize>, none: &str, now: SystemTime) -> String {
+fn text_of(agents: &[NodeStatus], width: Option<usize>, none: &str, now: SystemTime) -> String {
     let heading = [
         "POD", "ROLE", "STATE", "EXPIRES", "RENEWED", "ASKED", "BY", "PATH",
     ];
@@ -130,7 +130,7 @@ fn text_of(agents: &[Status], width: Option<usize>, none: &str, now: SystemTime)
     })
 }
 
-fn wide_text_of(agents: &[Status], none: &str, now: SystemTime) -> String {
+fn wide_text_of(agents: &[NodeStatus], none: &str, now: SystemTime) -> String {
     let heading = [
         "NAMESPACE",
         "NAME",
@@ -170,7 +170,7 @@ fn wide_text_of(agents: &[Status], none: &str, now: SystemTime) -> String {
 }
 
 fn each(
-    agents: &[Status],
+    agents: &[NodeStatus],
     none: &str,
     now: SystemTime,
     pods: impl Fn(&[PodStatus]) -> String,

@@ -3,7 +3,7 @@
 //! 1. Who calls: [`Evidence`] and [`Route`] of a request, its [`Token`] and the token's [`Claims`].
 //! 2. What follows: the [`Claimant`] that credentials are for, or the [`Refusal`].
 //! 3. What EKS Auth says: [`Credentials`], or an [`EksRefusal`].
-//! 4. The node's pods: [`PodUid`], and one record for each in [`Pods`].
+//! 4. The node's pods: [`PodUid`], and one record for each in [`PodRecords`].
 //! 5. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
 
 mod caller;
@@ -28,7 +28,7 @@ pub use credentials::Credentials;
 pub use eks_refusal::{EksRefusal, RefusalKind};
 pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
-pub use pods::{PodNames, PodRecord, Pods};
+pub use pods::{PodNames, PodRecord, PodRecords};
 pub use refusal::{Refusal, Undecided, Words};
 pub use tasks::{restarted, watched};
 pub use token::{Token, TokenDigest};

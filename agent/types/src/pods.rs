@@ -16,7 +16,7 @@ use super::{Claims, PodUid, Token};
 /// that it is known from the first token on that got credentials: EKS Auth, or one of the cluster's
 /// keys, has verified what that one says. It is for people to read, and decides about nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Pods(Arc<DashMap<PodUid, PodRecord>>);
+pub struct PodRecords(Arc<DashMap<PodUid, PodRecord>>);
 
 /// What is known about a pod.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct PodNames {
     pub service_account: Box<str>,
 }
 
-impl Pods {
+impl PodRecords {
     /// The datapath has found a pod. One that is known already keeps its record.
     pub fn found(&self, pod: PodUid) {
         self.0.entry(pod).or_insert_with(|| PodRecord {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_named_by_the_first_token_that_gets_credentials_and_by_no_later_one() {
-        let pods = Pods::default();
+        let pods = PodRecords::default();
         pods.found(uid(1));
         assert!(pods.names(uid(1)).is_none());
         for name in ["web-1", "other"] {
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_token_of_another_pod_names_nobody() {
-        let pods = Pods::default();
+        let pods = PodRecords::default();
         pods.found(uid(1));
         pods.served(uid(1), &token(2, "other"));
         assert!(pods.names(uid(1)).is_none());
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_pod_waits_for_its_first_credentials_since_it_first_asked() {
-        let pods = Pods::default();
+        let pods = PodRecords::default();
         pods.found(uid(1));
         let asked = Instant::now() - Duration::from_secs(5);
         pods.asked(uid(1), asked);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_gone_or_was_never_found_has_no_record() {
-        let pods = Pods::default();
+        let pods = PodRecords::default();
         pods.served(uid(1), &token(1, "web-1"));
         assert!(pods.get(uid(1)).is_none());
         pods.found(uid(1));
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_thousand_pods_take_less_than_300_kilobytes() {
-        let pods = Pods::default();
+        let pods = PodRecords::default();
         for pod in 0..1000 {
             pods.found(uid(pod));
             pods.served(uid(pod), &token(pod, "a-deployment-7f8d9c5b4-x2x7z"));

@@ -16,10 +16,10 @@ use tokio::sync::Notify;
 
 /// The vital parts of one agent. Clones are the same ones.
 #[derive(Clone, Default)]
-pub struct Vitals(Arc<Mutex<Parts>>);
+pub struct Vitals(Arc<Mutex<VitalsState>>);
 
 #[derive(Default)]
-struct Parts {
+struct VitalsState {
     all: Vec<Arc<Part>>,
     /// Counts the parts that there ever were.
     last_id: u64,
@@ -126,7 +126,7 @@ impl Vitals {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Parts> {
+    fn lock(&self) -> MutexGuard<'_, VitalsState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -83,11 +83,11 @@ pub struct KeyFetcher {
     server: KeyServer,
     outbound: Outbound,
     /// What connected the last time.
-    last: Arc<Mutex<Option<Last>>>,
+    last: Arc<Mutex<Option<LastClient>>>,
 }
 
 #[derive(Debug)]
-struct Last {
+struct LastClient {
     /// What was in the file of certificates then, if there is one.
     trusted: Option<Vec<u8>>,
     client: Client,
@@ -132,7 +132,7 @@ impl KeyFetcher {
         }
         let tls = self.outbound.trusting(file)?;
         let client = self.outbound.client(tls, None);
-        *last = Some(Last {
+        *last = Some(LastClient {
             trusted: content,
             client: client.clone(),
         });

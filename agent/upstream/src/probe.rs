@@ -115,16 +115,16 @@ fn failed_part<E, R>(error: &SdkError<E, R>) -> Option<WayPart> {
 
 /// Notes where a request goes, and when it is answered.
 #[derive(Clone, Debug, Default)]
-struct Notes(Arc<Mutex<Seen>>);
+struct Notes(Arc<Mutex<Noted>>);
 
 #[derive(Clone, Debug, Default)]
-struct Seen {
+struct Noted {
     endpoint: Option<String>,
     date: Option<SystemTime>,
 }
 
 impl Notes {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+    fn lock(&self) -> MutexGuard<'_, Noted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,13 +30,13 @@ pub(super) struct RotatingFile {
     path: PathBuf,
     /// For a profile that assumes a role.
     http: SharedHttpClient,
-    last: Mutex<Option<Read>>,
+    last: Mutex<Option<ReadCredentials>>,
     failing: AtomicBool,
 }
 
 /// What was read, and from which file.
 #[derive(Clone, Debug)]
-struct Read {
+struct ReadCredentials {
     version: Version,
     credentials: Credentials,
 }
@@ -88,7 +88,10 @@ impl RotatingFile {
         }
     }
 
-    async fn read(&self, version: Version) -> std::result::Result<Read, CredentialsError> {
+    async fn read(
+        &self,
+        version: Version,
+    ) -> std::result::Result<ReadCredentials, CredentialsError> {
         // A provider, and its configuration, read files once, so each time there are new ones.
         let config = ProviderConfig::without_region().with_http_client(self.http.clone());
         let file = ProfileFileCredentialsProvider::builder().configure(&config);
@@ -97,7 +100,7 @@ impl RotatingFile {
             access_key_id = credentials.access_key_id(),
             "read the node's credentials"
         );
-        Ok(Read {
+        Ok(ReadCredentials {
             version,
             credentials,
         })
@@ -109,12 +112,12 @@ impl RotatingFile {
         Ok((file.dev(), file.ino(), file.size(), changed.0, changed.1))
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Read>> {
+    fn last(&self) -> MutexGuard<'_, Option<ReadCredentials>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Read {
+impl ReadCredentials {
     fn is_good(&self, version: Version) -> bool {
         let ends = self.credentials.expiry();
         self.version == version && ends.is_none_or(|end| end > SystemTime::now() + EXPIRES_SOON)

@@ -3,6 +3,7 @@
 //! Each rule is a function from a file to what is wrong with it, so that it can be tried on a text
 //! that breaks it, and a test that applies it to the whole checkout.
 
+mod names;
 mod source;
 mod text;
 
@@ -68,4 +69,10 @@ fn versions_are_in_the_workspace_manifest_only() {
         |file| file.path.ends_with("/Cargo.toml"),
         text::dependency_versions,
     );
+}
+
+#[test]
+fn types_that_files_share_have_names_of_their_own() {
+    let repeated = names::repeated(&checkout());
+    assert!(repeated.is_empty(), "\n{}\n", repeated.join("\n"));
 }

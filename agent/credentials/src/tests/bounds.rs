@@ -176,7 +176,7 @@ fn ask_as_task(
     store: &TestStore,
     claimant: Claimant,
     token: String,
-) -> tokio::task::JoinHandle<Outcome> {
+) -> tokio::task::JoinHandle<RequestResult> {
     let store = store.clone();
     tokio::spawn(async move { ask(&store, claimant, &token).await })
 }

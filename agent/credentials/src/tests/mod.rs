@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use podcreds_exchange::Outcome;
+use podcreds_exchange::RequestResult;
 use podcreds_keys::{Verdict, VerifyToken};
 use podcreds_types::{Claimant, CredentialError, Origin, PodUid, Token, TokenDigest, Vitals};
 use podcreds_upstream::{AssumeRole, UpstreamError};
@@ -161,7 +161,7 @@ fn make(
 }
 
 /// What a pod does that needs credentials.
-async fn ask(store: &TestStore, claimant: Claimant, token: &str) -> Outcome {
+async fn ask(store: &TestStore, claimant: Claimant, token: &str) -> RequestResult {
     let token = Token::new(token);
     match store.at_hand(&claimant, &token.digest()) {
         Some(outcome) => outcome,
@@ -174,10 +174,10 @@ fn is_for(body: &Bytes, token: &str) -> bool {
     body.starts_with(start.as_bytes())
 }
 
-fn not_ready(outcome: &Outcome) -> bool {
+fn not_ready(outcome: &RequestResult) -> bool {
     matches!(outcome, Err(CredentialError::NotReady { .. }))
 }
 
-fn was_refused(outcome: &Outcome) -> bool {
+fn was_refused(outcome: &RequestResult) -> bool {
     matches!(outcome, Err(CredentialError::Refused(_)))
 }

@@ -90,7 +90,7 @@ async fn a_flood_of_garbage_is_slowed_down_for_its_own_pod_only() {
 }
 
 /// What is told at once, and what is not.
-fn at_hand(store: &TestStore, claimant: Claimant, token: &str) -> Option<Outcome> {
+fn at_hand(store: &TestStore, claimant: Claimant, token: &str) -> Option<RequestResult> {
     store.at_hand(&claimant, &Token::new(token).digest())
 }
 

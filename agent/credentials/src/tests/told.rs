@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::*;
 
 /// The reason for which there is nothing yet.
-fn reason(outcome: Outcome) -> String {
+fn reason(outcome: RequestResult) -> String {
     match outcome {
         Err(CredentialError::NotReady { reason, .. }) => reason,
         other => panic!("{other:?}"),

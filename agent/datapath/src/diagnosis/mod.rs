@@ -15,7 +15,7 @@ use podcreds_common::{CREDENTIALS_PORT, CREDENTIALS_V4, LISTENER_PORT_MIN};
 pub use self::{
     hooks::{Attached, Holder, Hook, programs_at},
     mount::{Writable, writable},
-    pods::{FoundPod, Process, find_pods, kubelet_levels, processes_of},
+    pods::{CgroupProcess, FoundPod, find_pods, kubelet_levels, processes_of},
     trial::{TrialError, try_programs},
 };
 use super::{DatapathError, preflight};

@@ -9,7 +9,7 @@ use podcreds_common::MAX_POD_LEVEL;
 use podcreds_types::PodUid;
 
 use super::super::{
-    kubepods::{Level, classify},
+    kubepods::{CgroupLevel, classify},
     processes,
 };
 
@@ -24,7 +24,7 @@ pub struct FoundPod {
 
 /// A process of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
+pub struct CgroupProcess {
     /// Its ID, as this process sees it.
     pub pid: u32,
     /// The cgroup that it is in, at or below the pod's.
@@ -39,7 +39,7 @@ pub struct Process {
 pub fn find_pods(root: &Path) -> io::Result<Vec<FoundPod>> {
     let mut pods = Vec::new();
     walk(root, &mut |path, level| {
-        if let Level::Pod(uid) = level {
+        if let CgroupLevel::Pod(uid) = level {
             let path = path.to_owned();
             pods.push(FoundPod { uid, path });
         }
@@ -55,7 +55,7 @@ pub fn find_pods(root: &Path) -> io::Result<Vec<FoundPod>> {
 pub fn kubelet_levels(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut levels = Vec::new();
     walk(root, &mut |path, level| {
-        if level == Level::Kubelet {
+        if level == CgroupLevel::Kubelet {
             levels.push(path.to_owned());
         }
     })?;
@@ -63,17 +63,17 @@ pub fn kubelet_levels(root: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The processes of a pod: the first ones of each container, the oldest container first.
-pub fn processes_of(pod: &Path) -> Vec<Process> {
+pub fn processes_of(pod: &Path) -> Vec<CgroupProcess> {
     processes::all(pod)
         .into_iter()
-        .map(|(pid, cgroup)| Process { pid, cgroup })
+        .map(|(pid, cgroup)| CgroupProcess { pid, cgroup })
         .collect()
 }
 
-fn walk(root: &Path, found: &mut dyn FnMut(&Path, Level)) -> io::Result<()> {
+fn walk(root: &Path, found: &mut dyn FnMut(&Path, CgroupLevel)) -> io::Result<()> {
     let level = match root.file_name() {
-        Some(name) => classify(Level::Other, &name.to_string_lossy()),
-        None => Level::Other,
+        Some(name) => classify(CgroupLevel::Other, &name.to_string_lossy()),
+        None => CgroupLevel::Other,
     };
     found(root, level);
     walk_below(root, level, 0, found)
@@ -81,9 +81,9 @@ fn walk(root: &Path, found: &mut dyn FnMut(&Path, Level)) -> io::Result<()> {
 
 fn walk_below(
     path: &Path,
-    level: Level,
+    level: CgroupLevel,
     depth: i32,
-    found: &mut dyn FnMut(&Path, Level),
+    found: &mut dyn FnMut(&Path, CgroupLevel),
 ) -> io::Result<()> {
     if depth >= MAX_POD_LEVEL {
         return Ok(());
@@ -95,7 +95,7 @@ fn walk_below(
         let (path, name) = (entry.path(), entry.file_name());
         let below = classify(level, &name.to_string_lossy());
         found(&path, below);
-        if !matches!(below, Level::Pod(_)) {
+        if !matches!(below, CgroupLevel::Pod(_)) {
             // One that has gone meanwhile has nothing below.
             let _gone = walk_below(&path, below, depth + 1, found);
         }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podcreds_common::{ASKED_V4, Endpoint};
+use podcreds_common::{ASKED_V4, PodEndpoint};
 use socket2::{Domain, Socket, Type};
 
 use super::{
@@ -70,7 +70,7 @@ pub fn try_programs(cgroup: &Path) -> Result<(), TrialError> {
         source: error,
     };
     programs.tag_listener(&mut listener).map_err(tag)?;
-    let endpoint = Endpoint {
+    let endpoint = PodEndpoint {
         netns: netns::current_cookie().map_err(failed("naming the network namespace"))?,
         port4: listener.port,
         port6: 0,

@@ -29,7 +29,10 @@ fn make(root: &TempDir, path: &str) {
 }
 
 /// The changes up to the first that satisfies `last`.
-async fn changes_until(discovery: &mut Discovery, last: impl Fn(&Change) -> bool) -> Vec<Change> {
+async fn changes_until(
+    discovery: &mut Discovery,
+    last: impl Fn(&PodChange) -> bool,
+) -> Vec<PodChange> {
     let mut changes = Vec::new();
     while !changes.last().is_some_and(&last) {
         let next = timeout(Duration::from_secs(10), discovery.next()).await;
@@ -45,10 +48,10 @@ async fn pods_that_are_there_are_found_once() {
     make(&root, &format!("{path}/container/kubepods/pod{UID}"));
     let mut discovery = watch(&root);
     let pod = pod_of(&root, &path);
-    assert_eq!(discovery.scan(), [Change::Appeared(pod.clone())]);
+    assert_eq!(discovery.scan(), [PodChange::Appeared(pod.clone())]);
     assert_eq!(discovery.scan(), []);
     fs::remove_dir_all(&pod.path).unwrap();
-    assert_eq!(discovery.scan(), [Change::Gone(pod.id)]);
+    assert_eq!(discovery.scan(), [PodChange::Gone(pod.id)]);
 }
 
 #[tokio::test]
@@ -61,19 +64,21 @@ async fn pods_come_and_go() {
     make(&root, &path);
     let pod = pod_of(&root, &path);
     let changes = changes_until(&mut discovery, |change| {
-        matches!(change, Change::Appeared(_))
+        matches!(change, PodChange::Appeared(_))
     });
-    assert_eq!(changes.await, [Change::Appeared(pod.clone())]);
+    assert_eq!(changes.await, [PodChange::Appeared(pod.clone())]);
 
     make(&root, &format!("{path}/cri-containerd-1.scope"));
     let changes = changes_until(&mut discovery, |change| {
-        matches!(change, Change::ContainerMade(_))
+        matches!(change, PodChange::ContainerMade(_))
     });
-    assert_eq!(changes.await, [Change::ContainerMade(pod.id)]);
+    assert_eq!(changes.await, [PodChange::ContainerMade(pod.id)]);
 
     fs::remove_dir_all(&pod.path).unwrap();
-    let changes = changes_until(&mut discovery, |change| matches!(change, Change::Gone(_)));
-    assert_eq!(changes.await, [Change::Gone(pod.id)]);
+    let changes = changes_until(&mut discovery, |change| {
+        matches!(change, PodChange::Gone(_))
+    });
+    assert_eq!(changes.await, [PodChange::Gone(pod.id)]);
     assert!(discovery.pods.is_empty());
 }
 
@@ -84,7 +89,10 @@ async fn a_cluster_in_a_container_is_found_as_it_grows() {
     assert_eq!(discovery.scan(), []);
     let path = format!("docker/0123/kubelet/kubepods/besteffort/pod{UID}");
     make(&root, &path);
-    assert_eq!(discovery.scan(), [Change::Appeared(pod_of(&root, &path))]);
+    assert_eq!(
+        discovery.scan(),
+        [PodChange::Appeared(pod_of(&root, &path))]
+    );
 }
 
 #[tokio::test]
@@ -103,7 +111,7 @@ async fn a_pod_that_is_replaced_under_its_name_is_another() {
     assert_ne!(first.id, second.id);
     assert_eq!(
         discovery.scan(),
-        [Change::Gone(first.id), Change::Appeared(second)]
+        [PodChange::Gone(first.id), PodChange::Appeared(second)]
     );
 }
 
@@ -137,7 +145,7 @@ async fn what_cannot_be_read_is_not_taken_for_gone() {
     make(&root, &path);
     let mut discovery = watch(&root);
     let pod = pod_of(&root, &path);
-    assert_eq!(discovery.scan(), [Change::Appeared(pod.clone())]);
+    assert_eq!(discovery.scan(), [PodChange::Appeared(pod.clone())]);
     // All of it.
     break_path(&root, "kubepods");
     discovery.root = root.path().join("kubepods");
@@ -146,7 +154,7 @@ async fn what_cannot_be_read_is_not_taken_for_gone() {
     mend_path(&root, "kubepods");
     assert_eq!(discovery.scan(), []);
     fs::remove_dir(&pod.path).unwrap();
-    assert_eq!(discovery.scan(), [Change::Gone(pod.id)]);
+    assert_eq!(discovery.scan(), [PodChange::Gone(pod.id)]);
 }
 
 /// A directory that this thread cannot read until it is dropped, as root neither.
@@ -205,8 +213,8 @@ async fn a_scan_that_fails_half_way_reports_what_it_has_seen_and_the_next_the_re
     assert_eq!(discovery.scan_interval(), FREQUENT_COMPARISON);
     for at in [0, 2] {
         for wanted in [
-            Change::Gone(first[at].id),
-            Change::Appeared(second[at].clone()),
+            PodChange::Gone(first[at].id),
+            PodChange::Appeared(second[at].clone()),
         ] {
             let found = changes.iter().position(|change| *change == wanted).unwrap();
             changes.remove(found);
@@ -216,13 +224,13 @@ async fn a_scan_that_fails_half_way_reports_what_it_has_seen_and_the_next_the_re
     assert_eq!(discovery.scan(), []);
     // One that is gone from a part that was read is gone, though another part cannot be read.
     fs::remove_dir(&second[2].path).unwrap();
-    assert_eq!(discovery.scan(), [Change::Gone(second[2].id)]);
+    assert_eq!(discovery.scan(), [PodChange::Gone(second[2].id)]);
     assert_eq!(discovery.pods.get(&first[1].path), Some(&first[1].id));
 
     drop(unreadable);
     let replaced = [
-        Change::Gone(first[1].id),
-        Change::Appeared(second[1].clone()),
+        PodChange::Gone(first[1].id),
+        PodChange::Appeared(second[1].clone()),
     ];
     assert_eq!(discovery.scan(), replaced);
     assert!(discovery.scan_interval() >= COMPARISON);
@@ -266,10 +274,10 @@ async fn a_scan_finds_what_lost_events_would_have_said() {
     timeout(Duration::from_secs(60), lost).await.unwrap();
     let changes = discovery.scan();
     for wanted in [
-        Change::Gone(gone.id),
-        Change::Gone(before.id),
-        Change::Appeared(pod_of(&root, &comes)),
-        Change::Appeared(pod_of(&root, &replaced)),
+        PodChange::Gone(gone.id),
+        PodChange::Gone(before.id),
+        PodChange::Appeared(pod_of(&root, &comes)),
+        PodChange::Appeared(pod_of(&root, &replaced)),
     ] {
         assert!(changes.contains(&wanted), "{wanted:?} in {changes:?}");
     }
@@ -278,11 +286,11 @@ async fn a_scan_finds_what_lost_events_would_have_said() {
     // And what it found is watched.
     make(&root, &format!("{comes}/container"));
     let made = changes_until(&mut discovery, |change| {
-        matches!(change, Change::ContainerMade(_))
+        matches!(change, PodChange::ContainerMade(_))
     });
     assert_eq!(
         made.await.pop(),
-        Some(Change::ContainerMade(pod_of(&root, &comes).id))
+        Some(PodChange::ContainerMade(pod_of(&root, &comes).id))
     );
 }
 
@@ -300,9 +308,9 @@ async fn a_cgroup_that_is_removed_and_made_again_between_two_looks_is_another_po
     make(&root, &path);
     let second = pod_of(&root, &path);
     let changes = changes_until(&mut discovery, |change| {
-        matches!(change, Change::Appeared(_))
+        matches!(change, PodChange::Appeared(_))
     });
-    let replaced = [Change::Gone(first.id), Change::Appeared(second)];
+    let replaced = [PodChange::Gone(first.id), PodChange::Appeared(second)];
     assert_eq!(changes.await, replaced);
 }
 
@@ -315,9 +323,9 @@ async fn the_levels_above_kubelets_are_watched() {
     let path = format!("docker/0123/kubelet/kubepods/besteffort/pod{UID}");
     make(&root, &path);
     let changes = changes_until(&mut discovery, |change| {
-        matches!(change, Change::Appeared(_))
+        matches!(change, PodChange::Appeared(_))
     });
-    assert_eq!(changes.await, [Change::Appeared(pod_of(&root, &path))]);
+    assert_eq!(changes.await, [PodChange::Appeared(pod_of(&root, &path))]);
 }
 
 /// The change that reports the second pod also reports the end of the first, which no other would.
@@ -332,14 +340,17 @@ async fn a_pod_is_never_overwritten_in_silence() {
     replace(&root, &path);
     let second = pod_of(&root, &path);
     let changes = discovery.admit_all(vec![second.clone()]);
-    let replaced = [Change::Gone(first.id), Change::Appeared(second.clone())];
+    let replaced = [
+        PodChange::Gone(first.id),
+        PodChange::Appeared(second.clone()),
+    ];
     assert_eq!(changes, replaced);
     // What is heard of the first one's end only now is not the second one's.
     assert_eq!(discovery.handle_removed(&second.path), []);
     fs::remove_dir(&second.path).unwrap();
     assert_eq!(
         discovery.handle_removed(&second.path),
-        [Change::Gone(second.id)]
+        [PodChange::Gone(second.id)]
     );
 }
 
@@ -362,7 +373,7 @@ async fn a_pod_that_moves_is_gone_from_where_it_was() {
     assert_eq!(before.id, after.id);
     assert_eq!(
         discovery.scan(),
-        [Change::Gone(before.id), Change::Appeared(after)]
+        [PodChange::Gone(before.id), PodChange::Appeared(after)]
     );
 }
 

@@ -22,7 +22,7 @@ const WAITING: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Listeners on addresses of this machine, numbered by what stands for their namespaces' cookies.
-fn serve(listeners: &Listeners, count: u64) -> Vec<(Served, TcpListener)> {
+fn serve(listeners: &Listeners, count: u64) -> Vec<(ListenerGuard, TcpListener)> {
     let serve = |netns| {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_nonblocking(true).unwrap();

@@ -2,13 +2,13 @@
 
 use std::{io, sync::Arc};
 
-use podcreds_common::{EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WANTED, Event};
+use podcreds_common::{EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WANTED, KernelEvent};
 
 use super::Pods;
 
 impl Pods {
     /// Follows what the programs have reported.
-    pub(crate) fn handle_events(&mut self, events: &[Event]) {
+    pub(crate) fn handle_events(&mut self, events: &[KernelEvent]) {
         for event in events {
             let result = match event.kind {
                 EVENT_FOREIGN_NETNS => self.serve_nested(event),
@@ -24,7 +24,7 @@ impl Pods {
     }
 
     /// Listens for a pod in a namespace that is not its own.
-    fn serve_nested(&mut self, event: &Event) -> io::Result<()> {
+    fn serve_nested(&mut self, event: &KernelEvent) -> io::Result<()> {
         let Some(pod) = self.known.get(&event.pod) else {
             return Ok(());
         };
@@ -44,7 +44,7 @@ impl Pods {
 
     /// Says that a pod will come to the node path, since the loopback is not for the socket that it
     /// has.
-    fn leave_alone(&self, event: &Event) -> io::Result<()> {
+    fn leave_alone(&self, event: &KernelEvent) -> io::Result<()> {
         let Some((pod, location)) = self
             .known
             .get(&event.pod)
@@ -57,7 +57,7 @@ impl Pods {
         Ok(())
     }
 
-    fn give_up_port(&mut self, event: &Event) -> io::Result<()> {
+    fn give_up_port(&mut self, event: &KernelEvent) -> io::Result<()> {
         let moved = self
             .namespaces
             .give_up_port(&mut self.programs, event.netns, event.port)?;

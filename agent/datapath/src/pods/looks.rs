@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pod, Pods};
+use super::{Pods, TrackedPod};
 use crate::{
     location::Location,
     netns::Netns,
@@ -34,7 +34,7 @@ const HOST_PATIENCE: Duration = Duration::from_millis(500);
 const INVISIBLE: &str = "its processes cannot be seen: the agent must run in the host's PID \
     namespace (hostPID: true)";
 
-impl Pod {
+impl TrackedPod {
     /// How long the next look is put off.
     fn delay(&self) -> Duration {
         let doubled = 1_u32.checked_shl(self.looks).unwrap_or(u32::MAX);
@@ -108,7 +108,7 @@ impl Pods {
     /// Looks once at each pod that waits for an event: events have been lost, or may have been.
     pub(crate) fn look_at_unsettled(&mut self) {
         let now = Instant::now();
-        let waits = |pod: &Pod| pod.end.is_none() && pod.look_at.is_none();
+        let waits = |pod: &TrackedPod| pod.end.is_none() && pod.look_at.is_none();
         let waiting = self.known.iter().filter(|(_, pod)| waits(pod));
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.schedule_look(id, Some(now));

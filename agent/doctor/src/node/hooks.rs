@@ -17,7 +17,7 @@ const OWN: &str = "podcreds_";
 const KNOWN: [(&str, &str); 3] = [("cil_", "Cilium"), ("cali", "Calico"), ("sd_", "systemd")];
 
 /// A cgroup, and what is attached to it.
-type Seen = (PathBuf, Vec<Attached>);
+type CgroupPrograms = (PathBuf, Vec<Attached>);
 
 pub(super) fn check(cgroup_root: Option<PathBuf>) -> Finding {
     match look(cgroup_root) {
@@ -30,7 +30,7 @@ pub(super) fn check(cgroup_root: Option<PathBuf>) -> Finding {
     }
 }
 
-fn look(cgroup_root: Option<PathBuf>) -> io::Result<Vec<Seen>> {
+fn look(cgroup_root: Option<PathBuf>) -> io::Result<Vec<CgroupPrograms>> {
     let tree = diagnosis::cgroup_tree(cgroup_root).map_err(io::Error::other)?;
     let seen = places(&tree)?.into_iter().map(|place| {
         let attached = diagnosis::programs_at(&place)?;
@@ -46,7 +46,7 @@ fn places(tree: &CgroupTree) -> io::Result<BTreeSet<PathBuf>> {
     Ok(places)
 }
 
-fn judge(seen: &[Seen]) -> Finding {
+fn judge(seen: &[CgroupPrograms]) -> Finding {
     let all = || {
         seen.iter()
             .flat_map(|(place, them)| them.iter().map(move |it| (place, it)))
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::report::Status;
 
-    fn attached(name: &str, is_exclusive: bool) -> Seen {
+    fn attached(name: &str, is_exclusive: bool) -> CgroupPrograms {
         let it = Attached {
             hook: Hook::Connect4,
             id: 7,

@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// What became of a request for a token.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+enum TokenAnswer {
     Disabled,
     Answer {
         status: u16,
@@ -37,25 +37,25 @@ pub(super) async fn check() -> Finding {
         false => endpoint,
     };
     let seen = match is_disabled {
-        true => Seen::Disabled,
+        true => TokenAnswer::Disabled,
         false => ask(&endpoint).await,
     };
     judge(&endpoint, &seen)
 }
 
 /// Asks for a token of version 2, and keeps nothing of it.
-async fn ask(endpoint: &str) -> Seen {
+async fn ask(endpoint: &str) -> TokenAnswer {
     let uri = endpoint.parse::<Uri>().unwrap_or_default();
     let Some(host) = uri.host() else {
-        return Seen::NoConnection("this is no URL".to_owned());
+        return TokenAnswer::NoConnection("this is no URL".to_owned());
     };
     let port = uri.port_u16().unwrap_or(80);
     let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
     let started = Instant::now();
     let mut stream = match timeout(CONNECT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Seen::NoConnection(error.to_string()),
-        Err(_) => return Seen::NoConnection(format!("no connection within {CONNECT:?}")),
+        Ok(Err(error)) => return TokenAnswer::NoConnection(error.to_string()),
+        Err(_) => return TokenAnswer::NoConnection(format!("no connection within {CONNECT:?}")),
     };
     let request = format!(
         "PUT /latest/api/token HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\
@@ -68,37 +68,37 @@ async fn ask(endpoint: &str) -> Seen {
     };
     match timeout(ANSWER, exchange).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Seen::NoConnection(error.to_string()),
-        Err(_) => return Seen::Silent,
+        Ok(Err(error)) => return TokenAnswer::NoConnection(error.to_string()),
+        Err(_) => return TokenAnswer::Silent,
     }
     let status = str::from_utf8(&head)
         .ok()
         .and_then(|head| head.get(9..)?.parse().ok());
     match status {
-        Some(status) => Seen::Answer {
+        Some(status) => TokenAnswer::Answer {
             status,
             took: started.elapsed(),
         },
-        None => Seen::NoConnection("what answers there is no HTTP server".to_owned()),
+        None => TokenAnswer::NoConnection("what answers there is no HTTP server".to_owned()),
     }
 }
 
-fn judge(endpoint: &str, seen: &Seen) -> Finding {
+fn judge(endpoint: &str, seen: &TokenAnswer) -> Finding {
     const ELSEWHERE: &str = "on EC2, let the instance's metadata be reached; elsewhere give the \
                              agent AWS_REGION and credentials, and set AWS_EC2_METADATA_DISABLED=true";
     match seen {
-        Seen::Disabled => Finding::pass(NAME, "not used (AWS_EC2_METADATA_DISABLED)"),
-        Seen::Answer { status: 200, took } => Finding::pass(
+        TokenAnswer::Disabled => Finding::pass(NAME, "not used (AWS_EC2_METADATA_DISABLED)"),
+        TokenAnswer::Answer { status: 200, took } => Finding::pass(
             NAME,
             format!("{endpoint} answers (IMDSv2) in {} ms", took.as_millis()),
         ),
-        Seen::Answer { status, .. } => Finding::warn(
+        TokenAnswer::Answer { status, .. } => Finding::warn(
             NAME,
             format!("{endpoint} answers {status} to a request for a token (IMDSv2)"),
             "switch the instance's metadata on: aws ec2 modify-instance-metadata-options \
              --http-endpoint enabled",
         ),
-        Seen::Silent => Finding::warn(
+        TokenAnswer::Silent => Finding::warn(
             NAME,
             format!(
                 "{endpoint} takes the connection and does not answer: the hop limit is too low"
@@ -106,7 +106,7 @@ fn judge(endpoint: &str, seen: &Seen) -> Finding {
             "run the agent in the host's network (hostNetwork), or raise the limit: aws ec2 \
              modify-instance-metadata-options --http-put-response-hop-limit 2",
         ),
-        Seen::NoConnection(why) => Finding::warn(
+        TokenAnswer::NoConnection(why) => Finding::warn(
             NAME,
             format!("{endpoint} is not reachable: {why}"),
             ELSEWHERE,
@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn a_hop_limit_is_told_from_no_metadata_at_all() {
         let took = Duration::from_millis(2);
-        let well = judge(DEFAULT, &Seen::Answer { status: 200, took });
+        let well = judge(DEFAULT, &TokenAnswer::Answer { status: 200, took });
         assert_eq!(well.status, Status::Pass);
-        let remedy = |seen: &Seen| judge(DEFAULT, seen).remedy.unwrap();
-        assert!(remedy(&Seen::Silent).contains("hop-limit 2"));
-        assert!(remedy(&Seen::Answer { status: 403, took }).contains("http-endpoint"));
-        assert!(remedy(&Seen::NoConnection("no".into())).contains("AWS_REGION"));
+        let remedy = |seen: &TokenAnswer| judge(DEFAULT, seen).remedy.unwrap();
+        assert!(remedy(&TokenAnswer::Silent).contains("hop-limit 2"));
+        assert!(remedy(&TokenAnswer::Answer { status: 403, took }).contains("http-endpoint"));
+        assert!(remedy(&TokenAnswer::NoConnection("no".into())).contains("AWS_REGION"));
     }
 }

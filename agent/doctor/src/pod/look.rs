@@ -21,7 +21,7 @@ pub(super) struct Look {
 }
 
 /// What became of reading a token.
-pub(super) struct Read {
+pub(super) struct TokenRead {
     pub(super) finding: Option<Finding>,
     /// The token, if it may be sent.
     pub(super) token: Option<Token>,
@@ -64,12 +64,16 @@ impl Look {
     /// # Errors
     ///
     /// Why none can be made.
-    pub(super) fn place(&self) -> Option<io::Result<request::Place>> {
+    pub(super) fn place(&self) -> Option<io::Result<request::RequestRoute>> {
         let (first, _) = self.processes.as_ref()?;
         self.process().map(|process| self.place_of(first, process))
     }
 
-    fn place_of(&self, first: &PodProcess, process: &PodProcess) -> io::Result<request::Place> {
+    fn place_of(
+        &self,
+        first: &PodProcess,
+        process: &PodProcess,
+    ) -> io::Result<request::RequestRoute> {
         let network = process.network()?;
         // In one that a process has made for itself, it answers itself, with what it likes.
         if !network.is(&first.network()?) {
@@ -79,7 +83,7 @@ impl Look {
             )));
         }
         let asked = self.told.as_ref().and_then(Environment::address);
-        Ok(request::Place {
+        Ok(request::RequestRoute {
             mount: self.found.tree.mount.clone(),
             cgroup: process.cgroup.clone(),
             network,
@@ -88,28 +92,28 @@ impl Look {
     }
 
     /// Reads the token that the process would send.
-    pub(super) fn read_token(&self) -> Read {
+    pub(super) fn read_token(&self) -> TokenRead {
         let told = self.told.as_ref();
         let file = told.and_then(Environment::token_file).unwrap_or(TOKEN_FILE);
         let Some(process) = self.process() else {
-            return Read {
+            return TokenRead {
                 finding: None,
                 token: None,
             };
         };
         let token = match token::read(process, file) {
             Ok(token) => token,
-            Err(error) => return Read::failed(token::judge_missing(file, &error)),
+            Err(error) => return TokenRead::failed(token::judge_missing(file, &error)),
         };
         let pod = self.found.pod.uid;
-        Read {
+        TokenRead {
             finding: Some(token::judge(&token, pod, SystemTime::now())),
             token: token::may_be_sent(&token, pod).then_some(token),
         }
     }
 }
 
-impl Read {
+impl TokenRead {
     pub(super) fn failed(finding: Finding) -> Self {
         Self {
             finding: Some(finding),

@@ -14,7 +14,7 @@ mod proxy;
 mod request;
 mod token;
 
-use self::look::{Look, Read};
+use self::look::{Look, TokenRead};
 use crate::{
     Config, Report,
     checks::{self, Check},
@@ -50,7 +50,7 @@ pub(crate) async fn examine(config: &Config, name: &PodName) -> Report {
     findings.append(&mut look.findings);
     let request = look.place();
     let read = checks::look(token::NAME, HUNG, move || look.read_token()).await;
-    let Read { finding, token } = read.unwrap_or_else(Read::failed);
+    let TokenRead { finding, token } = read.unwrap_or_else(TokenRead::failed);
     findings.extend(finding);
     let mut asking = Vec::new();
     if let Some(token) = token.clone() {

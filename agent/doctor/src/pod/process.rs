@@ -74,11 +74,11 @@ impl PodProcess {
     /// # Errors
     ///
     /// When it has ended, or may not be looked at (`CAP_SYS_PTRACE`).
-    pub(super) fn network(&self) -> io::Result<Namespace> {
+    pub(super) fn network(&self) -> io::Result<OpenNamespace> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = openat(&self.folder, "ns/net", flags, Mode::empty())?;
         let seen = fstat(&file)?;
-        Ok(Namespace {
+        Ok(OpenNamespace {
             file,
             id: (seen.st_dev, seen.st_ino),
         })
@@ -138,12 +138,12 @@ impl PodProcess {
 }
 
 /// A namespace that is held open.
-pub(super) struct Namespace {
+pub(super) struct OpenNamespace {
     file: OwnedFd,
     id: (u64, u64),
 }
 
-impl Namespace {
+impl OpenNamespace {
     pub(super) fn is(&self, other: &Self) -> bool {
         self.id == other.id
     }

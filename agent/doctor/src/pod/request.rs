@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use podcreds_types::Token;
 
-use super::process::Namespace;
+use super::process::OpenNamespace;
 use crate::{
     Config,
     node::{Agent, look_for_agent},
@@ -19,15 +19,15 @@ const LIMIT: Duration = Duration::from_secs(12);
 const PATIENCE: u64 = 4000;
 
 /// Where the request comes from, and where it goes.
-pub(super) struct Place {
+pub(super) struct RequestRoute {
     pub(super) mount: PathBuf,
     /// Of one of the pod's processes.
     pub(super) cgroup: PathBuf,
-    pub(super) network: Namespace,
+    pub(super) network: OpenNamespace,
     pub(super) address: SocketAddr,
 }
 
-pub(super) fn check(config: &Config, place: &Place, token: Option<&Token>) -> Vec<Finding> {
+pub(super) fn check(config: &Config, place: &RequestRoute, token: Option<&Token>) -> Vec<Finding> {
     let has_agent = !matches!(look_for_agent(config), Agent::None(_));
     match send(place, token) {
         Ok(asked) => judge(&asked, config.ebpf, has_agent, token.is_some()),
@@ -44,7 +44,7 @@ pub(super) fn judge_no_place(error: &io::Error) -> Finding {
     )
 }
 
-fn send(place: &Place, token: Option<&Token>) -> io::Result<Asked> {
+fn send(place: &RequestRoute, token: Option<&Token>) -> io::Result<Asked> {
     let cgroup = place
         .cgroup
         .strip_prefix(&place.mount)

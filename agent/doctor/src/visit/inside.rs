@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::runtime::Builder;
 use zeroize::Zeroizing;
 
-use super::{Errand, Network, Trial, Trouble, Visit, ask::ask};
+use super::{Errand, Network, Trial, Visit, VisitError, ask::ask};
 use crate::cgroups::View;
 
 /// The index of `lo` in every network namespace.
@@ -33,7 +33,7 @@ pub fn run() {
     println!("{outcome}");
 }
 
-fn visit() -> Result<Value, Trouble> {
+fn visit() -> Result<Value, VisitError> {
     // It would stay in its cgroup, which then cannot be removed.
     prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(|errno| failed("following the doctor in its end")(errno.into()))?;
@@ -43,12 +43,12 @@ fn visit() -> Result<Value, Trouble> {
     io::stdin()
         .read_to_string(&mut told)
         .map_err(failed("reading what to do"))?;
-    let visit: Visit = serde_json::from_str(&told).map_err(|error| Trouble {
+    let visit: Visit = serde_json::from_str(&told).map_err(|error| VisitError {
         what: format!("what to do is not understood: {error}"),
         errno: None,
     })?;
     if visit.sender.cast_signed() != getppid().as_raw() {
-        return Err(Trouble {
+        return Err(VisitError {
             what: "the doctor has ended".to_owned(),
             errno: None,
         });
@@ -76,8 +76,8 @@ fn visit() -> Result<Value, Trouble> {
     answer.map_err(|error| failed("answering")(error.into()))
 }
 
-fn failed(what: &str) -> impl FnOnce(io::Error) -> Trouble {
-    move |error| Trouble {
+fn failed(what: &str) -> impl FnOnce(io::Error) -> VisitError {
+    move |error| VisitError {
         what: match error.raw_os_error() {
             Some(_) => what.to_owned(),
             None => format!("{what}: {error}"),
@@ -86,7 +86,7 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> Trouble {
     }
 }
 
-fn join_cgroup(cgroup: &Path) -> Result<(), Trouble> {
+fn join_cgroup(cgroup: &Path) -> Result<(), VisitError> {
     // Out of a container, whose cgroup namespace processes may not leave by way of cgroups. Where
     // there is no such container, or no way to the first process, it is not needed or fails below.
     if let Ok(file) = File::open("/proc/1/ns/cgroup") {
@@ -95,7 +95,7 @@ fn join_cgroup(cgroup: &Path) -> Result<(), Trouble> {
     fs::write(cgroup.join("cgroup.procs"), "0").map_err(failed("entering its cgroup"))
 }
 
-fn new_network() -> Result<(), Trouble> {
+fn new_network() -> Result<(), VisitError> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|errno| failed("making a network namespace")(errno.into()))?;
     let raise = || {

@@ -144,21 +144,21 @@ impl Visit {
         if let Some(pipe) = visitor.stdout.take() {
             pipe.take(MAX_ANSWER).read_to_string(&mut answer)?;
         }
-        let answer: Result<T, Trouble> = serde_json::from_str(&answer)
+        let answer: Result<T, VisitError> = serde_json::from_str(&answer)
             .map_err(|_| io::Error::other("a process there was ended, or gave no answer"))?;
-        answer.map_err(Trouble::into)
+        answer.map_err(VisitError::into)
     }
 }
 
 /// Why a visitor could not do what it was sent for.
 #[derive(Serialize, Deserialize)]
-struct Trouble {
+struct VisitError {
     what: String,
     errno: Option<i32>,
 }
 
-impl From<Trouble> for io::Error {
-    fn from(trouble: Trouble) -> Self {
+impl From<VisitError> for io::Error {
+    fn from(trouble: VisitError) -> Self {
         match trouble.errno.map(Self::from_raw_os_error) {
             Some(source) => Self::new(source.kind(), format!("{}: {source}", trouble.what)),
             None => Self::other(trouble.what),

@@ -20,7 +20,7 @@ mod tests;
 use bucket::Bucket;
 use pace::Pace;
 use queue::{Allowed, CallQueue, Waiting};
-pub(crate) use queue::{CallShare, Kind, Party, Urgency};
+pub(crate) use queue::{CallKind, CallShare, Party, Urgency};
 
 /// Calls that may be in flight at once. Each takes a connection, here and at EKS Auth.
 const IN_FLIGHT: usize = 100;
@@ -56,23 +56,23 @@ struct WaitingCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QueueSlot {
     id: u64,
-    kind: Kind,
+    kind: CallKind,
     /// When it first joined, less urgent perhaps.
     joined: Instant,
 }
 
 impl QueueSlot {
     /// What kind of call it is for.
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> CallKind {
         self.kind
     }
 }
 
 /// What a call waits for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Standing {
+pub(crate) struct CallWait {
     /// What kind of call it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: CallKind,
     /// How many calls of its kind go first, unless the queue is long.
     pub(crate) ahead: Option<usize>,
     /// How many calls of its kind wait.
@@ -89,7 +89,7 @@ pub(crate) struct Standing {
 
 /// What the limiter does next.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Step {
+pub(crate) enum LimiterStep {
     /// This call goes out now. It counts as in flight until it is done.
     Go(QueueSlot, Subject),
     /// Ask again then.
@@ -164,13 +164,13 @@ impl Limiter {
     }
 
     /// What a call waits for. `None` if it does not wait here any more.
-    pub(crate) fn standing(&self, slot: QueueSlot, now: Instant) -> Option<Standing> {
+    pub(crate) fn standing(&self, slot: QueueSlot, now: Instant) -> Option<CallWait> {
         let waiting = *self.queue.waiting().of(slot.kind);
         let ahead = match waiting <= LONG {
             true => Some(self.queue.ahead(slot.kind, |entry| entry.slot == slot)?),
             false => None,
         };
-        Some(Standing {
+        Some(CallWait {
             kind: slot.kind,
             ahead,
             waiting,
@@ -196,23 +196,23 @@ impl Limiter {
     }
 
     /// Lets the next call go out, if the rates allow.
-    pub(crate) fn step(&mut self, now: Instant) -> Step {
+    pub(crate) fn step(&mut self, now: Instant) -> LimiterStep {
         let step = self.next_call(now);
         self.log_recovery(now);
         match step {
-            Step::Idle if self.throttled => Step::At(now + LOOK),
-            Step::At(when) if self.throttled => Step::At(when.min(now + LOOK)),
+            LimiterStep::Idle if self.throttled => LimiterStep::At(now + LOOK),
+            LimiterStep::At(when) if self.throttled => LimiterStep::At(when.min(now + LOOK)),
             step => step,
         }
     }
 
-    fn next_call(&mut self, now: Instant) -> Step {
+    fn next_call(&mut self, now: Instant) -> LimiterStep {
         let waiting = self.queue.waiting();
         if waiting == Waiting::default() || self.in_flight >= IN_FLIGHT {
-            return Step::Idle;
+            return LimiterStep::Idle;
         }
         if let Err(when) = self.pace.ready(now) {
-            return Step::At(when);
+            return LimiterStep::At(when);
         }
         let renewals = self.renewals.ready(now);
         let doubtful = self.doubtful.ready(now);
@@ -224,7 +224,7 @@ impl Limiter {
             let renewals = renewals.err().filter(|_| waiting.renewals > 0);
             let doubtful = doubtful.err().filter(|_| waiting.doubtful > 0);
             let first = renewals.into_iter().chain(doubtful).min();
-            return first.map_or(Step::Idle, Step::At);
+            return first.map_or(LimiterStep::Idle, LimiterStep::At);
         };
         self.pace.spend();
         if let Some(bucket) = self.bucket(kind) {
@@ -233,7 +233,7 @@ impl Limiter {
         self.in_flight += 1;
         self.metrics.waited(kind, now - entry.slot.joined);
         self.gauge();
-        Step::Go(entry.slot, entry.subject)
+        LimiterStep::Go(entry.slot, entry.subject)
     }
 
     /// Notes that a call has ended.
@@ -243,7 +243,7 @@ impl Limiter {
     }
 
     /// Takes back that a call goes out: it is not needed after all.
-    pub(crate) fn refund(&mut self, kind: Kind) {
+    pub(crate) fn refund(&mut self, kind: CallKind) {
         self.pace.refund();
         if let Some(bucket) = self.bucket(kind) {
             bucket.refund();
@@ -289,11 +289,11 @@ impl Limiter {
     }
 
     /// The rate of its own that a kind of calls is held to.
-    fn bucket(&mut self, kind: Kind) -> Option<&mut Bucket> {
+    fn bucket(&mut self, kind: CallKind) -> Option<&mut Bucket> {
         match kind {
-            Kind::Asked => None,
-            Kind::Renewal => Some(&mut self.renewals),
-            Kind::Doubtful => Some(&mut self.doubtful),
+            CallKind::Asked => None,
+            CallKind::Renewal => Some(&mut self.renewals),
+            CallKind::Doubtful => Some(&mut self.doubtful),
         }
     }
 

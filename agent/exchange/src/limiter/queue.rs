@@ -33,18 +33,18 @@ pub(crate) enum Urgency {
 
 impl Urgency {
     /// The kind of call.
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> CallKind {
         match self {
-            Self::Asked => Kind::Asked,
-            Self::Renewal(_) => Kind::Renewal,
-            Self::Doubtful => Kind::Doubtful,
+            Self::Asked => CallKind::Asked,
+            Self::Renewal(_) => CallKind::Renewal,
+            Self::Doubtful => CallKind::Doubtful,
         }
     }
 }
 
 /// The three kinds of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum CallKind {
     /// A request waits for it.
     Asked,
     /// It renews credentials that are good still.
@@ -94,11 +94,11 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// How many wait of one kind.
-    pub(super) fn of(&mut self, kind: Kind) -> &mut usize {
+    pub(super) fn of(&mut self, kind: CallKind) -> &mut usize {
         match kind {
-            Kind::Asked => &mut self.asked,
-            Kind::Renewal => &mut self.renewals,
-            Kind::Doubtful => &mut self.doubtful,
+            CallKind::Asked => &mut self.asked,
+            CallKind::Renewal => &mut self.renewals,
+            CallKind::Doubtful => &mut self.doubtful,
         }
     }
 }
@@ -157,7 +157,7 @@ impl<T> CallQueue<T> {
     }
 
     /// Takes out the call whose turn it is.
-    pub(super) fn pop(&mut self, allowed: Allowed) -> Option<(Kind, T)> {
+    pub(super) fn pop(&mut self, allowed: Allowed) -> Option<(CallKind, T)> {
         let is_for_others = (self.departures + 1).is_multiple_of(FOR_OTHERS);
         let next = match is_for_others {
             true => self.pop_other(allowed).or_else(|| self.pop_asked()),
@@ -170,20 +170,20 @@ impl<T> CallQueue<T> {
         next
     }
 
-    fn pop_asked(&mut self) -> Option<(Kind, T)> {
-        Some((Kind::Asked, self.asked.pop()?))
+    fn pop_asked(&mut self) -> Option<(CallKind, T)> {
+        Some((CallKind::Asked, self.asked.pop()?))
     }
 
     /// renewals and refused tokens take turns.
-    fn pop_other(&mut self, allowed: Allowed) -> Option<(Kind, T)> {
+    fn pop_other(&mut self, allowed: Allowed) -> Option<(CallKind, T)> {
         for _ in 0..2 {
             let is_doubtful = self.is_doubtfuls_turn;
             self.is_doubtfuls_turn = !is_doubtful;
             let next = match is_doubtful {
-                true if allowed.doubtful => self.doubtful.pop().map(|it| (Kind::Doubtful, it)),
+                true if allowed.doubtful => self.doubtful.pop().map(|it| (CallKind::Doubtful, it)),
                 false if allowed.renewal => {
                     let first = self.renewals.pop_first();
-                    first.map(|(_, item)| (Kind::Renewal, item))
+                    first.map(|(_, item)| (CallKind::Renewal, item))
                 }
                 true | false => None,
             };
@@ -213,11 +213,11 @@ impl<T> CallQueue<T> {
 
     /// How many of a kind go before the one that `is_it` picks, if nobody else comes. It takes as
     /// long as there are parties.
-    pub(super) fn ahead(&self, kind: Kind, is_it: impl Fn(&T) -> bool) -> Option<usize> {
+    pub(super) fn ahead(&self, kind: CallKind, is_it: impl Fn(&T) -> bool) -> Option<usize> {
         match kind {
-            Kind::Asked => self.asked.ahead(&is_it),
-            Kind::Renewal => self.renewals.values().position(is_it),
-            Kind::Doubtful => self.doubtful.ahead(&is_it),
+            CallKind::Asked => self.asked.ahead(&is_it),
+            CallKind::Renewal => self.renewals.values().position(is_it),
+            CallKind::Doubtful => self.doubtful.ahead(&is_it),
         }
     }
 }
@@ -286,13 +286,13 @@ mod tests {
             renewal: false,
             doubtful: false,
         };
-        assert_eq!(queue.pop(none), Some((Kind::Asked, "now")));
+        assert_eq!(queue.pop(none), Some((CallKind::Asked, "now")));
         assert_eq!(queue.pop(none), None);
         let doubtful = Allowed {
             doubtful: true,
             ..none
         };
-        assert_eq!(queue.pop(doubtful), Some((Kind::Doubtful, "refused")));
+        assert_eq!(queue.pop(doubtful), Some((CallKind::Doubtful, "refused")));
         assert_eq!(queue.pop(doubtful), None);
         assert_eq!(drain(&mut queue), ["soon"]);
     }
@@ -355,10 +355,10 @@ mod tests {
         queue.push(&of("a"), renewal(2), "late");
         queue.push(&of("a"), renewal(1), "soon");
         let ahead = |kind, item: &str| queue.ahead(kind, |it| *it == item);
-        assert_eq!(ahead(Kind::Asked, "b1"), Some(1));
-        assert_eq!(ahead(Kind::Asked, "a2"), Some(2));
-        assert_eq!(ahead(Kind::Doubtful, "refused"), Some(0));
-        assert_eq!(ahead(Kind::Renewal, "late"), Some(1));
-        assert_eq!(ahead(Kind::Asked, "nobody"), None);
+        assert_eq!(ahead(CallKind::Asked, "b1"), Some(1));
+        assert_eq!(ahead(CallKind::Asked, "a2"), Some(2));
+        assert_eq!(ahead(CallKind::Doubtful, "refused"), Some(0));
+        assert_eq!(ahead(CallKind::Renewal, "late"), Some(1));
+        assert_eq!(ahead(CallKind::Asked, "nobody"), None);
     }
 }

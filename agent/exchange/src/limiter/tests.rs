@@ -46,8 +46,8 @@ impl Fixture {
     /// The call that goes out now, if there is one.
     fn step(&mut self) -> Option<QueueSlot> {
         match self.limiter.step(self.now) {
-            Step::Go(slot, _) => Some(slot),
-            Step::At(_) | Step::Idle => None,
+            LimiterStep::Go(slot, _) => Some(slot),
+            LimiterStep::At(_) | LimiterStep::Idle => None,
         }
     }
 
@@ -56,17 +56,17 @@ impl Fixture {
         let started = self.now;
         loop {
             match self.limiter.step(self.now) {
-                Step::Go(gone, _) => {
+                LimiterStep::Go(gone, _) => {
                     self.limiter.done();
                     if gone == slot {
                         return self.now - started;
                     }
                 }
-                Step::At(when) => {
+                LimiterStep::At(when) => {
                     assert!(when - started < 600 * SECOND, "it never goes out");
                     self.now = when;
                 }
-                Step::Idle => panic!("it is not in the queue"),
+                LimiterStep::Idle => panic!("it is not in the queue"),
             }
         }
     }

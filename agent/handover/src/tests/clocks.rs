@@ -20,7 +20,7 @@ async fn where_the_clock_was_put_back_the_successor_is_told_no_more_life_than_th
     let leader = short_lived().await;
     let successor = Agent::successor(CONFIG, leader.cache.clock());
     let bytes = leader.changes().take().unwrap().encode().unwrap();
-    assert!(successor.take(Change::decode(&bytes).unwrap()));
+    assert!(successor.take(EntryChange::decode(&bytes).unwrap()));
     sleep(48 * MINUTE).await;
     assert!(successor.body(subject(1), "a").is_some());
     sleep(MINUTE).await;
@@ -34,6 +34,6 @@ async fn where_the_clock_was_put_back_what_has_ended_is_not_taken_in() {
     sleep(49 * MINUTE).await;
     let late = Agent::successor(CONFIG, leader.cache.clock());
     let bytes = leader.changes().take().unwrap().encode().unwrap();
-    assert!(!late.take(Change::decode(&bytes).unwrap()));
+    assert!(!late.take(EntryChange::decode(&bytes).unwrap()));
     assert_eq!(late.entries(), 0);
 }

@@ -171,6 +171,6 @@ async fn expired_credentials_are_not_taken_in() {
     let (_leader, mut changes, successor) = two_agents();
     let bytes = changes.take().unwrap().encode().unwrap();
     sleep(6 * HOUR).await;
-    assert!(!successor.take(Change::decode(&bytes).unwrap()));
+    assert!(!successor.take(EntryChange::decode(&bytes).unwrap()));
     assert_eq!(successor.entries(), 0);
 }

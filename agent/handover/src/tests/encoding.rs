@@ -22,16 +22,16 @@ async fn what_cannot_be_told_or_read_is_told_as_gone() {
     assert_eq!(changes.waiting(), 1);
     let change = changes.take().unwrap();
     assert!(change.encode().is_none());
-    let bytes = Change::gone(change.subject).encode().unwrap();
-    successor.take(Change::decode(&bytes).unwrap());
+    let bytes = EntryChange::gone(change.subject).encode().unwrap();
+    successor.take(EntryChange::decode(&bytes).unwrap());
     assert!(successor.served(subject(1), &["a"]).is_empty());
 
     leader.exchange(subject(2), "b2");
     let mut bytes = only_change(&mut changes);
     let at = bytes.find("expiration").unwrap();
     bytes.replace_range(at..at + 3, "xyz");
-    assert!(Change::decode(bytes.as_bytes()).is_none());
-    successor.take(Change::gone_by(bytes.as_bytes()).unwrap());
+    assert!(EntryChange::decode(bytes.as_bytes()).is_none());
+    successor.take(EntryChange::gone_by(bytes.as_bytes()).unwrap());
     assert_eq!(successor.entries(), 0);
 }
 
@@ -46,7 +46,7 @@ fn a_change_without_a_role_is_read_and_one_field_more_does_no_harm() {
     let old = text.replace(&role, "");
     assert_ne!(old, text);
     let role = |text: &str| {
-        let change = Change::decode(text.as_bytes()).unwrap();
+        let change = EntryChange::decode(text.as_bytes()).unwrap();
         change.snapshot.unwrap().role
     };
     assert_eq!(role(&old), None);
@@ -69,7 +69,7 @@ fn times_before_1970_are_not_told() {
     leader.exchange(subject(1), "a");
     let mut snapshot = leader.cache.snapshot(&subject(1)).unwrap();
     snapshot.ages.fetched = SystemTime::UNIX_EPOCH - SECOND;
-    let change = Change {
+    let change = EntryChange {
         subject: subject(1),
         snapshot: Some(snapshot),
     };
@@ -80,11 +80,11 @@ proptest! {
     /// Only root writes into the socket, but it may be another build.
     #[test]
     fn bytes_that_are_no_change_are_told_from_one(bytes: Vec<u8>, cut in 0usize..300) {
-        prop_assert!(Change::decode(&bytes).is_none());
-        let dropped = Change::decode(br#"{"subject":{"pod":1},"kept":null}"#).unwrap();
+        prop_assert!(EntryChange::decode(&bytes).is_none());
+        let dropped = EntryChange::decode(br#"{"subject":{"pod":1},"kept":null}"#).unwrap();
         let whole = dropped.encode().unwrap();
         let cut = cut.min(whole.len() - 1);
-        prop_assert!(Change::decode(&whole[..cut]).is_none());
+        prop_assert!(EntryChange::decode(&whole[..cut]).is_none());
     }
 
     /// Whatever tokens a pod shows, a copy is what it was, secrets and times to the nanosecond.
@@ -107,7 +107,7 @@ proptest! {
         leader.cache.insert(subject(7), fetched);
         let mut changes = leader.changes();
         let before = iter::from_fn(|| changes.take()).next().unwrap();
-        let after = Change::decode(&before.encode().unwrap()).unwrap();
+        let after = EntryChange::decode(&before.encode().unwrap()).unwrap();
         prop_assert_eq!(after.subject, before.subject);
         let (before, after) = (before.snapshot.unwrap(), after.snapshot.unwrap());
         prop_assert_eq!(after.body, before.body);

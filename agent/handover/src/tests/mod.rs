@@ -7,7 +7,7 @@ use podcreds_cache::{self as cache, Clock, Fetched, Lookup, Refused, Source, Sub
 use podcreds_types::{CredentialError, EksRefusal, PodUid, RefusalKind, Token, TokenDigest};
 use prometheus::{Registry, TextEncoder};
 
-use super::{change::Change, changes::Changes, *};
+use super::{change::EntryChange, changes::Changes, *};
 
 mod clocks;
 mod copies;
@@ -140,7 +140,7 @@ impl Agent {
     }
 
     /// Takes in one change, as from a frame.
-    fn take(&self, change: Change) -> bool {
+    fn take(&self, change: EntryChange) -> bool {
         match change.snapshot {
             Some(snapshot) => self.cache.inherit(change.subject, snapshot),
             None => {
@@ -158,7 +158,7 @@ fn tell(changes: &mut Changes, successor: &Agent) -> Vec<Subject> {
         let change = changes.take().unwrap();
         told.push(change.subject);
         let bytes = change.encode().unwrap();
-        successor.take(Change::decode(&bytes).unwrap());
+        successor.take(EntryChange::decode(&bytes).unwrap());
     }
     told
 }

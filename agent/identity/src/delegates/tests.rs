@@ -127,7 +127,8 @@ impl Scene {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(30) {
             let pods = &self.delegates.0.pods;
-            let waits = |pod: &Pod| matches!(pod.known, Known::Unknown(Undecided::NoKeys));
+            let waits =
+                |pod: &Candidate| matches!(pod.known, DelegateState::Unknown(Undecided::NoKeys));
             if pods
                 .get(&pod)
                 .is_none_or(|pod| !pod.is_looking_up || waits(&pod))

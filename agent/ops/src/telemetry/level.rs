@@ -16,7 +16,7 @@ use super::{Filter, LOG, Verbosity};
 
 /// What is logged now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Level {
+pub struct FilterState {
     /// What holds now.
     pub filter: Filter,
     /// What the process was started with.
@@ -29,10 +29,10 @@ pub struct Level {
 pub(super) struct Control {
     handle: reload::Handle<Targets, Registry>,
     started_with: Filter,
-    state: Mutex<State>,
+    state: Mutex<ControlState>,
 }
 
-struct State {
+struct ControlState {
     filter: Filter,
     back_at: Option<Instant>,
     /// Counts the changes, so that an old timer does not undo a newer one.
@@ -45,7 +45,7 @@ impl Control {
         Self {
             handle,
             started_with: filter.clone(),
-            state: Mutex::new(State {
+            state: Mutex::new(ControlState {
                 filter,
                 back_at: None,
                 changes: 0,
@@ -53,10 +53,10 @@ impl Control {
         }
     }
 
-    fn level(&self) -> Level {
+    fn level(&self) -> FilterState {
         let state = self.lock();
         let left = |at: Instant| at.saturating_duration_since(Instant::now());
-        Level {
+        FilterState {
             filter: state.filter.clone(),
             started_with: self.started_with.clone(),
             back_in: state.back_at.map(left),
@@ -90,19 +90,19 @@ impl Control {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ControlState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What is logged now. `None` where there is no log.
-pub fn level() -> Option<Level> {
+pub fn level() -> Option<FilterState> {
     Some(LOG.get()?.control.level())
 }
 
 /// Logs what this filter lets through, for this long or until it is set again. It must be called on
 /// a runtime. What is logged then.
-pub fn set_level(filter: Filter, lasts: Option<Duration>) -> Option<Level> {
+pub fn set_level(filter: Filter, lasts: Option<Duration>) -> Option<FilterState> {
     let control = &LOG.get()?.control;
     let back_at = lasts.and_then(|lasts| Instant::now().checked_add(lasts));
     let change = control.set(filter, back_at);
@@ -124,7 +124,7 @@ pub fn set_level(filter: Filter, lasts: Option<Duration>) -> Option<Level> {
 pub async fn follow_signals() -> io::Result<()> {
     let mut signals = signal(SignalKind::user_defined1())?;
     while signals.recv().await.is_some() {
-        let Some(Level {
+        let Some(FilterState {
             filter,
             started_with,
             ..

@@ -30,7 +30,7 @@ use tracing_subscriber::{
 
 pub use self::{
     filter::{Filter, FilterError},
-    level::{Level, follow_signals, level, set_level},
+    level::{FilterState, follow_signals, level, set_level},
 };
 use self::{format::Rationed, level::Control, queue::LogQueue};
 use super::privileges;

@@ -19,7 +19,7 @@ const CAPACITY: usize = 256 * 1024;
 pub(super) struct LogQueue(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Notified when there are lines to write, and when some have been written.
     changed: Condvar,
     /// Lines for which there was no room.
@@ -27,7 +27,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     lines: Vec<u8>,
     /// The thread is writing lines that are no longer in the queue.
     is_writing: bool,
@@ -127,7 +127,7 @@ impl LogQueue {
         mem::take(&mut state.lines)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ const fn state(is_runnable: bool, cpu: Duration) -> Option<ThreadState> {
 
 /// How many ticks it takes until a part counts as stopped, if it does.
 fn ticks_until_stalled(mut state: impl FnMut(u32) -> Option<ThreadState>) -> Option<u32> {
-    let (health, mut watch) = (Health::default(), Watch::default());
+    let (health, mut watch) = (VitalsHealth::default(), Watch::default());
     let part = health.vitals.thread("a part");
     part.beat();
     let found = (0..100 * TICKS).find(|tick| {
@@ -51,7 +51,7 @@ fn a_part_that_gets_no_processor_is_not_at_fault() {
 
 #[test]
 fn a_beat_makes_good_for_all_silence_before_it() {
-    let (health, mut watch) = (Health::default(), Watch::default());
+    let (health, mut watch) = (VitalsHealth::default(), Watch::default());
     let part = health.vitals.thread("a part");
     for _ in 0..3 {
         part.beat();
@@ -69,7 +69,7 @@ fn a_beat_makes_good_for_all_silence_before_it() {
 
 #[test]
 fn a_stall_is_noticed_within_ten_seconds_whenever_it_begins() {
-    let (health, mut watch) = (Health::default(), Watch::default());
+    let (health, mut watch) = (VitalsHealth::default(), Watch::default());
     let part = health.vitals.thread("a part");
     part.beat();
     assert_eq!(watch.tick(&health, TICK, |_| WAITING), None);
@@ -90,7 +90,7 @@ fn a_stall_is_noticed_within_ten_seconds_whenever_it_begins() {
 
 #[tokio::test]
 async fn a_runtime_answers_whenever_it_is_asked() {
-    let (health, mut watch) = (Health::default(), Watch::default());
+    let (health, mut watch) = (VitalsHealth::default(), Watch::default());
     let runtime = tokio::spawn(beat(health.vitals.thread("a runtime")));
     for _ in 0..3 * TICKS {
         // It counts from its first beat on.
@@ -104,7 +104,7 @@ async fn a_runtime_answers_whenever_it_is_asked() {
 
 #[test]
 fn a_part_that_has_ended_is_noticed_at_once() {
-    let (health, mut watch) = (Health::default(), Watch::default());
+    let (health, mut watch) = (VitalsHealth::default(), Watch::default());
     drop(health.vitals.task("accepting"));
     let ended = Some(Stalled::Ended("accepting".to_owned()));
     assert_eq!(watch.tick(&health, CLOSE_TICK, |_| WAITING), ended);
@@ -112,7 +112,7 @@ fn a_part_that_has_ended_is_noticed_at_once() {
 
 #[test]
 fn a_part_that_retired_is_not_watched() {
-    let (health, mut watch) = (Health::default(), Watch::default());
+    let (health, mut watch) = (VitalsHealth::default(), Watch::default());
     let part = health.vitals.thread("a part");
     part.beat();
     assert_eq!(watch.tick(&health, CLOSE_TICK, |_| WAITING), None);

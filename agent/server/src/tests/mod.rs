@@ -12,8 +12,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
 use podcreds_types::{
-    Claimant, Credentials, EksRefusal, Origin, PodUid, Pods, Refusal, RefusalKind, Route, Token,
-    Undecided, Unreadable, Vitals,
+    Claimant, Credentials, EksRefusal, Origin, PodRecords, PodUid, Refusal, RefusalKind, Route,
+    Token, Undecided, Unreadable, Vitals,
 };
 use podcreds_upstream::{AssumeRole, UpstreamError};
 use prometheus::{Registry, proto::Metric};
@@ -132,7 +132,7 @@ const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
 struct Fixture {
     server: Arc<Server>,
     registry: Registry,
-    pods: Pods,
+    pods: PodRecords,
     looks: Arc<AtomicUsize>,
 }
 
@@ -150,7 +150,7 @@ impl Fixture {
         )
         .unwrap();
         let metrics = Metrics::register(&registry).unwrap();
-        let pods = Pods::default();
+        let pods = PodRecords::default();
         let server = Server::new(&config, store, pods.clone(), metrics, &registry);
         let server = Arc::new(server.unwrap());
         Self {

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::*;
 use crate::{
-    metrics::Outcome,
+    metrics::RequestOutcome,
     road::{Road, Roads, Stage},
 };
 
@@ -126,7 +126,7 @@ async fn what_following_a_request_by_stage_costs() {
         let mut road = Road::of_first(black_box(times));
         road.enter(Stage::Cache);
         road.enter(Stage::Write);
-        black_box(Outcome::of_served(&road));
+        black_box(RequestOutcome::of_served(&road));
         roads.ended(road, StatusCode::OK);
     }
     println!("{:?} for a request", started.elapsed() / REQUESTS);

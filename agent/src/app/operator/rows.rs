@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use podcreds_admin::{
-    Granted, IdentifiedBy, LastError, PathKind, PodState, PodStatus, Refused, Target,
+    Granted, IdentifiedBy, OperateError, PathKind, PodState, PodStatus, Target, TimedError,
 };
-use podcreds_credentials::{self as credentials, Report, Subject, Summary};
+use podcreds_credentials::{self as credentials, ExchangeReport, Subject, Summary};
 use podcreds_identity::Way;
 use podcreds_types::{PodNames, PodUid};
 
@@ -21,8 +21,8 @@ pub(super) struct Row {
 
 impl Operator {
     /// One row for each subject that has credentials or an error, and for each other pod.
-    pub(super) fn rows(&self, report: Option<&Report>) -> Vec<Row> {
-        let mut errors: HashMap<Subject, credentials::LastError> = HashMap::new();
+    pub(super) fn rows(&self, report: Option<&ExchangeReport>) -> Vec<Row> {
+        let mut errors: HashMap<Subject, credentials::TimedError> = HashMap::new();
         let mut fetching = HashSet::new();
         if let Some(report) = report {
             errors.extend(report.errors.iter().cloned());
@@ -57,7 +57,7 @@ impl Operator {
         rows
     }
 
-    fn with_credentials(&self, summary: Summary, error: Option<credentials::LastError>) -> Row {
+    fn with_credentials(&self, summary: Summary, error: Option<credentials::TimedError>) -> Row {
         let pod = pod_of(&summary.subject, summary.pod);
         let way = pod.map(|pod| self.identity.way(pod));
         let identified_by = match (summary.subject, way) {
@@ -100,7 +100,7 @@ impl Operator {
     fn without(
         &self,
         subject: Subject,
-        error: Option<credentials::LastError>,
+        error: Option<credentials::TimedError>,
         is_fetching: bool,
     ) -> Row {
         let pod = pod_of(&subject, None);
@@ -133,10 +133,10 @@ impl Operator {
 /// Who has no credentials, and why not if that is known: each pod that failed or that has not
 /// asked, and tokens. A token that got nothing may name any pod, and takes no other's place.
 fn others(
-    errors: &HashMap<Subject, credentials::LastError>,
+    errors: &HashMap<Subject, credentials::TimedError>,
     known: Vec<PodUid>,
     served: &HashSet<PodUid>,
-) -> Vec<(Subject, Option<credentials::LastError>)> {
+) -> Vec<(Subject, Option<credentials::TimedError>)> {
     // What a token says of a pod of which more is known is of no use, as after its replacement.
     let is_news = |subject: &Subject, claimed: Option<PodUid>| match (subject, claimed) {
         (Subject::Token(_), Some(pod)) => {
@@ -193,20 +193,20 @@ fn path(way: Option<Way>, has_asked: bool) -> Option<PathKind> {
     }
 }
 
-fn last_error(error: credentials::LastError) -> LastError {
-    LastError {
+fn last_error(error: credentials::TimedError) -> TimedError {
+    TimedError {
         at: error.at.into(),
         message: error.message.to_string(),
     }
 }
 
 /// The rows that are meant.
-pub(super) fn select(rows: Vec<Row>, target: &Target) -> Result<Vec<Row>, Refused> {
+pub(super) fn select(rows: Vec<Row>, target: &Target) -> Result<Vec<Row>, OperateError> {
     let is = |text: &Option<String>, wanted: &String| text.as_ref() == Some(wanted);
     let uid = match target {
         Target::Uid(uid) => match uid.parse::<PodUid>() {
             Ok(uid) => uid.to_string(),
-            Err(error) => return Err(Refused::Invalid(format!("{uid:?} is {error}"))),
+            Err(error) => return Err(OperateError::Invalid(format!("{uid:?} is {error}"))),
         },
         _ => String::new(),
     };
@@ -225,7 +225,7 @@ pub(super) fn select(rows: Vec<Row>, target: &Target) -> Result<Vec<Row>, Refuse
         return Ok(meant);
     }
     let named = "a pod's names are known once it has got credentials";
-    Err(Refused::NotFound(match target {
+    Err(OperateError::NotFound(match target {
         Target::ServiceAccount { namespace, name } => {
             format!("no pod of {namespace}/{name} is known on this node ({named})")
         }
@@ -253,8 +253,8 @@ mod tests {
     }
 
     /// The error of a subject with a token that claims to be this pod's.
-    fn failed(subject: Subject, claimed: Option<PodUid>) -> (Subject, credentials::LastError) {
-        let error = credentials::LastError {
+    fn failed(subject: Subject, claimed: Option<PodUid>) -> (Subject, credentials::TimedError) {
+        let error = credentials::TimedError {
             at: SystemTime::UNIX_EPOCH,
             message: "refused".into(),
             pod: claimed,

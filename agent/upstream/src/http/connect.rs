@@ -32,8 +32,8 @@ use tower_service::Service;
 use super::{
     proxies::Proxies,
     resolve::Resolver,
-    step::{ConnectError, Step, WayPart, failed, is_late, set, within},
-    stream::{Connection, Given, Stream},
+    step::{ConnectError, ConnectStep, WayPart, failed, is_late, set, within},
+    stream::{ByteStream, Given, PooledConnection},
 };
 
 /// How long a connection that nobody waited for any more is kept for the next request.
@@ -41,7 +41,7 @@ const KEEP_SPARE: Duration = Duration::from_secs(20);
 
 /// The longest that each step of making a connection may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct StepTimeouts {
     /// The look-up of a name.
     pub(super) look_up: Duration,
     /// TCP, at all of a name's addresses together.
@@ -54,7 +54,7 @@ pub(super) struct Limits {
     pub(super) total: Duration,
 }
 
-impl Default for Limits {
+impl Default for StepTimeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
@@ -76,7 +76,7 @@ struct Inner {
     resolver: Resolver,
     proxies: Option<Proxies>,
     tls: Arc<ClientConfig>,
-    limits: Limits,
+    limits: StepTimeouts,
     /// Connections that nobody waits for any more.
     spares: Mutex<Vec<Spare>>,
 }
@@ -85,7 +85,7 @@ struct Inner {
 struct Spare {
     uri: Uri,
     since: Instant,
-    connection: Connection,
+    connection: PooledConnection,
 }
 
 impl Connect {
@@ -93,7 +93,7 @@ impl Connect {
         resolver: Resolver,
         proxies: Option<Proxies>,
         tls: Arc<ClientConfig>,
-        limits: Limits,
+        limits: StepTimeouts,
     ) -> Self {
         Self(Arc::new(Inner {
             resolver,
@@ -106,9 +106,9 @@ impl Connect {
 }
 
 impl Service<Uri> for Connect {
-    type Response = Connection;
+    type Response = PooledConnection;
     type Error = ConnectError;
-    type Future = BoxFuture<'static, Result<Connection, ConnectError>>;
+    type Future = BoxFuture<'static, Result<PooledConnection, ConnectError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
@@ -140,14 +140,14 @@ impl Service<Uri> for Connect {
 }
 
 impl Inner {
-    fn take_spare(&self, uri: &Uri) -> Option<Connection> {
+    fn take_spare(&self, uri: &Uri) -> Option<PooledConnection> {
         let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
         spares.retain(|spare| spare.since.elapsed() < KEEP_SPARE);
         let at = spares.iter().position(|spare| spare.uri == *uri)?;
         Some(spares.swap_remove(at).connection)
     }
 
-    fn keep_spare(&self, uri: Uri, connection: Connection) {
+    fn keep_spare(&self, uri: Uri, connection: PooledConnection) {
         let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
         spares.retain(|spare| spare.since.elapsed() < KEEP_SPARE);
         spares.push(Spare {
@@ -157,8 +157,8 @@ impl Inner {
         });
     }
 
-    async fn establish(&self, uri: &Uri) -> Result<Connection, ConnectError> {
-        let step = Mutex::new(Step::Tcp(authority(uri)));
+    async fn establish(&self, uri: &Uri) -> Result<PooledConnection, ConnectError> {
+        let step = Mutex::new(ConnectStep::Tcp(authority(uri)));
         let limit = self.limits.total;
         let established = timeout(limit, self.steps(uri, &step)).await;
         established.unwrap_or_else(|_| {
@@ -171,14 +171,18 @@ impl Inner {
         })
     }
 
-    async fn steps(&self, uri: &Uri, now: &Mutex<Step>) -> Result<Connection, ConnectError> {
+    async fn steps(
+        &self,
+        uri: &Uri,
+        now: &Mutex<ConnectStep>,
+    ) -> Result<PooledConnection, ConnectError> {
         let proxy = self.proxies.as_ref().and_then(|it| it.intercept(uri));
         let is_encrypted = uri.scheme() == Some(&Scheme::HTTPS);
         let Some(proxy) = proxy else {
             let stream = self.tcp(uri, now).await?;
             return match is_encrypted {
                 true => self.tls(stream, uri, now, true).await,
-                false => Ok(Connection::new(stream)),
+                false => Ok(PooledConnection::new(stream)),
             };
         };
         let mut stream = self.tcp(proxy.uri(), now).await?;
@@ -192,13 +196,17 @@ impl Inner {
         }
         match is_encrypted {
             true => self.tls(stream, uri, now, true).await,
-            false if is_socks => Ok(Connection::new(stream)),
-            false => Ok(Connection::to_forward(stream)),
+            false if is_socks => Ok(PooledConnection::new(stream)),
+            false => Ok(PooledConnection::to_forward(stream)),
         }
     }
 
     /// Looks a host up, unless it is an address, and connects to it.
-    async fn tcp(&self, uri: &Uri, now: &Mutex<Step>) -> Result<Box<dyn Stream>, ConnectError> {
+    async fn tcp(
+        &self,
+        uri: &Uri,
+        now: &Mutex<ConnectStep>,
+    ) -> Result<Box<dyn ByteStream>, ConnectError> {
         let names = Names {
             resolver: self.resolver.clone(),
             limit: self.limits.look_up,
@@ -212,8 +220,8 @@ impl Inner {
         connector.set_keepalive(Some(Duration::from_secs(60)));
         connector.set_connect_timeout(Some(self.limits.tcp));
         let step = || match *is_looking.lock().unwrap_or_else(PoisonError::into_inner) {
-            true => Step::LookUp(host.to_owned()),
-            false => Step::Tcp(authority(uri)),
+            true => ConnectStep::LookUp(host.to_owned()),
+            false => ConnectStep::Tcp(authority(uri)),
         };
         let mut connecting = Box::pin(connector.call(with_port(uri)));
         let connected = std::future::poll_fn(|cx| {
@@ -227,7 +235,7 @@ impl Inner {
             Err(error) => {
                 self.resolver.forget(host);
                 match step() {
-                    step @ Step::Tcp(_) if is_late(&error) => Err(ConnectError::Slow {
+                    step @ ConnectStep::Tcp(_) if is_late(&error) => Err(ConnectError::Slow {
                         part: step.part(),
                         step: step.to_string(),
                         limit: self.limits.tcp,
@@ -241,12 +249,12 @@ impl Inner {
     /// Has a proxy connect to where the request goes.
     async fn tunnel(
         &self,
-        stream: Box<dyn Stream>,
+        stream: Box<dyn ByteStream>,
         proxy: &Intercept,
         uri: &Uri,
-        now: &Mutex<Step>,
-    ) -> Result<Box<dyn Stream>, ConnectError> {
-        let step = Step::Tunnel {
+        now: &Mutex<ConnectStep>,
+    ) -> Result<Box<dyn ByteStream>, ConnectError> {
+        let step = ConnectStep::Tunnel {
             proxy: authority(proxy.uri()),
             to: authority(uri),
         };
@@ -272,12 +280,12 @@ impl Inner {
 
     async fn tls(
         &self,
-        stream: Box<dyn Stream>,
+        stream: Box<dyn ByteStream>,
         uri: &Uri,
-        now: &Mutex<Step>,
+        now: &Mutex<ConnectStep>,
         negotiates: bool,
-    ) -> Result<Connection, ConnectError> {
-        let step = Step::Tls(authority(uri));
+    ) -> Result<PooledConnection, ConnectError> {
+        let step = ConnectStep::Tls(authority(uri));
         set(now, step.clone());
         let mut config = Arc::clone(&self.tls);
         if !negotiates {
@@ -292,7 +300,7 @@ impl Inner {
         let shake = TlsConnector::from(config).connect(name, stream);
         let shake = async { Ok(shake.await?) };
         let stream = within(self.limits.tls, &step, shake).await?;
-        Ok(Connection::encrypted(stream))
+        Ok(PooledConnection::encrypted(stream))
     }
 }
 
@@ -330,7 +338,7 @@ impl Service<Name> for Names {
             let Ok(found) = timeout(this.limit, this.resolver.look_up(name)).await else {
                 let slow = ConnectError::Slow {
                     part: WayPart::LookUp,
-                    step: Step::LookUp(name.to_owned()).to_string(),
+                    step: ConnectStep::LookUp(name.to_owned()).to_string(),
                     limit: this.limit,
                 };
                 return Err(io::Error::new(io::ErrorKind::TimedOut, slow));

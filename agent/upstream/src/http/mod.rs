@@ -26,7 +26,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use super::SetupError;
-use connect::{Connect, Limits};
+use connect::{Connect, StepTimeouts};
 use proxies::Proxies;
 use resolve::Resolver;
 use step::ConnectError;
@@ -106,8 +106,8 @@ impl Outbound {
 
     /// A client with this trust, which connects within `tcp`.
     pub(super) fn client(&self, tls: Arc<ClientConfig>, tcp: Option<Duration>) -> Client {
-        let usual = Limits::default();
-        let limits = Limits {
+        let usual = StepTimeouts::default();
+        let limits = StepTimeouts {
             tcp: tcp.unwrap_or(usual.tcp),
             ..usual
         };

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 const KEEP: Duration = Duration::from_secs(30);
 
 /// The addresses of a name, or why there are none.
-type Answer = Result<Arc<[IpAddr]>, Arc<str>>;
-type LookUp = Shared<BoxFuture<'static, Answer>>;
+type Addresses = Result<Arc<[IpAddr]>, Arc<str>>;
+type LookUp = Shared<BoxFuture<'static, Addresses>>;
 /// Asks the system.
-type Ask = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
+type AskSystem = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
 /// Looks names up. A look-up goes on when those who asked have gone, and its answer is kept for a
 /// moment, so that a slow resolver costs its time once and not with every attempt. Clones share
@@ -30,7 +30,7 @@ type Ask = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + S
 pub(super) struct Resolver(Arc<Inner>);
 
 struct Inner {
-    ask: Ask,
+    ask: AskSystem,
     names: Mutex<HashMap<String, Name>>,
 }
 
@@ -52,7 +52,7 @@ impl Resolver {
         }))
     }
 
-    pub(super) fn new(ask: Ask) -> Self {
+    pub(super) fn new(ask: AskSystem) -> Self {
         Self(Arc::new(Inner {
             ask,
             names: Mutex::default(),

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// A step, with the name of the other end. Proxies are named without what is in front of their
 /// host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ConnectStep {
     LookUp(String),
     Tcp(String),
     Tunnel { proxy: String, to: String },
@@ -32,7 +32,7 @@ pub enum WayPart {
     Tls,
 }
 
-impl Step {
+impl ConnectStep {
     pub(super) fn part(&self) -> WayPart {
         match self {
             Self::LookUp(_) => WayPart::LookUp,
@@ -43,7 +43,7 @@ impl Step {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for ConnectStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LookUp(name) => write!(f, "looking up {name}"),
@@ -79,14 +79,14 @@ pub(super) enum ConnectError {
 }
 
 /// Notes which step it is now.
-pub(super) fn set(now: &Mutex<Step>, step: Step) {
+pub(super) fn set(now: &Mutex<ConnectStep>, step: ConnectStep) {
     *now.lock().unwrap_or_else(PoisonError::into_inner) = step;
 }
 
 /// Does a step within its limit.
 pub(super) async fn within<T>(
     limit: Duration,
-    step: &Step,
+    step: &ConnectStep,
     work: impl Future<Output = Result<T, Box<dyn Error + Send + Sync>>>,
 ) -> Result<T, ConnectError> {
     match timeout(limit, work).await {
@@ -111,7 +111,10 @@ pub(super) fn is_late(error: &(dyn Error + 'static)) -> bool {
     .any(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
-pub(super) fn failed(step: &Step, error: impl Into<Box<dyn Error + Send + Sync>>) -> ConnectError {
+pub(super) fn failed(
+    step: &ConnectStep,
+    error: impl Into<Box<dyn Error + Send + Sync>>,
+) -> ConnectError {
     ConnectError::Failed {
         part: step.part(),
         step: step.to_string(),

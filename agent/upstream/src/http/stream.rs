@@ -19,21 +19,21 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 /// TCP, a tunnel through a proxy, or TLS over one of these.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
+pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> ByteStream for T {}
 
 /// A connection for hyper's pool.
-pub(super) struct Connection {
-    stream: TokioIo<Box<dyn Stream>>,
+pub(super) struct PooledConnection {
+    stream: TokioIo<Box<dyn ByteStream>>,
     is_http2: bool,
     /// A proxy at the other end forwards single requests.
     is_forwarded: bool,
 }
 
-impl Connection {
+impl PooledConnection {
     /// Speaks HTTP/1 to who is asked.
-    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+    pub(super) fn new(stream: Box<dyn ByteStream>) -> Self {
         Self {
             stream: TokioIo::new(stream),
             is_http2: false,
@@ -42,7 +42,7 @@ impl Connection {
     }
 
     /// Speaks HTTP/1 to a proxy, which forwards what it is asked.
-    pub(super) fn to_forward(stream: Box<dyn Stream>) -> Self {
+    pub(super) fn to_forward(stream: Box<dyn ByteStream>) -> Self {
         Self {
             is_forwarded: true,
             ..Self::new(stream)
@@ -50,7 +50,7 @@ impl Connection {
     }
 
     /// Speaks what has been agreed upon.
-    pub(super) fn encrypted(stream: TlsStream<Box<dyn Stream>>) -> Self {
+    pub(super) fn encrypted(stream: TlsStream<Box<dyn ByteStream>>) -> Self {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Self {
             is_http2,
@@ -58,18 +58,18 @@ impl Connection {
         }
     }
 
-    pub(super) fn into_stream(self) -> Box<dyn Stream> {
+    pub(super) fn into_stream(self) -> Box<dyn ByteStream> {
         self.stream.into_inner()
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for PooledConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Connection")
+        f.write_str("PooledConnection")
     }
 }
 
-impl Pooled for Connection {
+impl Pooled for PooledConnection {
     fn connected(&self) -> Connected {
         let connected = Connected::new().proxy(self.is_forwarded);
         match self.is_http2 {
@@ -79,7 +79,7 @@ impl Pooled for Connection {
     }
 }
 
-impl Read for Connection {
+impl Read for PooledConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -89,7 +89,7 @@ impl Read for Connection {
     }
 }
 
-impl Write for Connection {
+impl Write for PooledConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,16 +108,16 @@ impl Write for Connection {
 }
 
 /// A connector that has connected already: it gives its stream to the first who asks.
-pub(super) struct Given(Option<TokioIo<Box<dyn Stream>>>);
+pub(super) struct Given(Option<TokioIo<Box<dyn ByteStream>>>);
 
 impl Given {
-    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+    pub(super) fn new(stream: Box<dyn ByteStream>) -> Self {
         Self(Some(TokioIo::new(stream)))
     }
 }
 
 impl Service<Uri> for Given {
-    type Response = TokioIo<Box<dyn Stream>>;
+    type Response = TokioIo<Box<dyn ByteStream>>;
     type Error = io::Error;
     type Future = Ready<io::Result<Self::Response>>;
 

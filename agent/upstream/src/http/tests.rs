@@ -184,7 +184,7 @@ async fn a_connection_that_comes_too_late_for_one_request_serves_the_next() {
         .unwrap();
     let (resolver, _) = resolve::tests::slow(3 * SECOND);
     let tls = outbound(resolver.clone(), Proxies::all("")).aws().unwrap();
-    let mut connect = Connect::new(resolver, None, tls, Limits::default());
+    let mut connect = Connect::new(resolver, None, tls, StepTimeouts::default());
     assert!(timeout(SECOND, connect.call(uri.clone())).await.is_err());
     sleep(5 * SECOND).await;
     assert_eq!(taken.load(Relaxed), 1, "nobody waited, and there it is");
