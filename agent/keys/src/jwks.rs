@@ -22,11 +22,11 @@ use tokio::{
 
 mod claims;
 
-use podcreds_types::{PodUid, ServiceAccount, Token};
+use podcreds_types::{Claims, PodUid, ServiceAccount, Token};
 
 use super::{Metrics, Verdict, VerifyToken};
 use crate::FetchKeys;
-use claims::{Signature, SignedClaims};
+use claims::{Signature, SignedClaims, issued};
 
 /// What API servers sign with, and nothing that a public key could be abused for.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384];
@@ -109,7 +109,7 @@ impl ClusterKeys {
         let shared = Arc::clone(&self.0);
         shared.key_for(&signature, FETCH_FOR_MOUNTED_EVERY).await;
         match self.0.signed(token, &signature, None) {
-            Some(Ok(claims)) if !claims.is_early() => claims.bearer(),
+            Some(Ok(claims)) if !claims.is_early() => issued(token),
             Some(_) => Issued::ToNobody,
             // Just looked, and there is no such key.
             None if *self.0.fetched.borrow() > before => Issued::ToNobody,
@@ -165,16 +165,21 @@ impl Inner {
     fn judge(&self, token: &Token, signature: &Signature) -> Verdict {
         match self.signed(token, signature, Some(&self.audience)) {
             Some(Ok(claims)) if claims.is_early() => Verdict::Unknown,
-            Some(Ok(claims)) => match claims.kubernetes.pod.uid.parse() {
-                Ok(pod) => Verdict::Genuine {
-                    pod,
-                    namespace: claims.kubernetes.namespace.unwrap_or_default(),
+            Some(Ok(_)) => match token.claims() {
+                Ok(Claims {
+                    pod: Some(pod),
+                    namespace,
+                    ..
+                }) => Verdict::Genuine {
+                    pod: *pod,
+                    namespace: namespace.as_deref().unwrap_or_default().to_owned(),
                 },
-                Err(_) => Verdict::Unknown,
+                // Not a pod's.
+                _ => Verdict::Unknown,
             },
             Some(Err(error)) if is_about_signature(error.kind()) => Verdict::Forged,
             Some(Err(error)) if is_about_audience(error.kind()) => Verdict::OtherAudience,
-            // Genuine perhaps, but expired, or not a pod's.
+            // Genuine perhaps, but expired.
             Some(Err(_)) | None => Verdict::Unknown,
         }
     }

@@ -9,12 +9,12 @@ use super::{Issued, TokenOwner};
 /// Seconds by which the API server's clock may be ahead of the node's when it dates a token.
 const CLOCK_SKEW: u64 = 60;
 
+/// What is read only of a token whose signature is verified. The rest is in its
+/// [`Claims`](podcreds_types::Claims).
 #[derive(Deserialize)]
 pub(super) struct SignedClaims {
     /// Seconds since 1970, with a fraction perhaps.
     nbf: Option<f64>,
-    #[serde(rename = "kubernetes.io")]
-    pub(super) kubernetes: Kubernetes,
 }
 
 impl SignedClaims {
@@ -23,38 +23,20 @@ impl SignedClaims {
         let now = get_current_timestamp() + CLOCK_SKEW;
         self.nbf.is_some_and(|nbf| nbf > now as f64)
     }
-
-    pub(super) fn bearer(self) -> Issued {
-        let Kubernetes {
-            pod,
-            namespace,
-            serviceaccount,
-        } = self.kubernetes;
-        match (pod.uid.parse(), namespace, serviceaccount) {
-            (Ok(pod), Some(namespace), Some(Account { name })) => Issued::To(TokenOwner {
-                pod,
-                account: ServiceAccount { namespace, name },
-            }),
-            _ => Issued::ToNobody,
-        }
-    }
 }
 
-#[derive(Deserialize)]
-pub(super) struct Kubernetes {
-    pub(super) pod: Pod,
-    pub(super) namespace: Option<String>,
-    serviceaccount: Option<Account>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Pod {
-    pub(super) uid: String,
-}
-
-#[derive(Deserialize)]
-struct Account {
-    name: String,
+/// Who a token says it was issued to. Its signature must have been verified.
+pub(super) fn issued(token: &Token) -> Issued {
+    let owner = token.claims().ok().and_then(|claims| {
+        Some(TokenOwner {
+            pod: claims.pod?,
+            account: ServiceAccount {
+                namespace: claims.namespace.as_deref()?.to_owned(),
+                name: claims.service_account.as_deref()?.to_owned(),
+            },
+        })
+    });
+    owner.map_or(Issued::ToNobody, Issued::To)
 }
 
 /// How a token says that it is signed, and with which key.
