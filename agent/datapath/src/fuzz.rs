@@ -1,44 +1,39 @@
 //! Names and texts that a pod or a container runtime may choose.
 
-use podcreds_fuzz::{Target, feed};
+use podcreds_fuzz::Fuzz;
 
 use super::{
     kubepods::{CgroupLevel, cgroup2_mounts, classify},
     processes::parse_start_time,
 };
 
-const WORDS: [&str; 18] = [
-    "kubepods",
-    "kubepods.slice",
-    "kubepods-burstable",
-    "besteffort",
-    "pod",
-    ".slice",
-    ".scope",
-    "cri-containerd-",
-    "/",
-    "-",
-    "_",
-    "0f0e0d0c_0b0a_0908_0706_050403020100",
-    "0f0e0d0c0b0a09080706050403020100",
-    " - cgroup2 ",
-    "\\040",
-    "\n",
-    ") S 1 ",
-    " 0 0 0 0",
-];
-
-fn target(name: &str) -> Target<'_> {
-    Target {
-        name,
-        manifest: env!("CARGO_MANIFEST_DIR"),
-        words: &WORDS,
-    }
-}
+const FUZZ: Fuzz = Fuzz {
+    manifest: env!("CARGO_MANIFEST_DIR"),
+    words: &[
+        "kubepods",
+        "kubepods.slice",
+        "kubepods-burstable",
+        "besteffort",
+        "pod",
+        ".slice",
+        ".scope",
+        "cri-containerd-",
+        "/",
+        "-",
+        "_",
+        "0f0e0d0c_0b0a_0908_0706_050403020100",
+        "0f0e0d0c0b0a09080706050403020100",
+        " - cgroup2 ",
+        "\\040",
+        "\n",
+        ") S 1 ",
+        " 0 0 0 0",
+    ],
+};
 
 #[test]
 fn fuzz_cgroups() {
-    feed(&target("cgroups"), |input| {
+    FUZZ.feed("cgroups", |input| {
         let path = String::from_utf8_lossy(input);
         let (mut level, mut levels) = (CgroupLevel::Other, Vec::new());
         for name in path.split('/') {
@@ -63,7 +58,7 @@ fn fuzz_cgroups() {
 
 #[test]
 fn fuzz_mounts() {
-    feed(&target("mounts"), |input| {
+    FUZZ.feed("mounts", |input| {
         let text = String::from_utf8_lossy(input);
         let mounts = cgroup2_mounts(&text);
         assert!(mounts.len() <= text.matches(" - cgroup2").count());
@@ -73,7 +68,7 @@ fn fuzz_mounts() {
 
 #[test]
 fn fuzz_stat() {
-    feed(&target("stat"), |input| {
+    FUZZ.feed("stat", |input| {
         let text = String::from_utf8_lossy(input);
         let started = parse_start_time(&text);
         // The name of a process may hold anything, its own idea of the rest included.

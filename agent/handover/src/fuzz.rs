@@ -1,6 +1,6 @@
 //! What the other agent on a node may send: only root can, but it may be another build.
 
-use podcreds_fuzz::{Target, feed};
+use podcreds_fuzz::Fuzz;
 use tokio::runtime::Builder;
 
 use super::{
@@ -8,37 +8,32 @@ use super::{
     frame::{Frame, LONGEST, hear, hear_serving, receive},
 };
 
-const WORDS: [&str; 16] = [
-    "podcreds\0\u{1}",
-    "\u{1}\0\0\0",
-    "\u{2}\0\0\0\0",
-    "\u{3}\0\0\0\0",
-    "\u{1}\0\u{4}\0\u{1}",
-    "{\"subject\":{\"pod\":7},\"kept\":null}",
-    "\"bearer\":[",
-    "\"kept\":",
-    "\"body\":",
-    "\"secs_since_epoch\":",
-    "\"nanos_since_epoch\":",
-    "\"older\":[",
-    "null",
-    "true",
-    "\\ud800",
-    "[[[[",
-];
-
-fn target(name: &str) -> Target<'_> {
-    Target {
-        name,
-        manifest: env!("CARGO_MANIFEST_DIR"),
-        words: &WORDS,
-    }
-}
+const FUZZ: Fuzz = Fuzz {
+    manifest: env!("CARGO_MANIFEST_DIR"),
+    words: &[
+        "podcreds\0\u{1}",
+        "\u{1}\0\0\0",
+        "\u{2}\0\0\0\0",
+        "\u{3}\0\0\0\0",
+        "\u{1}\0\u{4}\0\u{1}",
+        "{\"subject\":{\"pod\":7},\"kept\":null}",
+        "\"bearer\":[",
+        "\"kept\":",
+        "\"body\":",
+        "\"secs_since_epoch\":",
+        "\"nanos_since_epoch\":",
+        "\"older\":[",
+        "null",
+        "true",
+        "\\ud800",
+        "[[[[",
+    ],
+};
 
 #[test]
 fn fuzz_frames() {
     let runtime = Builder::new_current_thread().build().unwrap();
-    feed(&target("frames"), |input| {
+    FUZZ.feed("frames", |input| {
         runtime.block_on(async {
             let mut wire = input;
             let mut heard = vec![hear_serving(&mut &*input).await.is_ok()];
@@ -58,7 +53,7 @@ fn fuzz_frames() {
 
 #[test]
 fn fuzz_change() {
-    feed(&target("change"), |input| {
+    FUZZ.feed("change", |input| {
         let Some(change) = EntryChange::decode(input) else {
             return (EntryChange::gone_by(input).is_some(), None);
         };

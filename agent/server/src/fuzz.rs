@@ -3,33 +3,36 @@
 use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
-use podcreds_fuzz::{Target, feed};
+use podcreds_fuzz::Fuzz;
 use podcreds_types::{Claims, Route};
 
 use super::{answer::Format, host, target};
 
-const WORDS: [&str; 20] = [
-    "GET ",
-    "/v1/credentials",
-    "/../",
-    "%2e",
-    "%63",
-    "%00",
-    "Host: ",
-    "169.254.170.23",
-    "[fd00:ec2::23]",
-    "::ffff:127.0.0.1",
-    "%eth0",
-    "evil.example",
-    "Authorization: ",
-    "a.b.c",
-    "Accept: text/html,",
-    "X-Forwarded-For: ",
-    "http://",
-    "HTTP/1.0",
-    "\r\n",
-    "?x=",
-];
+const FUZZ: Fuzz = Fuzz {
+    manifest: env!("CARGO_MANIFEST_DIR"),
+    words: &[
+        "GET ",
+        "/v1/credentials",
+        "/../",
+        "%2e",
+        "%63",
+        "%00",
+        "Host: ",
+        "169.254.170.23",
+        "[fd00:ec2::23]",
+        "::ffff:127.0.0.1",
+        "%eth0",
+        "evil.example",
+        "Authorization: ",
+        "a.b.c",
+        "Accept: text/html,",
+        "X-Forwarded-For: ",
+        "http://",
+        "HTTP/1.0",
+        "\r\n",
+        "?x=",
+    ],
+};
 
 /// Reads a head as hyper does, and makes the same of it.
 fn request(head: &[u8]) -> Option<Request<()>> {
@@ -80,12 +83,7 @@ fn unescaped(path: &str) -> String {
 
 #[test]
 fn fuzz_head() {
-    let head = Target {
-        name: "head",
-        manifest: env!("CARGO_MANIFEST_DIR"),
-        words: &WORDS,
-    };
-    feed(&head, |input| {
+    FUZZ.feed("head", |input| {
         let request = request(input)?;
         let is_address = host::is_address(&request);
         let hosts = || request.headers().get_all(header::HOST).iter();

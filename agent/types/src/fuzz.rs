@@ -1,33 +1,28 @@
 //! What a pod shows as its token, and what a token says, damaged.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use podcreds_fuzz::{Target, feed};
+use podcreds_fuzz::Fuzz;
 use serde_json::Value;
 
 use super::*;
 
-const WORDS: [&str; 12] = [
-    "eyJ",
-    ".",
-    "\"exp\"",
-    "\"kubernetes.io\":",
-    "\"pod\":",
-    "\"uid\":",
-    "\"namespace\":",
-    "null",
-    "{}",
-    "0f0e0d0c-0b0a-0908-0706-050403020100",
-    "\\u0000",
-    "[[[[",
-];
-
-fn target(name: &str) -> Target<'_> {
-    Target {
-        name,
-        manifest: env!("CARGO_MANIFEST_DIR"),
-        words: &WORDS,
-    }
-}
+const FUZZ: Fuzz = Fuzz {
+    manifest: env!("CARGO_MANIFEST_DIR"),
+    words: &[
+        "eyJ",
+        ".",
+        "\"exp\"",
+        "\"kubernetes.io\":",
+        "\"pod\":",
+        "\"uid\":",
+        "\"namespace\":",
+        "null",
+        "{}",
+        "0f0e0d0c-0b0a-0908-0706-050403020100",
+        "\\u0000",
+        "[[[[",
+    ],
+};
 
 /// What can be told apart in claims.
 fn shape(claims: Result<&Claims, Unreadable>) -> String {
@@ -40,7 +35,7 @@ fn shape(claims: Result<&Claims, Unreadable>) -> String {
 
 #[test]
 fn fuzz_token() {
-    feed(&target("token"), |input| {
+    FUZZ.feed("token", |input| {
         let could_be = Claims::could_be_in(input);
         let token = Token::new(String::from_utf8_lossy(input));
         let claims = token.claims();
@@ -55,7 +50,7 @@ fn fuzz_token() {
 
 #[test]
 fn fuzz_claims() {
-    feed(&target("claims"), |payload| {
+    FUZZ.feed("claims", |payload| {
         let payload_text = BASE64_URL_SAFE_NO_PAD.encode(payload);
         let token = Token::new(format!(
             "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.{payload_text}.c2ln"
@@ -75,7 +70,7 @@ fn fuzz_claims() {
 
 #[test]
 fn fuzz_pod_uid() {
-    feed(&target("pod_uid"), |input| {
+    FUZZ.feed("pod_uid", |input| {
         let text = String::from_utf8_lossy(input);
         let uid = text.parse::<PodUid>();
         if let Ok(uid) = uid {

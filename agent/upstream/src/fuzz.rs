@@ -11,37 +11,32 @@ use aws_sdk_eksauth::{
     types::{self, AssumedRoleUser, error::AccessDeniedException},
 };
 use aws_smithy_types::{DateTime, body::SdkBody};
-use podcreds_fuzz::{Target, feed};
+use podcreds_fuzz::Fuzz;
 
 use super::{UpstreamError, answer::credentials, failure::classify};
 
 const NOW: u64 = 1_800_000_000;
-const WORDS: [&str; 16] = [
-    "arn:aws:sts::123456789012:assumed-role/",
-    "::::",
-    "ASIA",
-    "\n",
-    "eyJhbGciOiJSUzI1NiJ9.eyJhdWQ",
-    "eks-auth:",
-    "ThrottlingException",
-    "AccessDeniedException",
-    "UnknownOperationException",
-    "RequestExpired",
-    "Fri, 31 Dec 2999 23:59:59 GMT",
-    "retry-after",
-    "\u{1b}[31m",
-    "ä",
-    "429",
-    "403",
-];
-
-fn target(name: &str) -> Target<'_> {
-    Target {
-        name,
-        manifest: env!("CARGO_MANIFEST_DIR"),
-        words: &WORDS,
-    }
-}
+const FUZZ: Fuzz = Fuzz {
+    manifest: env!("CARGO_MANIFEST_DIR"),
+    words: &[
+        "arn:aws:sts::123456789012:assumed-role/",
+        "::::",
+        "ASIA",
+        "\n",
+        "eyJhbGciOiJSUzI1NiJ9.eyJhdWQ",
+        "eks-auth:",
+        "ThrottlingException",
+        "AccessDeniedException",
+        "UnknownOperationException",
+        "RequestExpired",
+        "Fri, 31 Dec 2999 23:59:59 GMT",
+        "retry-after",
+        "\u{1b}[31m",
+        "ä",
+        "429",
+        "403",
+    ],
+};
 
 /// The lines of an input, as many as there are asked for.
 fn lines<const COUNT: usize>(input: &[u8]) -> [String; COUNT] {
@@ -66,7 +61,7 @@ fn answer(input: &[u8]) -> Option<AssumeRoleForPodIdentityOutput> {
 
 #[test]
 fn fuzz_answer() {
-    feed(&target("answer"), |input| {
+    FUZZ.feed("answer", |input| {
         let now = UNIX_EPOCH + Duration::from_secs(NOW);
         let found = credentials(answer(input)?, now);
         if let Ok(found) = &found {
@@ -81,7 +76,7 @@ fn fuzz_answer() {
 /// An error as the SDK hands it on, from lines: status, code, message, header, its value.
 #[test]
 fn fuzz_error() {
-    feed(&target("error"), |input| {
+    FUZZ.feed("error", |input| {
         let [status, code, message, header, value] = lines(input);
         let status = status.parse::<u16>().ok()?.try_into().ok()?;
         let mut raw = HttpResponse::new(status, SdkBody::from("wJalrXUtnFEMI"));

@@ -41,24 +41,29 @@ const MOST_KEPT: usize = 2000;
 /// How often the time is looked at.
 const LOOK: u64 = 64;
 
-/// A parser and what to feed it.
-pub struct Target<'a> {
-    /// Its name, and that of its folder below `corpus`.
-    pub name: &'a str,
+/// A crate with parsers, and what to feed them.
+pub struct Fuzz {
     /// The folder of the crate, `env!("CARGO_MANIFEST_DIR")`.
-    pub manifest: &'a str,
-    /// Words that mean something to the parser.
-    pub words: &'a [&'a str],
+    pub manifest: &'static str,
+    /// Words that mean something to the parsers.
+    pub words: &'static [&'static str],
+}
+
+/// One of the parsers.
+struct Target<'a> {
+    /// Its name, and that of its folder below `corpus`.
+    name: &'a str,
+    manifest: &'a str,
 }
 
 /// How far a run goes.
-struct Limits {
+struct RunLength {
     inputs: u64,
     time: Duration,
     seed: u64,
 }
 
-impl Limits {
+impl RunLength {
     fn from_environment() -> Self {
         let (inputs, seconds) = (number(INPUTS), number(SECONDS));
         let time = match (inputs, seconds) {
@@ -74,46 +79,51 @@ impl Limits {
     }
 }
 
-/// Feeds `parse`, which says what it made of an input (as a `Result`, for one) and panics where
-/// something is wrong.
-///
-/// # Panics
-///
-/// When `parse` does, after the input was written to `target/fuzz`. When there is no corpus.
-pub fn feed<T: Hash>(target: &Target<'_>, parse: impl Fn(&[u8]) -> T) {
-    let limits = Limits::from_environment();
-    let folder = Path::new(target.manifest).join("corpus").join(target.name);
-    let mut corpus = read(&folder);
-    assert!(
-        !corpus.is_empty(),
-        "there is nothing in {}",
-        folder.display()
-    );
-    println!("{}: seed {}", target.name, limits.seed);
-    let mut dice = Rng::with_seed(limits.seed);
-    let mut known = HashSet::new();
-    for input in &corpus {
-        known.insert(outcome(target, input, &parse));
-    }
-    let (started, first) = (Instant::now(), corpus.len());
-    let mut inputs = 0;
-    while inputs < limits.inputs {
-        if inputs % LOOK == 0 && started.elapsed() >= limits.time {
-            break;
+impl Fuzz {
+    /// Feeds the parser `name`, whose corpus is the folder `corpus/name` of the crate. `parse` says
+    /// what it made of an input (as a `Result`, for one) and panics where something is wrong.
+    ///
+    /// # Panics
+    ///
+    /// When `parse` does, after the input was written to `target/fuzz`. When there is no corpus.
+    pub fn feed<T: Hash>(&self, name: &str, parse: impl Fn(&[u8]) -> T) {
+        let target = Target {
+            name,
+            manifest: self.manifest,
+        };
+        let length = RunLength::from_environment();
+        let folder = Path::new(self.manifest).join("corpus").join(name);
+        let mut corpus = read(&folder);
+        assert!(
+            !corpus.is_empty(),
+            "there is nothing in {}",
+            folder.display()
+        );
+        println!("{name}: seed {}", length.seed);
+        let mut dice = Rng::with_seed(length.seed);
+        let mut known = HashSet::new();
+        for input in &corpus {
+            known.insert(outcome(&target, input, &parse));
         }
-        inputs += 1;
-        let input = damage(&corpus, target.words, LONGEST, &mut dice);
-        let is_new = known.insert(outcome(target, &input, &parse));
-        if is_new && corpus.len() < MOST_KEPT {
-            corpus.push(input);
+        let (started, first) = (Instant::now(), corpus.len());
+        let mut inputs = 0;
+        while inputs < length.inputs {
+            if inputs % LOOK == 0 && started.elapsed() >= length.time {
+                break;
+            }
+            inputs += 1;
+            let input = damage(&corpus, self.words, LONGEST, &mut dice);
+            let is_new = known.insert(outcome(&target, &input, &parse));
+            if is_new && corpus.len() < MOST_KEPT {
+                corpus.push(input);
+            }
         }
+        println!(
+            "{name}: {inputs} inputs in {:.1} s, from {first} files, {} outcomes",
+            started.elapsed().as_secs_f64(),
+            known.len(),
+        );
     }
-    println!(
-        "{}: {inputs} inputs in {:.1} s, from {first} files, {} outcomes",
-        target.name,
-        started.elapsed().as_secs_f64(),
-        known.len(),
-    );
 }
 
 /// What the parser said to an input, in short.
@@ -160,8 +170,7 @@ fn number<T: FromStr>(name: &str) -> Option<T> {
 mod tests {
     use super::*;
 
-    const TARGET: Target<'_> = Target {
-        name: "example",
+    const FUZZ: Fuzz = Fuzz {
         manifest: env!("CARGO_MANIFEST_DIR"),
         words: &["magic"],
     };
@@ -175,13 +184,13 @@ mod tests {
             assert_ne!(found, (true, true, true), "it is found");
             found
         };
-        let panic = catch_unwind(|| feed(&TARGET, parse)).unwrap_err();
+        let panic = catch_unwind(|| FUZZ.feed("example", parse)).unwrap_err();
         let words = panic.downcast_ref::<String>().unwrap();
         assert!(words.contains("it is found"), "{words}");
     }
 
     #[test]
     fn a_parser_that_takes_everything_passes() {
-        feed(&TARGET, |input| input.is_empty());
+        FUZZ.feed("example", |input| input.is_empty());
     }
 }

@@ -1,44 +1,39 @@
 //! What the API server or the issuer may answer, and what a pod may make of a genuine token.
 
-use podcreds_fuzz::{Target, feed};
+use podcreds_fuzz::Fuzz;
 
 use super::*;
 
-const WORDS: [&str; 20] = [
-    "\"keys\":[",
-    "\"kty\":\"RSA\"",
-    "\"kty\":\"EC\"",
-    "\"kty\":\"oct\"",
-    "\"kty\":\"OKP\"",
-    "\"crv\":\"P-384\"",
-    "\"kid\":",
-    "\"n\":\"AQAB\"",
-    "\"e\":\"\"",
-    "\"alg\":\"none\"",
-    "\"k\":\"AA\"",
-    "null",
-    "{}",
-    "[]",
-    "eyJhbGciOiJIUzI1NiIsImtpZCI6ImEifQ",
-    "eyJhbGciOiJub25lIiwia2lkIjoiYSJ9",
-    ".",
-    "=",
-    "AAAA",
-    "\\u0000",
-];
+const FUZZ: Fuzz = Fuzz {
+    manifest: env!("CARGO_MANIFEST_DIR"),
+    words: &[
+        "\"keys\":[",
+        "\"kty\":\"RSA\"",
+        "\"kty\":\"EC\"",
+        "\"kty\":\"oct\"",
+        "\"kty\":\"OKP\"",
+        "\"crv\":\"P-384\"",
+        "\"kid\":",
+        "\"n\":\"AQAB\"",
+        "\"e\":\"\"",
+        "\"alg\":\"none\"",
+        "\"k\":\"AA\"",
+        "null",
+        "{}",
+        "[]",
+        "eyJhbGciOiJIUzI1NiIsImtpZCI6ImEifQ",
+        "eyJhbGciOiJub25lIiwia2lkIjoiYSJ9",
+        ".",
+        "=",
+        "AAAA",
+        "\\u0000",
+    ],
+};
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
-
-fn target(name: &str) -> Target<'_> {
-    Target {
-        name,
-        manifest: env!("CARGO_MANIFEST_DIR"),
-        words: &WORDS,
-    }
-}
 
 #[test]
 fn fuzz_key_set() {
-    feed(&target("key_set"), |input| {
+    FUZZ.feed("key_set", |input| {
         let keys = parse(input).map(|keys| keys.len().min(8));
         keys.map_err(|error| format!("{:?}", error.classify()))
     });
@@ -61,7 +56,7 @@ fn fuzz_signed() {
     let cluster = ClusterKeys::new(Arc::new(Nowhere), AUDIENCE, metrics);
     let keys = std::fs::read(format!("{folder}/key_set/of_signed")).unwrap();
     cluster.0.know(parse(&keys).unwrap());
-    feed(&target("signed"), |input| {
+    FUZZ.feed("signed", |input| {
         let text = String::from_utf8_lossy(input);
         let token = Token::new(text.trim());
         let signature = Signature::of(&token)?;
