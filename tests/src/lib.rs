@@ -61,6 +61,7 @@ pub mod prometheus;
 pub mod run;
 pub mod scenario;
 pub mod sdk;
+pub mod shared_node;
 pub mod soak;
 pub mod token;
 pub mod wait;

@@ -3,21 +3,19 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    path::Path,
+    ops::Deref,
     thread,
     time::Duration,
 };
 
 use podcreds_tests::{
     agent::{Agent, AgentBuilder},
-    eks_auth::EksAuth,
-    node::Node,
-    pod::{Client, Pod, PodBuilder},
-    scenario::{ACCOUNT, ROLE, wait_served},
+    pod::{Client, Pod},
+    scenario::{ACCOUNT, wait_served},
+    shared_node::SharedNode,
 };
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use tempfile::TempDir;
 
 /// Pods that ask.
 pub(crate) const PODS: usize = 20;
@@ -28,59 +26,30 @@ pub(crate) const HOST_PODS: usize = 5;
 /// Pods that are started at once.
 const STARTERS: usize = 4;
 
-/// A node, EKS Auth, and a folder in which the node's agents meet.
-pub(crate) struct Scene {
-    pub(crate) node: Node,
-    pub(crate) eks_auth: EksAuth,
-    folder: TempDir,
+/// A node whose agents follow each other.
+pub(crate) struct Scene(SharedNode);
+
+impl Deref for Scene {
+    type Target = SharedNode;
+
+    fn deref(&self) -> &SharedNode {
+        &self.0
+    }
 }
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        let eks_auth = EksAuth::start();
-        eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
-        Self {
-            node: Node::new(),
-            eks_auth,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    /// The folder in which agents meet.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// An agent that meets the others there.
-    pub(crate) fn agent(&self) -> AgentBuilder {
-        self.with_folder(Agent::on(&self.node, &self.eks_auth))
-    }
-
-    /// Has an agent meet the others there.
-    pub(crate) fn with_folder(&self, agent: AgentBuilder) -> AgentBuilder {
-        agent.set("--handover-dir", self.folder().to_str().unwrap())
-    }
-
-    /// A pod that has its credentials.
-    pub(crate) fn served_pod(&self, name: &str) -> Pod {
-        self.serve(self.node.pod(name))
-    }
-
-    fn serve(&self, pod: PodBuilder) -> Pod {
-        let pod = pod.account(ACCOUNT.0, ACCOUNT.1).start();
-        wait_served(&pod, []);
-        pod
+        Self(SharedNode::new())
     }
 
     /// So many pods that have theirs: in networks of their own, and in the host's.
     pub(crate) fn served_pods(&self, own: usize, host: usize) -> Vec<Pod> {
         let start = |number: usize| {
-            let pod = self.node.pod(&format!("pod-{number}"));
-            self.serve(if number < own {
-                pod
-            } else {
-                pod.host_network()
-            })
+            let name = format!("pod-{number}");
+            match number < own {
+                true => self.served_pod(&name),
+                false => self.serve(self.node.pod(&name).host_network()),
+            }
         };
         thread::scope(|scope| {
             let starters: Vec<_> = (0..STARTERS)
@@ -93,9 +62,7 @@ impl Scene {
             pods.flatten().collect()
         })
     }
-}
 
-impl Scene {
     /// A few pods in the host's network that ask at addresses of the host, and have their
     /// credentials.
     pub(crate) fn host_pods(&self, port: &HostPort) -> Vec<Pod> {

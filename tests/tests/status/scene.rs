@@ -2,52 +2,28 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    ops::Deref,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use podcreds_tests::{
-    agent::{Agent, AgentBuilder},
-    aws::ACCOUNT as AWS_ACCOUNT,
-    binary,
-    eks_auth::EksAuth,
-    node::Node,
-    pod::Pod,
-    scenario::{ACCOUNT, ROLE, wait_served},
-};
+use podcreds_tests::{aws::ACCOUNT as AWS_ACCOUNT, binary, shared_node::SharedNode};
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A node whose agents have a folder in which they meet, and where operators ask.
-pub(crate) struct Scene {
-    pub(crate) node: Node,
-    pub(crate) eks_auth: EksAuth,
-    pub(crate) folder: TempDir,
+/// A node whose agents can be asked in the folder in which they meet.
+pub(crate) struct Scene(SharedNode);
+
+impl Deref for Scene {
+    type Target = SharedNode;
+
+    fn deref(&self) -> &SharedNode {
+        &self.0
+    }
 }
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        let eks_auth = EksAuth::start();
-        eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
-        Self {
-            node: Node::new(),
-            eks_auth,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    pub(crate) fn folder(&self) -> &str {
-        self.folder.path().to_str().unwrap()
-    }
-
-    pub(crate) fn agent(&self) -> AgentBuilder {
-        Agent::on(&self.node, &self.eks_auth).set("--handover-dir", self.folder())
-    }
-
-    pub(crate) fn served_pod(&self, name: &str) -> Pod {
-        let pod = self.node.pod(name).account(ACCOUNT.0, ACCOUNT.1).start();
-        wait_served(&pod, []);
-        pod
+        Self(SharedNode::new())
     }
 
     /// Runs a command that asks the agents.
@@ -74,16 +50,16 @@ impl Scene {
     }
 
     pub(crate) fn sockets(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let entries = fs::read_dir(self.folder()).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
         let is_admin = |path: &PathBuf| path.to_str().unwrap().contains("/admin-");
         paths.filter(is_admin).collect()
     }
 }
 
-pub(crate) fn command(folder: &str, arguments: &[&str]) -> Command {
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary::podcreds());
-    command.args(arguments).args(["--admin-dir", folder]);
+    command.args(arguments).arg("--admin-dir").arg(folder);
     command
 }
 

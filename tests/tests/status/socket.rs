@@ -24,7 +24,7 @@ fn only_root_is_answered() {
         let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
         let mut command = Command::new("setpriv");
         command.args(ids).arg(binary::podcreds()).args(arguments);
-        command.args(["--admin-dir", scene.folder()]);
+        command.arg("--admin-dir").arg(scene.folder());
         command.output().unwrap()
     };
     let socket = scene.sockets().remove(0);
@@ -32,7 +32,7 @@ fn only_root_is_answered() {
     let output = nobody(&["status"]);
     assert_eq!(output.status.code(), Some(77), "{output:?}");
     // Also where somebody has opened the folder and the socket to all.
-    fs::set_permissions(scene.folder.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(scene.folder(), Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
     for arguments in [&["status"][..], &["log-level", "trace"]] {
         let output = nobody(arguments);
@@ -74,19 +74,17 @@ fn an_agent_without_a_folder_says_so_and_one_with_a_bad_one_ends() {
         line.message.contains("there is no --admin-dir")
     });
     drop(alone);
-    let file = scene.folder.path().join("file");
+    let file = scene.folder().join("file");
     drop(UnixListener::bind(&file).unwrap());
     let named = ["--admin-dir", file.to_str().unwrap()];
     let mut agent = Agent::on(&scene.node, &scene.eks_auth).args(named).spawn();
     assert_eq!(agent.wait_exit().code(), Some(64));
-    let own = scene.folder.path().join("own");
+    let own = scene.folder().join("own");
     let agent = Agent::on(&scene.node, &scene.eks_auth);
     let _agent = agent.args(["--admin-dir", own.to_str().unwrap()]).start();
     assert!(asked_at(&own).status.success());
 }
 
 fn asked_at(folder: &Path) -> Output {
-    command(folder.to_str().unwrap(), &["status"])
-        .output()
-        .unwrap()
+    command(folder, &["status"]).output().unwrap()
 }
