@@ -1,6 +1,6 @@
 """All agents of one or more clusters: do pods get their credentials, and if not, where and why?"""
 
-from panels import ALL, FLEET, board, graph, listing, number, quantile, rate, row, times
+from panels import ALL, FLEET, board, graph, limiter_wait, listing, number, quantile, rate, row, times
 
 CALLS = "podcreds_upstream_request_duration_seconds"
 ANSWERS = "podcreds_request_duration_seconds"
@@ -251,15 +251,7 @@ def upstream(dashboard):
             (f"sum by (code) ({rate('podcreds_upstream_refusals_total', FLEET)})", "{{code}}"),
             stacked=True,
         ),
-        graph(
-            "Wait for the limiter (p99)",
-            "s",
-            "What calls wait for their turn, by urgency.",
-            "asked over 0.9 s: pods get 503 first. refresh: raise --max-service-qps if it is minutes.",
-            "PodcredsThrottled",
-            (quantile(0.99, "podcreds_limiter_wait_duration_seconds", FLEET, "urgency, le"), "{{urgency}}"),
-            log=True,
-        ),
+        limiter_wait(FLEET),
         graph(
             "Calls that wait for their turn",
             "short",

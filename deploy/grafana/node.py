@@ -1,6 +1,6 @@
 """One agent: what its pods wait for, and what it does."""
 
-from panels import NODE, board, graph, heat_map, number, quantile, rate, row, times
+from panels import NODE, board, graph, heat_map, limiter_wait, number, quantile, rate, row, times
 
 CALLS = "podcreds_upstream_request_duration_seconds"
 ANSWERS = "podcreds_request_duration_seconds"
@@ -315,15 +315,7 @@ def upstream(dashboard):
             (by("code", "podcreds_upstream_refusals_total"), "{{code}}"),
             stacked=True,
         ),
-        graph(
-            "Wait for the limiter (p99)",
-            "s",
-            "What calls wait for their turn, by urgency.",
-            "asked over 0.9 s: pods get 503 first. refresh: raise --max-service-qps if it is minutes.",
-            "PodcredsThrottled",
-            (quantile(0.99, "podcreds_limiter_wait_duration_seconds", NODE, "urgency, le"), "{{urgency}}"),
-            log=True,
-        ),
+        limiter_wait(NODE),
         graph(
             "Exchanges",
             "short",

@@ -132,6 +132,19 @@ def heat_map(title, what, then, section, metric, selector, span=12):
     return queries(panel, [(expression, "{{le}}")], form=query.PromQueryFormat.HEATMAP)
 
 
+def limiter_wait(selector):
+    """What calls to EKS Auth wait for."""
+    return graph(
+        "Wait for the limiter (p99)",
+        "s",
+        "What calls wait for their turn, by urgency.",
+        "asked over 0.9 s: pods get 503 first. refresh: raise --max-service-qps if it is minutes.",
+        "PodcredsThrottled",
+        (quantile(0.99, "podcreds_limiter_wait_duration_seconds", selector, "urgency, le"), "{{urgency}}"),
+        log=True,
+    )
+
+
 def variable(name, label, selector, several=True):
     """A choice among the values of a label."""
     metric = f"podcreds_build_info{{{selector}}}" if selector else "podcreds_build_info"

@@ -47,10 +47,10 @@ pub(super) type OnStream = Box<dyn Fn(TcpStream, u64) + Send + Sync>;
 pub(super) type OnDeath = Box<dyn Fn(u64) + Send + Sync>;
 
 /// A connection, and where it comes from.
-type Taken = (std::net::TcpStream, Option<SocketAddr>);
+pub(super) type Taken = (std::net::TcpStream, Option<SocketAddr>);
 
 /// Takes one connection from a listener, without waiting.
-type Take = Box<dyn Fn(&TcpListener) -> io::Result<Taken> + Send + Sync>;
+pub(super) type Take = Box<dyn Fn(&TcpListener) -> io::Result<Taken> + Send + Sync>;
 
 /// A listener that is being served. Dropping it closes the listener.
 pub(super) struct ListenerGuard {
@@ -85,19 +85,9 @@ impl AsFd for ServedListener {
 }
 
 impl Listeners {
-    /// Begins to accept on `serving`, with the cookie of the listener's network namespace for each
-    /// connection. There are no listeners yet.
+    /// Begins to accept with [`take`] on `serving`, and passes each connection on with the cookie
+    /// of its listener's network namespace. There are no listeners yet.
     pub(super) fn start(
-        accept: OnStream,
-        on_death: OnDeath,
-        metrics: &Metrics,
-        serving: &Handle,
-        vitals: &Vitals,
-    ) -> io::Result<Self> {
-        Self::start_with(Box::new(take), accept, on_death, metrics, serving, vitals)
-    }
-
-    fn start_with(
         take: Take,
         accept: OnStream,
         on_death: OnDeath,
@@ -316,7 +306,7 @@ impl AcceptTask {
 
 /// Accepts a connection. That the caller's address is asked for makes the kernel run the program
 /// that identifies the caller.
-fn take(listener: &TcpListener) -> io::Result<Taken> {
+pub(super) fn take(listener: &TcpListener) -> io::Result<Taken> {
     let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
     Ok((stream.into(), peer))

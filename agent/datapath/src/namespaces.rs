@@ -16,7 +16,7 @@ use super::{
     BACKLOG_PAUSE,
     accept::Acceptor,
     addresses::{self, Subscription},
-    listeners::Listeners,
+    listeners::{self, Listeners},
     location::{Location, News, ReachabilityResult},
     metrics::Metrics,
     namespace::{Fresh, Namespace, OpenListener, Scope, VisitResult, open_v4, open_v6},
@@ -60,7 +60,7 @@ impl Namespaces {
         metrics: Metrics,
     ) -> io::Result<(Self, mpsc::UnboundedReceiver<News>)> {
         let (news, receiver) = mpsc::unbounded_channel();
-        let changed = news.clone();
+        let (changed, died) = (news.clone(), news.clone());
         let subscriptions = Arc::new(PollSet::new()?);
         let watched = Arc::clone(&subscriptions);
         let vital = vitals.task(WATCHING);
@@ -70,15 +70,15 @@ impl Namespaces {
                 changed.send(News::Changed(location)).is_ok()
             })
         }));
+        let take = Box::new(listeners::take);
         let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
-        let died = news.clone();
         // An error means that the agent is ending.
         let on_death = Box::new(move |netns| drop(died.send(News::Died(netns))));
         let namespaces = Self {
             open: HashMap::new(),
             of_one_pod: HashSet::new(),
             troubled: HashSet::new(),
-            listeners: Listeners::start(accept, on_death, &metrics, serving, vitals)?,
+            listeners: Listeners::start(take, accept, on_death, &metrics, serving, vitals)?,
             subscriptions,
             news,
             metrics,

@@ -79,7 +79,7 @@ fn start_with(take: Take, accept: OnStream) -> (Listeners, Metrics, Vitals) {
     );
     let handle = Handle::current();
     let listeners =
-        Listeners::start_with(take, accept, Box::new(drop), &metrics, &handle, &vitals).unwrap();
+        Listeners::start(take, accept, Box::new(drop), &metrics, &handle, &vitals).unwrap();
     (listeners, metrics, vitals)
 }
 
