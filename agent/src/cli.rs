@@ -167,7 +167,7 @@ pub(crate) enum Command {
     #[command(after_long_help = operator::STATUS_EXAMPLES)]
     Status(StatusArgs),
 
-    /// Fetch credentials of running pods anew, because an association has changed.
+    /// Fetch credentials of running pods again, because an association has changed.
     ///
     /// Waits for EKS Auth, for 20 seconds at most. A pod gets the new ones when it next asks. Where
     /// EKS Auth refuses, such as without an association, the pod loses the old ones.

@@ -411,7 +411,7 @@ def process(dashboard):
             "Log lines lost",
             "short",
             "repeated: the same was said before. unread: nobody read the log in time.",
-            "unread: whoever collects the node's logs does not keep up.",
+            "unread: what collects the node's logs does not keep up.",
             "PodcredsRefusalsSpike",
             (f"sum by (reason) ({times('podcreds_log_lines_lost_total', NODE)})", "{{reason}}"),
             span=12,

@@ -46,7 +46,7 @@ impl Default for NodeCredentials {
 }
 
 /// Whose credentials these are: what the EKS Auth stand-in writes into the session tokens that it
-/// hands out, so that a test sees for whom they were meant.
+/// hands out, so that a test sees which pod they were meant for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// The name of the role.

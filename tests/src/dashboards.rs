@@ -17,7 +17,7 @@ const FOLDER: &str = "deploy/grafana";
 /// Their names.
 pub const DASHBOARDS: [&str; 2] = ["fleet", "node"];
 
-/// Whether they can be written anew here.
+/// Whether they can be written again here.
 ///
 /// # Errors
 ///

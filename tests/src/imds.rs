@@ -155,7 +155,7 @@ fn timestamp(time: SystemTime) -> String {
     // IMDS writes whole seconds.
     let time = OffsetDateTime::from(time)
         .replace_nanosecond(0)
-        .expect("nought is in range");
+        .expect("zero is in range");
     time.format(&Rfc3339).expect("a time after the year 0")
 }
 

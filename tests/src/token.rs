@@ -118,7 +118,7 @@ fn key_id(jwk: &Jwk) -> String {
 /// The claims of a projected service-account token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
-    /// Whom the token is meant for.
+    /// The service that the token is meant for.
     pub aud: Vec<String>,
     /// When it expires, in seconds since the epoch.
     pub exp: u64,

@@ -282,7 +282,7 @@ fn credentials_of_a_target_role_are_kept_too(road: Road) {
     assert_eq!(auth.calls_for_pod(pod.uid()).len(), 1);
 }
 
-/// Whom EKS Auth's only credentials so far are of.
+/// The pod that EKS Auth has issued its only credentials to so far.
 fn issued(eks_auth: &EksAuth) -> Owner {
     let calls = eks_auth.calls();
     match &calls[..] {

@@ -21,7 +21,7 @@ const COPIES: [(&str, &str, &str); 2] = [
     ("deploy/grafana", "json", "deploy/chart/files/dashboards"),
 ];
 
-/// Renders all of them anew.
+/// Renders all of them again.
 pub(crate) fn chart() -> Result<()> {
     setup::for_chart()?;
     step("Writing the dashboards of deploy/grafana", || {

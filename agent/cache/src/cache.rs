@@ -185,7 +185,7 @@ impl Cache {
         (!self.is_off() && kept.freshness.expiration > than).then(|| kept.body.clone())
     }
 
-    /// The credentials at hand, where new ones that are good for minutes would be a bad exchange.
+    /// The cached credentials, where new ones that are good for minutes only would be worse.
     pub fn better(&self, subject: &Subject, expiration: SystemTime) -> Option<Bytes> {
         if expiration >= self.clock.now() + MIN_LEFT {
             return None;

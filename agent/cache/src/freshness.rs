@@ -59,7 +59,7 @@ impl Freshness {
             fetched: now,
             // Pods that started together shall not be renewed together.
             renew_at: now.wall + between(latest, 0.85, 1.0),
-            // Whoever hands out credentials that live minutes only cannot give better ones.
+            // A service that issues credentials for minutes only has no better ones.
             stale_at: expiration - MIN_LEFT.min(life / 3),
             expiration,
         }

@@ -1,6 +1,6 @@
 //! Credentials for requests: from the cache, or by an exchange.
 //!
-//! [`Store::at_hand`] is the road of nearly every request: one look into the cache, which also has
+//! [`Store::look_up`] is the road of nearly every request: one look into the cache, which also has
 //! what was refused within the last seconds. What is not there is fetched by [`Store::fetch`].
 
 mod config;

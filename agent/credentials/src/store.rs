@@ -81,7 +81,7 @@ impl Store {
 
     /// What a request can be told at once: the response's body, or what it was told seconds ago and
     /// would be told again. Cheap in both cases.
-    pub fn at_hand(&self, claimant: &Claimant, digest: &TokenDigest) -> Option<RequestResult> {
+    pub fn look_up(&self, claimant: &Claimant, digest: &TokenDigest) -> Option<RequestResult> {
         let mut refused = None;
         for subject in subjects(claimant, digest) {
             match self.cache.get(&subject, digest) {
@@ -129,7 +129,7 @@ impl Store {
         self.exchange.report().await
     }
 
-    /// Fetches a subject's credentials anew, however long those that there are would be good for.
+    /// Fetches a subject's credentials again, however long those that there are would be good for.
     ///
     /// # Errors
     ///

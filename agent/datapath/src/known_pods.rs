@@ -15,7 +15,7 @@ pub(super) struct KnownPod {
 #[derive(Default)]
 pub(super) struct KnownPods {
     by_cgroup: DashMap<u64, KnownPod>,
-    /// How many cgroups each has: two for a moment, when one is made anew.
+    /// How many cgroups each has: two for a moment, when one is made again.
     cgroups: DashMap<PodUid, u32>,
 }
 

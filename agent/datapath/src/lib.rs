@@ -84,7 +84,7 @@ pub struct Config {
 pub struct Hooks {
     /// A connection was accepted.
     pub on_accept: OnAccept,
-    /// A pod's first container runs, or its sandbox has been made anew.
+    /// A pod's first container runs, or its sandbox has been made again.
     pub on_pod_started: OnPod,
     /// A pod's cgroup is gone.
     pub on_pod_gone: OnPod,

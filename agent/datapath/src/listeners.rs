@@ -284,7 +284,7 @@ impl AcceptTask {
                     self.errors.inc();
                 }
                 if trouble == AcceptFailure::Listener {
-                    tracing::warn!(%error, "a listener is dead: it will be opened anew");
+                    tracing::warn!(%error, "a listener is dead: it will be opened again");
                     self.set.remove(key);
                     (self.on_death)(netns);
                 }

@@ -174,7 +174,7 @@ impl Namespaces {
         &self.troubled
     }
 
-    /// A listener in a namespace has died: opens it anew in a moment.
+    /// A listener in a namespace has died: opens it again in a moment.
     pub(super) fn reopen_soon(&mut self, netns: u64) {
         let open = self.open.iter();
         let of_it = open.filter_map(|(location, open)| (open.cookie == netns).then_some(*location));
@@ -195,7 +195,7 @@ impl Namespaces {
     }
 
     /// Brings the listeners of a location in line with what the namespace has and needs: one that
-    /// has died is opened anew, IPv6 may have come or gone, and those in `scope` are tried. Says
+    /// has died is opened again, IPv6 may have come or gone, and those in `scope` are tried. Says
     /// where to send pods from now on, if that is elsewhere.
     ///
     /// An IPv6 listener that is of no more use is open until [`Self::retire_v6`].

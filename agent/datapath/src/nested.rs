@@ -211,7 +211,7 @@ impl Nested {
 
 impl NestedListeners {
     /// Whether a process of the pod is in the namespace. There may be one that is not found, which
-    /// is then served anew when it asks again.
+    /// is then served when it asks again.
     fn is_used(&mut self) -> bool {
         if self.witness.stands(&self.pod) {
             return true;

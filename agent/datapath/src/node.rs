@@ -198,7 +198,7 @@ impl NodeAddress {
     async fn accept(&self, NodeListener { listener, loan }: NodeListener) {
         if let Err(error) = self.accept_until_dead(listener).await {
             self.metrics.errors.inc();
-            tracing::warn!(address = %self.address, %error, "node path: a listener is dead: it will be opened anew");
+            tracing::warn!(address = %self.address, %error, "node path: a listener is dead: it will be opened again");
         }
         drop(loan);
     }

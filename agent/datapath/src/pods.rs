@@ -209,7 +209,7 @@ impl Pods {
             Ok(None) => {}
             Err(error) => {
                 self.metrics.errors.inc();
-                tracing::warn!(%error, "cannot listen anew in a network namespace; it will be tried again");
+                tracing::warn!(%error, "cannot listen in a network namespace any more; it will be tried again");
             }
         }
         if location == self.host && !self.host_published {

@@ -86,10 +86,10 @@ impl Task {
     /// What the keys in memory say of a token, if there are keys.
     pub(crate) fn verdict(&self, token: &Token) -> Option<Verdict> {
         let keys = self.parts.keys.as_ref()?;
-        Some(verify_at_hand(&**keys, token))
+        Some(verify_now(&**keys, token))
     }
 
-    /// Has an attempt join the limiter's queue anew where it has become more urgent.
+    /// Has an attempt join the limiter's queue again where it has become more urgent.
     fn move_up(&mut self, subject: Subject) {
         let Some(queue) = self.queues.get_mut(&subject) else {
             return;
@@ -220,8 +220,8 @@ impl Task {
 
 /// What the keys in memory say. A fault in the verification of one pod's token must not end the
 /// task that serves all of them.
-fn verify_at_hand(keys: &dyn VerifyToken, token: &Token) -> Verdict {
-    let verdict = catch_unwind(AssertUnwindSafe(|| keys.verify_at_hand(token)));
+fn verify_now(keys: &dyn VerifyToken, token: &Token) -> Verdict {
+    let verdict = catch_unwind(AssertUnwindSafe(|| keys.verify_now(token)));
     verdict.unwrap_or_else(|_| {
         tracing::error!("the verification of a token has panicked: EKS Auth decides about it");
         Verdict::Unknown

@@ -8,7 +8,7 @@
 //!    `limiter`).
 //! 4. What the call brought goes into the cache, and to all who wait (`settle.rs`).
 //! 5. A request whose time is up is told what it waits for (`explain.rs`).
-//! 6. An operator is told how all of that is going, and may have credentials fetched anew
+//! 6. An operator is told how all of that is going, and may have credentials fetched again
 //!    (`report.rs`, `refresh.rs`).
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -87,7 +87,7 @@ impl fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// Starts the task on `runtime`, and anew after a panic, for which `vital` answers. It renews
+    /// Starts the task on `runtime`, and again after a panic, for which `vital` answers. It renews
     /// what `cache` has, and fetches the rest from `upstream`. With `keys`, a pod's new token has
     /// what the pod's old one got.
     pub fn start(
@@ -143,7 +143,7 @@ impl Exchange {
         match timeout(self.client_wait + GRACE, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(CredentialError::not_ready(
-                "the agent has given up the exchange, by a fault of its own; it begins anew",
+                "the agent has given up the exchange, by a fault of its own; it begins again",
             )),
             Err(_) => Err(CredentialError::not_ready(
                 "the agent is too busy to say what the exchange waits for",
@@ -158,8 +158,8 @@ impl Exchange {
         report.await.ok()
     }
 
-    /// Fetches a subject's credentials anew, by a call that goes out from here on, and puts them in
-    /// the place of those that there are, however long these would be good for.
+    /// Fetches a subject's credentials again, by a call that goes out from here on. They replace
+    /// those that there are, however long these would be good for.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! An operator has credentials fetched anew, because an association has changed.
+//! An operator has credentials fetched again, because an association has changed.
 
 use podcreds_cache::Subject;
 use podcreds_types::CredentialError;

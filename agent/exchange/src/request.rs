@@ -14,7 +14,7 @@ pub(crate) enum TaskCommand {
     Forget(PodUid),
     /// Say how the exchanges are going.
     Report(oneshot::Sender<ExchangeReport>),
-    /// Fetch a subject's credentials anew.
+    /// Fetch a subject's credentials again.
     Refresh(Subject, oneshot::Sender<Refreshed>),
 }
 

@@ -52,10 +52,11 @@ impl Task {
         let subject = call.subject;
         tracing::error!(
             ?subject,
-            "an exchange has panicked; the next request begins it anew"
+            "an exchange has panicked; the next request begins it again"
         );
         if self.end_attempt(&subject, id) {
-            let told = "the agent has given up the exchange, by a fault of its own; it begins anew";
+            let told =
+                "the agent has given up the exchange, by a fault of its own; it begins again";
             self.finish(
                 &subject,
                 &call.digest,

@@ -53,7 +53,7 @@ pub(super) async fn lend_to_all(listener: StdListener, lend: Lend) {
             }
         };
         if let Err(error) = lent {
-            tracing::warn!(%error, "cannot lend anything to whoever asks");
+            tracing::warn!(%error, "cannot lend listeners to the agent that asks");
         }
     }
 }

@@ -148,7 +148,7 @@ impl Member {
                 tracing::error!(%error, "credentials will not outlive this agent");
             }
         }
-        // An error means that whoever would say so is gone.
+        // An error means that the sender is gone.
         let _left = self.left.wait_for(|left| *left).await;
     }
 
@@ -163,7 +163,7 @@ impl Member {
             match self.folder.try_lock(name) {
                 Ok(Some(lock)) => return lock,
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "cannot look whose turn it is"),
+                Err(error) => tracing::debug!(%error, "cannot try to take the lock"),
             }
             sleep(LOOK).await;
         }

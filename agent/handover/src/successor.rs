@@ -21,7 +21,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After a connection that failed or broke.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest time after connections that made no sense: each has the leader tell everything anew.
+/// The longest time after connections that made no sense: each has the leader tell it all again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The most entries that are taken in: many times as many as a node has pods.
 const MOST: usize = 100_000;

@@ -1,4 +1,4 @@
-//! The seam to whoever publishes the keys that sign the cluster's tokens.
+//! What fetches the keys that sign the cluster's tokens, as a trait.
 
 use std::{error::Error, sync::Arc};
 

@@ -41,7 +41,7 @@ const FETCH_FOR_MOUNTED_EVERY: Duration = Duration::from_secs(10);
 /// So long a key that the cluster has withdrawn is believed.
 const FETCH_AT_LEAST_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Vouches for tokens that the cluster has signed for pods.
+/// Verifies the tokens that the cluster has signed for pods.
 ///
 /// Keys are fetched when the first token comes, when one names a key that is not known, and now
 /// and then. While they cannot be had, the last ones are good.
@@ -134,7 +134,7 @@ impl ClusterKeys {
 }
 
 impl VerifyToken for ClusterKeys {
-    fn verify_at_hand(&self, token: &Token) -> Verdict {
+    fn verify_now(&self, token: &Token) -> Verdict {
         let Some(signature) = Signature::of(token) else {
             return Verdict::Unknown;
         };
@@ -161,7 +161,7 @@ impl Inner {
         self.judge(&token, &signature)
     }
 
-    /// What can be said of a token with the keys at hand.
+    /// What can be said of a token with the keys that are in memory.
     fn judge(&self, token: &Token, signature: &Signature) -> Verdict {
         match self.signed(token, signature, Some(&self.audience)) {
             Some(Ok(claims)) if claims.is_early() => Verdict::Unknown,
@@ -189,7 +189,7 @@ impl Inner {
     async fn key_for(self: Arc<Self>, signature: &Signature, at_most_every: Duration) {
         let since = self.fetch_again_after(&signature.kid, at_most_every);
         if since == at_most_every {
-            // A task of its own: whoever waits may be gone before the answer comes.
+            // A task of its own: the request may be gone before the answer comes.
             let _ = tokio::spawn(self.fetch_unless_tried(since)).await;
         } else {
             self.fetch_meanwhile(since);

@@ -1,4 +1,4 @@
-//! The seam for whoever can tell a genuine token without asking EKS Auth.
+//! What verifies a token without a call to EKS Auth, as a trait.
 
 use futures_util::future::BoxFuture;
 use podcreds_types::{PodUid, Token};
@@ -23,11 +23,10 @@ pub enum Verdict {
 
 /// Checks tokens against the cluster's keys.
 pub trait VerifyToken: Send + Sync + 'static {
-    /// Looks at one token with the keys at hand. If there are none for it, they are fetched
-    /// meanwhile, and the next look may say more. Called on a tokio runtime.
-    fn verify_at_hand(&self, token: &Token) -> Verdict;
+    /// Verifies one token with the keys that are in memory. If its key is not there, it is fetched
+    /// meanwhile, and the next try may say more. Called on a tokio runtime.
+    fn verify_now(&self, token: &Token) -> Verdict;
 
-    /// Looks at one token, and waits for a key that is not there yet. Never fails, but may not
-    /// know.
+    /// Verifies one token, and waits for a key that is not there yet.
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict>;
 }

@@ -75,7 +75,7 @@ const REFUSED: [libc::c_long; 52] = [
     libc::SYS_setresuid,
 ];
 
-/// What `clone` could make anew. `unshare` is refused altogether.
+/// What `clone` could make again. `unshare` is refused altogether.
 const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWIPC,

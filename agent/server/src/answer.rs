@@ -91,7 +91,7 @@ fn refused(refusal: Refusal, format: Format) -> Answer {
     }
     match refusal {
         Refusal::Method => drop(headers.insert(header::ALLOW, GET)),
-        // The next attempt may be redirected, but only if it connects anew.
+        // The next attempt may be redirected, but only if it connects again.
         Refusal::Detour => {
             let close = HeaderValue::from_static("close");
             headers.insert(header::CONNECTION, close);

@@ -43,7 +43,7 @@ pub(super) struct ConnectionState {
     pub(super) is_admitted: AtomicBool,
     /// Requests refused in a row.
     refusals: AtomicU32,
-    /// Its order among its caller's connections. See [`ConnectionLimits`](super::limits::ConnectionLimits).
+    /// Its order among its caller's connections. See `limits.rs`.
     order: AtomicU64,
     /// Ends its task.
     task: OnceLock<AbortHandle>,

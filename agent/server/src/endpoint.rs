@@ -161,8 +161,8 @@ impl<I: Identify> RequestHandler<I> {
         let known = self.caller.pod().map(Claimant::Pod);
         if let Some(known) = known {
             road.enter(Stage::Cache);
-            if let Some(at_hand) = store.at_hand(&known, &digest) {
-                let body = at_hand?;
+            if let Some(found) = store.look_up(&known, &digest) {
+                let body = found?;
                 self.endpoint.served(known, &token);
                 return Ok(FoundCredentials::Ready(known, body));
             }
@@ -171,9 +171,9 @@ impl<I: Identify> RequestHandler<I> {
         let claimant = self.caller.identify(&token, target::route(request))?;
         road.enter(Stage::Cache);
         if known != Some(claimant)
-            && let Some(at_hand) = store.at_hand(&claimant, &digest)
+            && let Some(found) = store.look_up(&claimant, &digest)
         {
-            let body = at_hand?;
+            let body = found?;
             self.endpoint.served(claimant, &token);
             return Ok(FoundCredentials::Ready(claimant, body));
         }

@@ -160,7 +160,7 @@ impl Operator {
     }
 }
 
-const NOT_YET: &str = "it has no credentials to refresh, and EKS Auth is asked anew when the pod \
+const NOT_YET: &str = "it has no credentials to refresh, and EKS Auth is asked again when the pod \
                        next asks";
 const GONE: &str = "the pod has gone meanwhile";
 

@@ -20,7 +20,7 @@ pub(super) fn of_process(config: &Config) -> Vec<Capability> {
     needed
 }
 
-/// The thread that answers pods: reads the callers' records, and listens anew on addresses of the
+/// The thread that answers pods: reads the callers' records, and listens again on addresses of the
 /// host.
 pub(super) fn keep_for_serving() {
     keep("serving", &[CAP_BPF, CAP_NET_BIND_SERVICE]);

@@ -1,4 +1,4 @@
-//! `podcreds refresh`: has credentials of running pods fetched anew.
+//! `podcreds refresh`: has credentials of running pods fetched again.
 
 use std::time::SystemTime;
 

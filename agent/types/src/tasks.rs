@@ -1,6 +1,6 @@
 //! Tasks that the agent cannot do without: what happens when one panics.
 //!
-//! A task that panics ends, and the process lives on without it. Here it is started anew, or its
+//! A task that panics ends, and the process lives on without it. Here it is started again, or its
 //! [`Vital`] is dropped, so that the watchdog ends the process.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
@@ -17,7 +17,7 @@ const MOST_PANICS: u32 = 5;
 /// After how long without a panic the next one is the first again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Runs a task until it ends by itself, and anew after a panic. One that panics again and again has
+/// Runs a task until it ends by itself, and again after a panic. One that panics over and over has
 /// failed; one that is dropped has not.
 pub async fn restarted<F>(vital: Vital, what: &str, task: impl Fn() -> F)
 where
@@ -40,12 +40,12 @@ where
             tracing::error!("{what} has panicked {panics} times in a row");
             return proof.fail();
         }
-        tracing::error!("{what} has panicked and is started anew");
+        tracing::error!("{what} has panicked and is started again");
         sleep(PAUSE).await;
     }
 }
 
-/// Runs a task that cannot be started anew. One that panics has failed; one that ends or is dropped
+/// Runs a task that cannot be restarted. One that panics has failed; one that ends or is dropped
 /// has not.
 pub async fn watched(vital: Vital, task: impl Future<Output = ()>) {
     let proof = Proof(Some(vital));

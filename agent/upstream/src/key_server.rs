@@ -34,10 +34,10 @@ const MAX_TOKEN: usize = 16 * 1024;
 pub struct KeyServer {
     /// The `http` or `https` URL of the key set.
     pub url: String,
-    /// Certificates in PEM to trust, read anew each time. The system's are trusted if there are
+    /// Certificates in PEM to trust, read again each time. The system's are trusted if there are
     /// none.
     pub ca_file: Option<PathBuf>,
-    /// A bearer token to show, read anew each time.
+    /// A bearer token to show, read again each time.
     pub token_file: Option<PathBuf>,
 }
 

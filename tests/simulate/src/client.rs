@@ -40,7 +40,7 @@ pub async fn insist(store: &Store, pod: PodUid, token: &Token, dice: &mut Rng) -
 /// Asks once, as one request does.
 async fn ask(store: &Store, pod: PodUid, token: &Token) -> Option<SystemTime> {
     let claimant = Claimant::Pod(pod);
-    let outcome = match store.at_hand(&claimant, &token.digest()) {
+    let outcome = match store.look_up(&claimant, &token.digest()) {
         Some(outcome) => outcome,
         None => store.fetch(claimant, token.clone()).await,
     };

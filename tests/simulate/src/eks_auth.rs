@@ -74,7 +74,7 @@ struct State {
     watcher: Option<Watcher>,
 }
 
-/// Is told of each call: the token, and whether it gets credentials.
+/// Called for each call: the token, and whether it gets credentials.
 type Watcher = Box<dyn FnMut(&Token, bool) + Send>;
 
 /// What comes of one call.
@@ -104,7 +104,7 @@ impl EksAuth {
         }))
     }
 
-    /// Has `watcher` told of each call.
+    /// Calls `watcher` for each call.
     pub fn watch(&self, watcher: impl FnMut(&Token, bool) + Send + 'static) {
         self.state().watcher = Some(Box::new(watcher));
     }

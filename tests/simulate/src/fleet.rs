@@ -58,7 +58,7 @@ pub struct Phase {
     pub to: Duration,
     /// How EKS Auth does meanwhile.
     pub condition: Condition,
-    /// The share of all pods that are started anew meanwhile, from 0 to 1.
+    /// The share of all pods that are started again meanwhile, from 0 to 1.
     pub restarted: f64,
 }
 

@@ -22,7 +22,7 @@ impl VerifyToken for Keys {
         ready(verdict(&token)).boxed()
     }
 
-    fn verify_at_hand(&self, token: &Token) -> Verdict {
+    fn verify_now(&self, token: &Token) -> Verdict {
         verdict(token)
     }
 }

@@ -43,7 +43,7 @@ fn held_by(process: u32) -> HashSet<u32> {
     ids.collect()
 }
 
-/// What the kernel tells of each descriptor of a process.
+/// What the kernel shows for each descriptor of a process.
 pub(super) fn fdinfo(process: u32) -> Vec<String> {
     fs::read_dir(format!("/proc/{process}/fdinfo"))
         .expect("the agent's descriptors")

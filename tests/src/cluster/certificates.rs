@@ -9,7 +9,7 @@ use super::{layout::Layout, network};
 /// How long all of it is good for. A cluster lives for hours.
 const DAYS: &str = "30";
 
-/// Who gets a certificate, and as whom.
+/// Who gets a certificate, and with which name.
 struct Holder {
     name: &'static str,
     subject: &'static str,
@@ -52,7 +52,7 @@ fn holders() -> Vec<Holder> {
     ]
 }
 
-/// Makes all of it anew.
+/// Makes all of it again.
 ///
 /// # Errors
 ///

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use super::{layout::Layout, network};
 
-/// A process of the node that is started anew when it ends.
+/// A process of the node that is started again when it ends.
 #[derive(Clone, Debug)]
 pub(super) struct Component {
     /// Its name, which is also that of its log.

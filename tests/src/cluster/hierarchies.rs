@@ -94,12 +94,12 @@ impl NodeCgroups {
     }
 }
 
-/// From inside of the node's cgroup and mount namespaces: mounts each hierarchy anew, so that the
+/// From inside of the node's cgroup and mount namespaces: mounts each hierarchy again, so that the
 /// node sees its own part only, and takes it for the whole.
 pub(super) fn remount() -> Result<()> {
     for hierarchy in hierarchies()? {
         let path = &hierarchy.mount_point;
-        let described = || format!("cannot mount {} anew", path.display());
+        let described = || format!("cannot mount {} again", path.display());
         umount2(path, MntFlags::MNT_DETACH).with_context(described)?;
         let (kind, options) = match &hierarchy.version {
             Version::One(options) => ("cgroup", Some(options.as_str())),

@@ -1,5 +1,5 @@
 //! The node's first process: it makes the node out of its namespaces, starts the components, and
-//! starts those anew that end.
+//! starts those again that end.
 
 use std::{
     env, fs,

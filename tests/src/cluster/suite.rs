@@ -202,7 +202,7 @@ impl Cluster {
         };
         let old = running();
         kill(old, Signal::SIGKILL).unwrap_or_else(|why| panic!("cannot end {name}: {why}"));
-        until(&format!("{name} is started anew"), || running() != old);
+        until(&format!("{name} is started again"), || running() != old);
     }
 
     /// Has the agent stand still (SIGSTOP).

@@ -220,7 +220,7 @@ impl Pod {
         }
     }
 
-    /// Makes the sandbox anew, as the kubelet does when the pause process has died: other
+    /// Makes the sandbox again, as the kubelet does when the pause process has died: other
     /// namespaces, and another container. What still runs in the pod stays in the old ones.
     ///
     /// # Panics

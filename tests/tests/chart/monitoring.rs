@@ -43,7 +43,7 @@ fn the_charts_copies_are_what_they_are_copies_of() {
         assert_eq!(source.len(), copy.len());
         for (name, text) in source {
             let same = copy.get(&name) == Some(&text);
-            assert!(same, "{name} is old: `cargo xtask chart` copies it anew");
+            assert!(same, "{name} is old: `cargo xtask chart` copies it again");
         }
     }
 }

@@ -255,7 +255,7 @@ fn the_manifests_are_what_the_chart_renders_to() {
         let body = manifest.lines().skip_while(|line| line.starts_with('#'));
         assert!(
             body.eq(rendering.text.lines()),
-            "{path}.yaml is old: `cargo xtask chart` renders it anew"
+            "{path}.yaml is old: `cargo xtask chart` renders it again"
         );
     }
 }

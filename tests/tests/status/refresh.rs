@@ -18,7 +18,7 @@ fn refresh_changes_the_role_of_a_running_pod_within_two_seconds() {
     let scene = Scene::new();
     let _agent = scene.agent().start();
     let pods = ["web-1", "web-2"].map(|name| scene.served_pod(name));
-    // Credentials that are good for less long than those at hand.
+    // Credentials that expire sooner than those in memory.
     let life = Duration::from_secs(10 * 60);
     scene
         .eks_auth

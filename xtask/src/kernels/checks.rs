@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::workspace::root;
 
-    /// Whoever renames a test hears of it before a kernel is booted.
+    /// A renamed test is noticed before a kernel is booted.
     #[test]
     fn all_tests_exist() {
         for check in SUPPORTED.iter().chain(TOO_OLD) {

@@ -124,7 +124,7 @@ fn archiver() -> PathBuf {
     ZIG.path().join("bin/zig-ar")
 }
 
-/// Writes a script, unless it is there: cargo would build everything anew that it compiles.
+/// Writes a script, unless it is there: cargo would build everything again that it compiles.
 fn write_program(path: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|there| there == text) {
         return Ok(());

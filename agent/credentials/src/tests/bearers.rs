@@ -1,4 +1,4 @@
-//! Callers of whom nothing is known but their tokens.
+//! Callers that are known by their tokens alone.
 
 use futures_util::future::join_all;
 
@@ -10,7 +10,7 @@ async fn a_genuine_token_and_its_pod_share_everything() {
     let body = ask(&store, bearer(1, Some(1)), "genuine-1-a")
         .await
         .unwrap();
-    // The pod itself, whom the kernel has identified; and its rotated token from another address.
+    // The pod itself, identified by the kernel; and its rotated token from another address.
     for (claimant, token) in [
         (pod(1), "genuine-1-a"),
         (bearer(2, Some(1)), "genuine-1-b"),

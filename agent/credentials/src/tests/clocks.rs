@@ -74,7 +74,7 @@ async fn an_answer_that_waits_for_its_client_does_not_outlive_its_credentials() 
 struct Trusting;
 
 impl VerifyToken for Trusting {
-    fn verify_at_hand(&self, _token: &Token) -> Verdict {
+    fn verify_now(&self, _token: &Token) -> Verdict {
         Verdict::Genuine {
             pod: uid(1),
             namespace: "a".to_owned(),
@@ -82,7 +82,7 @@ impl VerifyToken for Trusting {
     }
 
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
-        std::future::ready(self.verify_at_hand(&token)).boxed()
+        std::future::ready(self.verify_now(&token)).boxed()
     }
 }
 

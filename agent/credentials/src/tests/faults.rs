@@ -11,14 +11,14 @@ const SECOND: Duration = Duration::from_secs(1);
 struct SlowKeys;
 
 impl VerifyToken for SlowKeys {
-    fn verify_at_hand(&self, _: &Token) -> Verdict {
+    fn verify_now(&self, _: &Token) -> Verdict {
         Verdict::Unknown
     }
 
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
         Box::pin(async move {
             sleep(SECOND / 2).await;
-            Keys.verify_at_hand(&token)
+            Keys.verify_now(&token)
         })
     }
 }
@@ -50,13 +50,13 @@ async fn a_token_that_was_served_from_memory_gives_its_slot_in_the_limiter_up() 
 struct PanickingKeys;
 
 impl VerifyToken for PanickingKeys {
-    fn verify_at_hand(&self, token: &Token) -> Verdict {
+    fn verify_now(&self, token: &Token) -> Verdict {
         assert!(!token.expose().starts_with("boom"), "a bug in a library");
         Verdict::Unknown
     }
 
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
-        Box::pin(async move { Keys.verify_at_hand(&token) })
+        Box::pin(async move { Keys.verify_now(&token) })
     }
 }
 

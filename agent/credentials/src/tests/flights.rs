@@ -171,10 +171,10 @@ async fn a_pod_that_is_gone_takes_its_flight_along() {
 async fn a_pod_that_is_gone_and_comes_back_is_cached_again() {
     let (fake, store, _) = generous(SOON);
     let here = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let census = std::sync::Arc::clone(&here);
+    let on_node = std::sync::Arc::clone(&here);
     store
         .cache()
-        .know_pods(move |_| census.load(std::sync::atomic::Ordering::Relaxed));
+        .know_pods(move |_| on_node.load(std::sync::atomic::Ordering::Relaxed));
     let is_here = |is_here| here.store(is_here, std::sync::atomic::Ordering::Relaxed);
     ask(&store, pod(1), "a").await.unwrap();
     is_here(false);

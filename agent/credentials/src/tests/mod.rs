@@ -76,7 +76,7 @@ impl TestStore {
 
     /// The response's body, if it is in memory and fresh.
     fn cached(&self, claimant: &Claimant, digest: &TokenDigest) -> Option<Bytes> {
-        self.at_hand(claimant, digest)?.ok()
+        self.look_up(claimant, digest)?.ok()
     }
 
     /// What a metric says, which is named with its labels.
@@ -163,7 +163,7 @@ fn make(
 /// What a pod does that needs credentials.
 async fn ask(store: &TestStore, claimant: Claimant, token: &str) -> RequestResult {
     let token = Token::new(token);
-    match store.at_hand(&claimant, &token.digest()) {
+    match store.look_up(&claimant, &token.digest()) {
         Some(outcome) => outcome,
         None => store.fetch(claimant, token).await,
     }

@@ -1,4 +1,4 @@
-//! An operator has credentials fetched anew, and looks at what there is.
+//! An operator has credentials fetched again, and looks at what there is.
 
 use podcreds_cache::Summary;
 

@@ -90,40 +90,40 @@ async fn a_flood_of_garbage_is_slowed_down_for_its_own_pod_only() {
 }
 
 /// What is told at once, and what is not.
-fn at_hand(store: &TestStore, claimant: Claimant, token: &str) -> Option<RequestResult> {
-    store.at_hand(&claimant, &Token::new(token).digest())
+fn look_up(store: &TestStore, claimant: Claimant, token: &str) -> Option<RequestResult> {
+    store.look_up(&claimant, &Token::new(token).digest())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_at_hand_for_as_long_as_it_is_remembered() {
+async fn a_refusal_is_answered_from_memory_for_as_long_as_it_is_remembered() {
     let (fake, store, _) = generous(SOON);
-    assert!(at_hand(&store, pod(1), "bad").is_none(), "nobody has asked");
+    assert!(look_up(&store, pod(1), "bad").is_none(), "nobody has asked");
     assert!(was_refused(&ask(&store, pod(1), "bad").await));
     ask(&store, pod(1), "good").await.unwrap();
-    assert!(was_refused(&at_hand(&store, pod(1), "bad").unwrap()));
-    assert!(at_hand(&store, pod(1), "good").unwrap().is_ok());
-    assert!(at_hand(&store, pod(2), "bad").is_none(), "of another pod");
+    assert!(was_refused(&look_up(&store, pod(1), "bad").unwrap()));
+    assert!(look_up(&store, pod(1), "good").unwrap().is_ok());
+    assert!(look_up(&store, pod(2), "bad").is_none(), "of another pod");
     assert_eq!(
         store.metric("podcreds_cache_requests_total{result=\"refused\"}"),
         1
     );
     sleep(Duration::from_secs(4)).await;
     assert!(
-        at_hand(&store, pod(1), "bad").is_none(),
+        look_up(&store, pod(1), "bad").is_none(),
         "EKS Auth is asked again"
     );
     assert_eq!(fake.calls(), ["bad", "good"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_a_bearers_token_is_at_hand_for_that_token_only() {
+async fn a_refusal_of_a_bearers_token_is_remembered_for_that_token_only() {
     let (_fake, store, _) = generous(SOON);
     assert!(was_refused(&ask(&store, bearer(1, Some(1)), "bad").await));
     assert!(was_refused(
-        &at_hand(&store, bearer(2, None), "bad").unwrap()
+        &look_up(&store, bearer(2, None), "bad").unwrap()
     ));
-    assert!(at_hand(&store, bearer(1, Some(1)), "good").is_none());
-    assert!(at_hand(&store, pod(1), "bad").is_none());
+    assert!(look_up(&store, bearer(1, Some(1)), "good").is_none());
+    assert!(look_up(&store, pod(1), "bad").is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +134,7 @@ async fn a_forged_token_is_looked_at_once_in_a_while() {
             assert!(was_refused(&ask(&store, claimant, "forged").await));
             sleep(Duration::from_millis(200)).await;
         }
-        assert!(was_refused(&at_hand(&store, claimant, "forged").unwrap()));
+        assert!(was_refused(&look_up(&store, claimant, "forged").unwrap()));
     }
     assert_eq!(
         store.metric("podcreds_tokens_forged_total"),

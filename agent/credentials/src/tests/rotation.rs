@@ -14,7 +14,7 @@ use super::*;
 pub(super) struct Keys;
 
 impl VerifyToken for Keys {
-    fn verify_at_hand(&self, token: &Token) -> Verdict {
+    fn verify_now(&self, token: &Token) -> Verdict {
         let text = token.expose();
         match text.strip_prefix("genuine-") {
             Some(rest) => Verdict::Genuine {
@@ -28,7 +28,7 @@ impl VerifyToken for Keys {
     }
 
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
-        let verdict = self.verify_at_hand(&token);
+        let verdict = self.verify_now(&token);
         Box::pin(async move { verdict })
     }
 }
@@ -142,7 +142,7 @@ async fn a_renewal_moves_up_when_a_request_waits_behind_it() {
 struct SlowKeys(Duration);
 
 impl VerifyToken for SlowKeys {
-    fn verify_at_hand(&self, _: &Token) -> Verdict {
+    fn verify_now(&self, _: &Token) -> Verdict {
         Verdict::Unknown
     }
 
@@ -150,7 +150,7 @@ impl VerifyToken for SlowKeys {
         let delay = self.0;
         Box::pin(async move {
             sleep(delay).await;
-            Keys.verify_at_hand(&token)
+            Keys.verify_now(&token)
         })
     }
 }
@@ -185,7 +185,7 @@ async fn a_rotated_token_waits_for_keys_but_not_for_long() {
 struct CountingKeys(Arc<AtomicUsize>);
 
 impl VerifyToken for CountingKeys {
-    fn verify_at_hand(&self, _: &Token) -> Verdict {
+    fn verify_now(&self, _: &Token) -> Verdict {
         Verdict::Unknown
     }
 

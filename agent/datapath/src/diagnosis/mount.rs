@@ -37,8 +37,8 @@ pub fn writable(path: &Path) -> io::Result<Writable> {
         propagation: 0,
         userns_fd: 0,
     };
-    // SAFETY: the path is a string that ends with nought, and the kernel reads the given number of
-    // bytes of `change`.
+    // SAFETY: the path is a string that ends with a zero byte, and the kernel reads the given
+    // number of bytes of `change`.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -15,7 +15,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::*;
 
-/// More than are told of at once.
+/// More than epoll reports at once.
 const LISTENERS: u64 = 40;
 /// How many wait for each listener.
 const WAITING: usize = 5;

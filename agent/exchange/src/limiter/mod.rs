@@ -125,7 +125,7 @@ impl Limiter {
         self.join_since(Instant::now(), share, urgency, subject)
     }
 
-    /// Has a call join the queue anew, since it has become more urgent.
+    /// Has a call join the queue again, since it has become more urgent.
     pub(crate) fn move_up(
         &mut self,
         slot: QueueSlot,

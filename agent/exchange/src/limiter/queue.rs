@@ -323,7 +323,7 @@ mod tests {
         }
         queue.push(&CallShare::Own(at(2)), Urgency::Asked, "cold");
         assert_eq!(drain(&mut queue), ["flood1", "cold", "flood2", "flood3"]);
-        // Where others are vouched for, they take turns in what they share.
+        // Unverified tokens share one turn, and take turns in it.
         for call in ["flood1", "flood2"] {
             queue.push(&CallShare::Unverified(at(1)), Urgency::Asked, call);
         }

@@ -66,7 +66,7 @@ impl Resolver {
         Ok(addresses.iter().map(|ip| SocketAddr::new(*ip, 0)).collect())
     }
 
-    /// Has the next one look a name up anew: nobody answers at its addresses.
+    /// Has the next one look a name up again: nobody answers at its addresses.
     pub(super) fn forget(&self, name: &str) {
         let mut names = self.names();
         if names.get(name).is_some_and(|name| name.answered.is_some()) {

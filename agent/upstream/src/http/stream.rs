@@ -49,7 +49,7 @@ impl PooledConnection {
         }
     }
 
-    /// Speaks what has been agreed upon.
+    /// Speaks the protocol that TLS has negotiated.
     pub(super) fn encrypted(stream: TlsStream<Box<dyn ByteStream>>) -> Self {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Self {

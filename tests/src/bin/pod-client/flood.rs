@@ -1,4 +1,4 @@
-//! A pod that takes all it can get: it keeps many connections busy, and opens each anew that it
+//! A pod that takes all it can get: it keeps many connections busy, and opens each again that it
 //! loses.
 
 use std::{
