@@ -135,11 +135,6 @@ impl Cache {
         self.disown_if(|subject| !self.presence.has(subject));
     }
 
-    /// Whether a subject's credentials may be kept.
-    pub fn is_present(&self, subject: &Subject) -> bool {
-        self.presence.has(subject)
-    }
-
     /// What there is for `subject`, to which a token with this digest belongs.
     pub fn get(&self, subject: &Subject, digest: &TokenDigest) -> Lookup {
         let now = self.clock.read();

@@ -265,7 +265,7 @@ impl Membership {
     }
 
     /// Whether an agent is there that has come before this one.
-    pub fn is_successor(&self) -> bool {
+    fn is_successor(&self) -> bool {
         *self.role.borrow() == Role::Successor
     }
 

@@ -16,13 +16,13 @@ async fn a_pod_that_has_gone_gets_no_entry_until_a_minute_is_over() {
         cache.upkeep();
         insert(&cache, 1, "a");
         assert!(!cache.inherit(subject(1), copy.clone()));
-        assert!(!cache.is_present(&subject(1)));
+        assert!(!cache.presence.has(&subject(1)));
         assert_eq!(look(&cache, 1, "a"), "nothing");
         assert_eq!(entries(&cache), 1);
     }
     sleep(SECOND).await;
     cache.upkeep();
-    assert!(cache.is_present(&subject(1)));
+    assert!(cache.presence.has(&subject(1)));
     insert(&cache, 1, "a");
     assert_eq!(look(&cache, 1, "a"), "fresh a");
     assert_eq!(look(&cache, 2, "b"), "fresh b");

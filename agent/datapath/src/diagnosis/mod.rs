@@ -10,7 +10,7 @@ mod trial;
 
 use std::path::PathBuf;
 
-use podcreds_common::{CREDENTIALS_PORT, CREDENTIALS_V4, LISTENER_PORT_MIN};
+use podcreds_common::{CREDENTIALS_PORT, CREDENTIALS_V4};
 
 pub use self::{
     hooks::{Attached, Holder, Hook, programs_at},
@@ -30,9 +30,6 @@ pub const CREDENTIALS: std::net::SocketAddr = std::net::SocketAddr::new(
     )),
     CREDENTIALS_PORT,
 );
-
-/// The lowest port that the agent's listeners in pods have, unless a pod has taken them all.
-pub const LISTENER_PORTS_FROM: u16 = LISTENER_PORT_MIN;
 
 /// The cgroup hierarchy, as far as it can be seen from here.
 #[derive(Clone, Debug)]
