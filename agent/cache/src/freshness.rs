@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_right_by_the_clock_of_who_is_told() {
+    fn times_are_told_by_the_wall_clock_of_the_moment() {
         let fresh = Freshness::new(at(0), UNIX_EPOCH + 59 * MINUTE, 3 * HOUR);
         let now = set(30, -90);
         let told = Freshness::told(fresh.ages(now), now, 3 * HOUR);

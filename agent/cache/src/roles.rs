@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_is_there_once_and_goes_with_the_last_who_has_it() {
+    fn a_role_is_kept_once_and_dropped_with_the_last_entry_that_has_it() {
         let roles = Roles::default();
         let (first, second) = (roles.shared("a".into()), roles.shared("a".into()));
         assert!(Arc::ptr_eq(&first, &second));

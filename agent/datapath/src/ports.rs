@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_wish() {
+    fn a_range_of_ports_that_makes_no_sense_is_ignored() {
         for nonsense in ["", "x", "1", "9-x,,-", "70000-80000"] {
             assert_eq!(first(nonsense, nonsense), FIRST, "{nonsense}");
         }

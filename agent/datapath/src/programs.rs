@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_cannot_is_told_from_one_that_may_not() {
+    fn a_missing_kernel_feature_is_told_from_a_missing_privilege() {
         let error = |errno: Errno| {
             let io_error = io::Error::from(errno);
             let call = "bpf_map_create";

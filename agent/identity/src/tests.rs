@@ -262,7 +262,7 @@ fn an_expired_token_is_refused_as_expired() {
 
 proptest::proptest! {
     #[test]
-    fn no_expiry_is_too_much(exp: u64) {
+    fn any_expiry_is_judged_without_overflow(exp: u64) {
         let bound_to = json!({"name": "a", "uid": POD});
         let token = token(&json!({"exp": exp, "kubernetes.io": {"pod": bound_to}}));
         let verdict = identity(Mode::Enforce).caller(pod(POD)).identify(&token, Route::Direct);

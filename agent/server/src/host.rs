@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_pass() {
+    fn a_host_that_is_an_address_is_accepted() {
         for host in [
             "169.254.170.23",
             "169.254.170.23:80",
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn names_do_not() {
+    fn a_host_that_is_no_address_is_refused() {
         for host in [
             "",
             ":80",
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn only_http_1_0_may_name_nobody() {
+    fn only_http_1_0_needs_no_host() {
         let mut request = Request::get("/v1/credentials").body(()).unwrap();
         assert!(!is_address(&request));
         *request.version_mut() = Version::HTTP_10;
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn two_names_are_one_too_many() {
+    fn a_request_with_two_hosts_is_refused() {
         for target in ["/v1/credentials", "http://169.254.170.23/v1/credentials"] {
             let request = Request::get(target)
                 .header(header::HOST, "169.254.170.23")

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is() {
+    fn no_other_target_is_the_resource() {
         let long = format!("/{}/../v1/credentials", "x".repeat(LONGEST));
         for target in [
             "/",

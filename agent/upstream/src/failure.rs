@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_is_passed_on() {
+    fn a_refusal_keeps_its_code_and_message() {
         let error = ResourceNotFoundException::builder()
             .meta(meta("ResourceNotFoundException", "no association"))
             .message("no association")
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_has_many_names() {
+    fn each_code_for_throttling_is_throttling() {
         for code in THROTTLING_ERRORS {
             let error = failed(ServiceError::generic(meta(code, "")), 400, &[]);
             assert!(matches!(error, UpstreamError::Throttled { .. }), "{code}");

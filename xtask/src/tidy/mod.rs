@@ -59,6 +59,14 @@ fn nothing_is_left_for_later() {
 }
 
 #[test]
+fn words_are_plain() {
+    hold(
+        |file| file.is_rust() || file.has_extension("md"),
+        text::plain_words,
+    );
+}
+
+#[test]
 fn links_lead_to_files_of_this_repository() {
     hold(|file| file.has_extension("md"), text::links);
 }

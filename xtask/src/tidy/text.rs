@@ -22,6 +22,19 @@ const LEFTOVERS: [&str; 4] = [
     concat!("unimple", "mented!("),
 ];
 
+/// Words of another age, or of a play: plain ones say the same.
+const OLD_WORDS: [&str; 9] = [
+    concat!("who", "ever"),
+    concat!("who", "mever"),
+    concat!("who", "m"),
+    concat!("vou", "ch"),
+    concat!("vou", "ched"),
+    concat!("ush", "er"),
+    concat!("cen", "sus"),
+    concat!("nou", "ght"),
+    concat!("up", "on"),
+];
+
 pub(super) fn length(file: &Source) -> Vec<Complaint> {
     let lines = file.text.lines().count();
     if lines <= LINES {
@@ -57,6 +70,17 @@ pub(super) fn leftovers(file: &Source) -> Vec<Complaint> {
             .iter()
             .filter(|leftover| line.contains(*leftover))
             .map(|leftover| format!("{leftover}: do it now, or file an issue"))
+            .collect()
+    })
+}
+
+/// Complains about words that a reader with little English has never met.
+pub(super) fn plain_words(file: &Source) -> Vec<Complaint> {
+    complain(file, |line| {
+        line.split(|c: char| !c.is_alphabetic())
+            .map(str::to_lowercase)
+            .filter(|word| OLD_WORDS.contains(&word.as_str()))
+            .map(|word| format!("{word:?}: say it in a plain word"))
             .collect()
     })
 }
@@ -171,6 +195,15 @@ mod tests {
         let complaints = leftovers(&file(&format!("a\n// {}: later", LEFTOVERS[0])));
         assert_eq!(complaints.len(), 1);
         assert_eq!(complaints[0].line, 2);
+    }
+
+    #[test]
+    fn an_old_word_is_seen_also_in_a_name() {
+        let old = OLD_WORDS[0];
+        for text in [format!("{old} asks"), format!("fn {old}_asks_waits() {{")] {
+            assert_eq!(plain_words(&file(&text)).len(), 1, "{text}");
+        }
+        assert!(plain_words(&file("the pod that asks")).is_empty());
     }
 
     #[test]

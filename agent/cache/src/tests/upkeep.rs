@@ -113,7 +113,7 @@ async fn asking_for_an_overdue_entry_wakes_and_asking_for_others_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_credentials_are_for_no_token_and_dropped_some_minutes_later() {
+async fn expired_credentials_are_not_served_and_are_dropped_some_minutes_later() {
     let cache = cache();
     cache.insert(subject(1), fetched(&cache, "a", HOUR, true));
     sleep(HOUR - SECOND).await;

@@ -79,7 +79,7 @@ async fn a_token_that_was_accepted_for_a_pod_is_known_without_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_caller_cannot_keep_others_from_being_heard() {
+async fn one_caller_takes_no_room_that_others_need() {
     let (_fake, store, _) = generous(HOUR);
     let flood = (0..1000).map(|n| store.fetch(bearer(1, None), Token::new(format!("made-up-{n}"))));
     let outcomes = join_all(flood).await;
@@ -95,7 +95,7 @@ async fn one_caller_cannot_keep_others_from_being_heard() {
 
 /// The same with keys: while junk is looked at, a genuine token is.
 #[tokio::test(start_paused = true)]
-async fn looks_at_junk_keep_no_genuine_token_waiting() {
+async fn verifying_junk_keeps_no_genuine_token_waiting() {
     let (fake, store, _) = generous_with(SOON, Keys);
     let junk = |n: usize| store.fetch(bearer(1, Some(1)), Token::new(format!("forged-{n}")));
     let (flood, genuine) = tokio::join!(
@@ -113,7 +113,7 @@ async fn looks_at_junk_keep_no_genuine_token_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_show_one_token_share_a_look_and_a_call() {
+async fn requests_with_one_token_share_a_verification_and_a_call() {
     let (fake, store, _) = generous_with(SOON, Keys);
     let crowd = (0..500).map(|_| store.fetch(bearer(1, Some(1)), Token::new("genuine-1-a")));
     assert!(join_all(crowd).await.iter().all(Result::is_ok));

@@ -41,7 +41,7 @@ async fn a_cache_that_is_off_keeps_nothing_but_what_a_client_comes_back_for() {
         let (fake, store, _) = with_config(SOON, config);
         let (one, two) = tokio::join!(ask(&store, pod(1), "a"), ask(&store, pod(1), "a"));
         assert!(one.is_ok() && two.is_ok());
-        assert_eq!(fake.calls().len(), 1, "requests still share a flight");
+        assert_eq!(fake.calls().len(), 1, "requests still share an exchange");
         assert!(ask(&store, pod(1), "a").await.is_ok());
         assert_eq!(fake.calls().len(), 2);
 
@@ -90,14 +90,14 @@ async fn callers_that_nobody_knows_cannot_fill_the_memory() {
     let flood = (0..1000).map(|n| store.fetch(bearer((n % 20) as u8, None), token(n)));
     let outcomes = join_all(flood).await;
     assert!(outcomes.iter().all(not_ready));
-    let flights = || store.metric("podcreds_exchanges");
-    let crowd = flights();
+    let exchanges = || store.metric("podcreds_exchanges");
+    let crowd = exchanges();
     assert!((400..512).contains(&crowd), "{crowd}");
     drop(fake);
     assert!(not_ready(&ask(&store, bearer(100, None), "new").await));
-    assert_eq!(flights(), crowd + 1, "a new address still can");
+    assert_eq!(exchanges(), crowd + 1, "a new address still can");
     assert!(not_ready(&store.fetch(pod(1), Token::new("a")).await));
-    assert_eq!(flights(), crowd + 2, "a known pod still can");
+    assert_eq!(exchanges(), crowd + 2, "a known pod still can");
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +134,7 @@ async fn a_thousand_cold_pods_are_all_served_by_an_upstream_that_throttles() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_line_hides_nothing_that_is_valid() {
+async fn a_full_queue_hides_no_valid_credentials() {
     let (fake, store, _) = generous(SOON);
     ask(&store, pod(1), "good").await.unwrap();
     fake.now(|_| Err(UpstreamError::unavailable("down")));
@@ -156,7 +156,7 @@ async fn a_full_line_hides_nothing_that_is_valid() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_of_strangers_hides_nothing_that_is_valid() {
+async fn many_unidentified_callers_hide_no_valid_credentials() {
     let config = config(|it| it.exchange.unidentified = 8);
     let (fake, store, _) = with_config(SOON, config);
     ask(&store, bearer(1, None), "good").await.unwrap();

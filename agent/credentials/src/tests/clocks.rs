@@ -33,7 +33,7 @@ async fn credentials_end_on_time_though_the_clock_was_put_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn they_are_refreshed_on_time_though_the_clock_was_put_back() {
+async fn credentials_are_refreshed_on_time_though_the_clock_was_put_back() {
     let (fake, store, clock) = short_lived().await;
     sleep(MINUTE).await;
     ask(&store, pod(1), "a").await.unwrap();

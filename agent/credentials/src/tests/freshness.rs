@@ -34,7 +34,7 @@ async fn stale_credentials_are_replaced_before_they_are_handed_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_upstream_delays_who_has_something_that_will_do_by_300_ms_only() {
+async fn a_slow_upstream_delays_a_request_with_valid_credentials_by_300_ms_only() {
     let (fake, store, _) = generous(SOON);
     ask(&store, pod(1), "a").await.unwrap();
     fake.now(|_| Err(UpstreamError::unavailable("down")));

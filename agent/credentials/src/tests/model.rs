@@ -104,7 +104,7 @@ impl AssumeRole for Moody {
         Box::pin(async move {
             let pod = token.expose().split('.').nth(1).unwrap().to_owned();
             let news = this.in_air.lock().unwrap().insert(pod.clone());
-            assert!(news, "two flights for one pod");
+            assert!(news, "two exchanges for one pod");
             let _call = Call(this.in_air, pod);
             let mood = *this.mood.lock().unwrap();
             let delay = match mood {
@@ -205,7 +205,7 @@ async fn settles(store: &TestStore, upstream: &Moody) {
     assert_eq!(
         store.metric("podcreds_exchanges"),
         0,
-        "a flight that never ends"
+        "an exchange that never ends"
     );
     assert_eq!(store.metric("podcreds_exchange_waiters"), 0);
     for number in 0..4 {

@@ -54,7 +54,7 @@ async fn an_unverified_token_gets_nothing_from_the_cache() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_genuine_token_of_the_pod_rides_through_an_outage() {
+async fn a_genuine_token_of_the_pod_is_served_through_an_outage() {
     let (fake, store, clock) = generous_with(SOON, Keys);
     ask(&store, pod(1), "genuine-1-a").await.unwrap();
     fake.now(|_| Err(UpstreamError::unavailable("down")));

@@ -45,7 +45,7 @@ async fn tries(store: &TestStore, pods: u16) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_pod_of_300_needs_a_third_try_and_nothing_is_throttled() {
+async fn no_pod_of_300_needs_a_third_try_and_no_call_is_throttled() {
     for calls_per_second in [100.0, 1000.0] {
         let (fake, store, throttled) = bears(calls_per_second);
         let tries = tries(&store, 300).await;
@@ -65,7 +65,7 @@ async fn all_pods_of_an_ordinary_node_are_served_at_the_first_try() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_bears_less_serves_all_before_long() {
+async fn a_smaller_quota_serves_all_pods_before_long() {
     let (fake, store, throttled) = bears(20.0);
     let started = Instant::now();
     tries(&store, 300).await;

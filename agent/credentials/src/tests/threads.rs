@@ -1,4 +1,4 @@
-//! Requests, flights and forgetting on threads of their own, as in the agent.
+//! Requests, exchanges and forgetting on threads of their own, as in the agent.
 
 use std::{sync::mpsc, thread};
 
@@ -91,7 +91,7 @@ fn threads_neither_mix_pods_up_nor_wait_for_each_other() {
 
 /// What is there stays there while it is replaced by newer credentials.
 #[test]
-fn whoever_asks_while_credentials_are_replaced_finds_some() {
+fn a_request_while_credentials_are_replaced_gets_some() {
     let (control, running) = control_thread();
     let clock = Clock::default();
     let fake = Fake::new(Duration::ZERO, |_| Err(refused()));

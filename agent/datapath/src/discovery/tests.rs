@@ -378,7 +378,7 @@ async fn a_pod_that_moves_is_gone_from_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_user_cannot_make_pods() {
+async fn a_cgroup_that_a_user_owns_is_no_pod() {
     let root = TempDir::new().unwrap();
     let path = format!("kubepods/pod{UID}");
     make(&root, &path);

@@ -126,7 +126,7 @@ async fn what_waits_is_accepted_before_the_end() {
 }
 
 #[tokio::test]
-async fn who_floods_has_one_turn_at_a_time() {
+async fn a_flooding_pod_has_one_turn_at_a_time() {
     let (accept, mut accepted) = collect();
     let (listeners, _) = start(accept);
     let served = serve(&listeners, 3);
@@ -205,7 +205,7 @@ async fn a_listener_that_nothing_can_be_accepted_from_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn what_ran_out_and_is_back_is_used() {
+async fn accepting_goes_on_when_descriptors_are_free_again() {
     let (port, lacking) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicUsize::new(3)));
     let fails = failing(Errno::NFILE, &port, move || {
         let before = lacking.load(Ordering::Relaxed);
@@ -274,7 +274,7 @@ async fn accepting_that_panics_again_and_again_is_told() {
 }
 
 #[tokio::test]
-async fn who_is_connected_has_turns_while_a_pod_floods() {
+async fn open_connections_have_turns_while_a_pod_floods() {
     let (accept, accepted) = collect();
     let (listeners, _) = start(accept);
     let served = serve(&listeners, 1);

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn it_settles_near_what_upstream_bears() {
+    fn the_pace_settles_near_the_quota() {
         for bears in [2.0, 30.0] {
             let mut now = Instant::now();
             let mut pace = Pace::new(START, now);

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_left_are_not_called() {
+    fn calls_that_left_the_queue_do_not_go_out() {
         let mut queue = CallQueue::new();
         queue.push(&of("a"), Urgency::Asked, "gone");
         queue.push(&of("b"), Urgency::Asked, "here");

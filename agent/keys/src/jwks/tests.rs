@@ -107,7 +107,7 @@ async fn what_the_cluster_has_signed_is_genuine_and_what_it_has_not_is_forged() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_for_us_or_no_pods_is_not_vouched_for() {
+async fn a_token_for_another_audience_or_of_no_pod_is_not_genuine() {
     let (cluster, keys) = Cluster::new();
     let key = cluster.new_key("a");
     let with = |name: &str, value: Value| {
@@ -260,7 +260,7 @@ async fn a_signature_that_the_named_key_cannot_have_made_is_forged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_good_only_later_is_not_vouched_for() {
+async fn a_token_that_is_good_only_later_is_not_genuine() {
     let (cluster, keys) = Cluster::new();
     let key = cluster.new_key("a");
     let from = |nbf: Value| {

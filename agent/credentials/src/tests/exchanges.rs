@@ -1,4 +1,4 @@
-//! One flight per pod, whatever the clients and EKS Auth do.
+//! One exchange per pod, whatever the clients and EKS Auth do.
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
@@ -59,7 +59,7 @@ async fn trouble_upstream_is_tried_again_on_the_agents_own_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_tried_for_who_stopped_asking() {
+async fn no_attempt_is_made_for_a_pod_that_stopped_asking() {
     let (fake, store, _) = generous(SOON);
     fake.now(|_| Err(UpstreamError::unavailable("down")));
     assert!(not_ready(&store.fetch(pod(1), Token::new("a")).await));
@@ -113,7 +113,7 @@ async fn garbage_neither_gets_nor_takes_nor_blocks_what_a_good_token_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_of_one_pod_take_turns_and_never_fly_together() {
+async fn tokens_of_one_pod_take_turns_and_are_never_exchanged_at_once() {
     let (fake, store, _) = generous(SOON);
     let garbage = |n: usize| store.fetch(pod(1), Token::new(format!("bad{n}")));
     let outcomes = tokio::join!(
@@ -147,7 +147,7 @@ async fn a_token_that_keeps_failing_does_not_hold_up_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_gone_takes_its_flight_along() {
+async fn a_pod_that_is_gone_takes_its_exchange_along() {
     let (fake, store, _) = generous(SOON);
     let waiting = tokio::spawn({
         let store = store.clone();
