@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     HOUR, MINUTE,
     client::{TOO_LITTLE, insist},
-    eks_auth::EksAuth,
+    eks_auth::SimulatedEksAuth,
     keys, node, other_rule, paused_runtime,
 };
 
@@ -97,7 +97,7 @@ pub const KINDS: [Kind; 5] = [
 
 /// How large the node is, and for how long it is watched.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct DayOptions {
     /// Pods at a time.
     pub pods: u64,
     /// The hours that count, after a day that does not.
@@ -123,7 +123,7 @@ pub struct Tally {
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct DayOutcome {
     /// By kind.
     pub kinds: BTreeMap<&'static str, Tally>,
     /// Calls for pods that were gone.
@@ -143,7 +143,7 @@ struct World {
 
 #[derive(Default)]
 struct Seen {
-    outcome: Outcome,
+    outcome: DayOutcome,
     alive: HashSet<PodUid>,
     shown: HashMap<TokenDigest, Shown>,
     pods: u64,
@@ -162,13 +162,13 @@ struct Shown {
 /// # Errors
 ///
 /// When the agent's store cannot be started.
-pub fn run(options: &Options) -> Result<Outcome> {
+pub fn run(options: &DayOptions) -> Result<DayOutcome> {
     paused_runtime(options.seed)?.block_on(live_through(options))
 }
 
-async fn live_through(options: &Options) -> Result<Outcome> {
+async fn live_through(options: &DayOptions) -> Result<DayOutcome> {
     let clock = Clock::paused();
-    let eks_auth = EksAuth::new(QUOTA, clock, options.seed);
+    let eks_auth = SimulatedEksAuth::new(QUOTA, clock, options.seed);
     let store = node::store(&eks_auth, clock)?;
     let world = Arc::new(World {
         started: Instant::now(),
@@ -221,7 +221,7 @@ impl World {
     }
 
     /// What came of it, with what the other rule would have made of it.
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self) -> DayOutcome {
         let seen = &mut *self.seen();
         let mut outcome = std::mem::take(&mut seen.outcome);
         for shown in seen.shown.values() {

@@ -3,14 +3,14 @@
 use podcreds_report::{Figure, Page, Series, table};
 use serde::Serialize;
 
-use crate::day::{Options, Outcome, Tally};
+use crate::day::{DayOptions, DayOutcome, Tally};
 
 /// The share of the other rule's calls that there may be.
 const MOST: f64 = 0.5;
 
 /// What the pods of one kind cost.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct DayRow {
     /// Which pods, or all of them.
     pub kind: &'static str,
     /// How many there were.
@@ -27,7 +27,7 @@ pub struct Row {
 
 /// What came of all of it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct DayReport {
     /// The command's settings, in words.
     pub node: String,
     /// What dice were thrown.
@@ -35,10 +35,10 @@ pub struct Report {
     /// Calls for pods that were gone.
     pub calls_for_the_gone: usize,
     /// One for each kind, and one for all.
-    pub kinds: Vec<Row>,
+    pub kinds: Vec<DayRow>,
 }
 
-impl Row {
+impl DayRow {
     fn new(kind: &'static str, tally: &Tally) -> Self {
         Self {
             kind,
@@ -56,9 +56,9 @@ impl Row {
     }
 }
 
-impl Report {
+impl DayReport {
     /// Looks at what came of it.
-    pub fn new(options: &Options, outcome: &Outcome) -> Self {
+    pub fn new(options: &DayOptions, outcome: &DayOutcome) -> Self {
         let mut all = Tally::default();
         for tally in outcome.kinds.values() {
             all.pods += tally.pods;
@@ -70,7 +70,7 @@ impl Report {
         let kinds = outcome
             .kinds
             .iter()
-            .map(|(kind, tally)| Row::new(kind, tally));
+            .map(|(kind, tally)| DayRow::new(kind, tally));
         Self {
             node: format!(
                 "A node of {} pods over {} hours, after a day to find its rhythm",
@@ -78,7 +78,7 @@ impl Report {
             ),
             seed: options.seed,
             calls_for_the_gone: outcome.calls_for_the_gone,
-            kinds: kinds.chain([Row::new("all", &all)]).collect(),
+            kinds: kinds.chain([DayRow::new("all", &all)]).collect(),
         }
     }
 
@@ -86,7 +86,7 @@ impl Report {
     pub fn complaints(&self) -> Vec<String> {
         let all = self.kinds.last();
         let share = all
-            .map(Row::share)
+            .map(DayRow::share)
             .filter(|share| share.is_nan() || *share > MOST);
         let many = share.map(|share| format!("{share:.2} of the calls by the other rule"));
         let gone = self.calls_for_the_gone;
@@ -123,7 +123,7 @@ impl Report {
     }
 
     /// For a browser: the calls of each hour.
-    pub fn page(&self, outcome: &Outcome) -> String {
+    pub fn page(&self, outcome: &DayOutcome) -> String {
         let points = |hours: &[u32]| {
             let hours = hours.iter().enumerate();
             hours

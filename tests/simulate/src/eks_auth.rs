@@ -55,7 +55,7 @@ pub struct Second {
 
 /// The stand-in. Clones are the same one.
 #[derive(Clone)]
-pub struct EksAuth(Arc<Shared>);
+pub struct SimulatedEksAuth(Arc<Shared>);
 
 struct Shared {
     clock: Clock,
@@ -84,7 +84,7 @@ enum Fate {
     Failed,
 }
 
-impl EksAuth {
+impl SimulatedEksAuth {
     /// One that answers `quota` calls a second.
     pub fn new(quota: f64, clock: Clock, seed: u64) -> Self {
         let started = Instant::now();
@@ -199,7 +199,7 @@ impl State {
     }
 }
 
-impl AssumeRole for EksAuth {
+impl AssumeRole for SimulatedEksAuth {
     fn assume_role(&self, token: Token) -> BoxFuture<'static, Result<Credentials, UpstreamError>> {
         let this = self.clone();
         async move {

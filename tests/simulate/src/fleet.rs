@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     HOUR, MINUTE,
     client::{TOO_LITTLE, insist},
-    eks_auth::{Condition, EksAuth, Second},
+    eks_auth::{Condition, Second, SimulatedEksAuth},
     keys, node, paused_runtime,
 };
 
@@ -32,7 +32,7 @@ const LEFT: f64 = 0.05;
 
 /// How large the fleet is, and what it meets.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct FleetOptions {
     /// Nodes, each with an agent of its own.
     pub nodes: u64,
     /// Pods on each of them.
@@ -85,14 +85,14 @@ pub struct Wait {
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct FleetOutcome {
     /// Calls as EKS Auth sees them.
     pub seconds: Vec<Second>,
     /// All pods that had to wait.
     pub waits: Vec<Wait>,
 }
 
-impl Options {
+impl FleetOptions {
     /// What happens to the fleet, in order.
     pub fn phases(&self) -> [Phase; 3] {
         let half_an_hour = MINUTE * 30;
@@ -133,7 +133,7 @@ impl Options {
 /// # Errors
 ///
 /// When the agent's store cannot be started.
-pub fn run(options: &Options, progress: impl Fn(Duration)) -> Result<Outcome> {
+pub fn run(options: &FleetOptions, progress: impl Fn(Duration)) -> Result<FleetOutcome> {
     let runtime = paused_runtime(options.seed)?;
     let outcome = runtime.block_on(happen(options, progress));
     // The stores' tasks end with it.
@@ -141,9 +141,9 @@ pub fn run(options: &Options, progress: impl Fn(Duration)) -> Result<Outcome> {
     outcome
 }
 
-async fn happen(options: &Options, progress: impl Fn(Duration)) -> Result<Outcome> {
+async fn happen(options: &FleetOptions, progress: impl Fn(Duration)) -> Result<FleetOutcome> {
     let clock = Clock::paused();
-    let eks_auth = EksAuth::new(options.quota, clock, options.seed);
+    let eks_auth = SimulatedEksAuth::new(options.quota, clock, options.seed);
     let world = Arc::new(World {
         options: options.clone(),
         started: Instant::now(),
@@ -181,14 +181,14 @@ async fn happen(options: &Options, progress: impl Fn(Duration)) -> Result<Outcom
     }
     slots.shutdown().await;
     let waits = std::mem::take(&mut *world.waits.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Outcome {
+    Ok(FleetOutcome {
         seconds: eks_auth.seconds(),
         waits,
     })
 }
 
 struct World {
-    options: Options,
+    options: FleetOptions,
     started: Instant,
     clock: Clock,
     waits: Mutex<Vec<Wait>>,

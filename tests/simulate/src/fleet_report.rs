@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     MINUTE,
     eks_auth::Second,
-    fleet::{Options, Outcome, Phase, Wait},
+    fleet::{FleetOptions, FleetOutcome, Phase, Wait},
 };
 
 /// How much longer the last pod may wait than the quota alone makes it.
@@ -43,7 +43,7 @@ pub struct Account {
 
 /// What came of all of it.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct FleetReport {
     /// The command's settings, in words.
     pub fleet: String,
     /// What dice were thrown.
@@ -77,9 +77,9 @@ impl Account {
     }
 }
 
-impl Report {
+impl FleetReport {
     /// Looks at what came of it.
-    pub fn new(options: &Options, outcome: &Outcome) -> Self {
+    pub fn new(options: &FleetOptions, outcome: &FleetOutcome) -> Self {
         let phases = options.phases();
         let ends = phases.iter().skip(1).map(|phase| phase.from);
         let ends = ends.chain([options.until]);
@@ -133,7 +133,7 @@ impl Report {
     }
 
     /// For a browser: the calls of each ten seconds, and the pods that wait.
-    pub fn page(&self, options: &Options, outcome: &Outcome) -> String {
+    pub fn page(&self, options: &FleetOptions, outcome: &FleetOutcome) -> String {
         let hours = |second: usize| second as f64 / 3600.0;
         let calls = |name: &str, pick: fn(&Second) -> u32| {
             let points = outcome.seconds.chunks(10).enumerate();
@@ -170,8 +170,8 @@ impl Report {
 }
 
 fn account(
-    options: &Options,
-    outcome: &Outcome,
+    options: &FleetOptions,
+    outcome: &FleetOutcome,
     ideal: &[Duration],
     phase: &Phase,
     end: Duration,
@@ -233,7 +233,7 @@ fn longest_crowd(seconds: &[Second], most: f64) -> usize {
 }
 
 /// When each pod would be served if they only waited for the quota, first come, first served.
-fn by_quota_alone(options: &Options, waits: &[Wait]) -> Vec<Duration> {
+fn by_quota_alone(options: &FleetOptions, waits: &[Wait]) -> Vec<Duration> {
     let phases = options.phases();
     let quota_at = |at: Duration| {
         let phase = phases.iter().find(|it| (it.from..it.to).contains(&at));
@@ -259,7 +259,7 @@ fn by_quota_alone(options: &Options, waits: &[Wait]) -> Vec<Duration> {
 }
 
 /// How many pods wait in each second.
-fn waiting(outcome: &Outcome) -> Vec<i64> {
+fn waiting(outcome: &FleetOutcome) -> Vec<i64> {
     let mut change = vec![0; outcome.seconds.len() + 2];
     let last = change.len() - 1;
     for wait in &outcome.waits {

@@ -5,7 +5,7 @@ use podcreds_keys::{Verdict, VerifyToken};
 use podcreds_types::{PodUid, Token};
 
 /// Believes every token that has this simulation's form.
-pub struct Keys;
+pub struct SimulatedKeys;
 
 /// The token of a pod after so many rotations. Pods of one workload share a namespace.
 pub fn token(pod: u64, workload: u64, rotation: u64) -> Token {
@@ -17,7 +17,7 @@ pub fn uid(pod: u64) -> Option<PodUid> {
     format!("{pod:032x}").parse().ok()
 }
 
-impl VerifyToken for Keys {
+impl VerifyToken for SimulatedKeys {
     fn verify(&self, token: Token) -> BoxFuture<'static, Verdict> {
         ready(verdict(&token)).boxed()
     }

@@ -83,19 +83,19 @@ fn simulate(arguments: &Arguments) -> Result<Vec<String>> {
     let folder = &arguments.report;
     match &arguments.what {
         What::Day(day) => {
-            let options = day::Options {
+            let options = day::DayOptions {
                 pods: day.pods,
                 hours: day.hours,
                 seed,
             };
             let outcome = day::run(&options)?;
-            let report = day_report::Report::new(&options, &outcome);
+            let report = day_report::DayReport::new(&options, &outcome);
             println!("{}", report.table());
             write(folder, "day", &report, &report.page(&outcome))?;
             Ok(report.complaints())
         }
         What::Fleet(fleet) => {
-            let options = fleet::Options {
+            let options = fleet::FleetOptions {
                 nodes: fleet.nodes,
                 pods: fleet.pods,
                 quota: fleet.quota,
@@ -109,7 +109,7 @@ fn simulate(arguments: &Arguments) -> Result<Vec<String>> {
                 let took = started.elapsed().as_secs_f64();
                 eprintln!("{hours:.2} hours of the fleet in {took:.0} s");
             })?;
-            let report = fleet_report::Report::new(&options, &outcome);
+            let report = fleet_report::FleetReport::new(&options, &outcome);
             println!("{}", report.table());
             write(folder, "fleet", &report, &report.page(&options, &outcome))?;
             let complaints = report.phases.iter().flat_map(|it| it.complaints());

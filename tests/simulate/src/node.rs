@@ -8,19 +8,19 @@ use podcreds_types::Vitals;
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
-use crate::{eks_auth::EksAuth, keys::Keys};
+use crate::{eks_auth::SimulatedEksAuth, keys::SimulatedKeys};
 
 /// A store with the default settings that asks `eks_auth`, in the runtime that runs this.
 ///
 /// # Errors
 ///
 /// When two metrics have one name.
-pub fn store(eks_auth: &EksAuth, clock: Clock) -> Result<Store> {
+pub fn store(eks_auth: &SimulatedEksAuth, clock: Clock) -> Result<Store> {
     let metrics = Metrics::register(&Registry::new())?;
     let store = Store::start(
         Config::default(),
         Arc::new(eks_auth.clone()),
-        Some(Arc::new(Keys)),
+        Some(Arc::new(SimulatedKeys)),
         clock,
         &metrics,
         &Handle::current(),

@@ -5,13 +5,13 @@ use podcreds_simulate::{day, day_report};
 
 #[test]
 fn a_node_calls_at_most_half_as_often_as_the_other_rule_and_never_for_pods_that_are_gone() {
-    let options = day::Options {
+    let options = day::DayOptions {
         pods: 40,
         hours: 12,
         seed: 7,
     };
     let outcome = day::run(&options).unwrap();
-    let report = day_report::Report::new(&options, &outcome);
+    let report = day_report::DayReport::new(&options, &outcome);
     println!("{}", report.table());
     assert_eq!(report.complaints(), [""; 0]);
     let all = report.kinds.last().unwrap();

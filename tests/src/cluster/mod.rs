@@ -13,7 +13,7 @@
 //! - [`aws`]: EKS Auth and the instance's metadata, as processes on the node.
 //! - [`Api`]: the API server, for tests that run in the node.
 //! - [`Associations`]: which service account has which role.
-//! - [`Cluster`], [`Namespace`], [`PodSpec`], [`Pod`]: what tests are written with.
+//! - [`Cluster`], [`Namespace`], [`PodSpec`], [`ClusterPod`]: what tests are written with.
 
 pub mod addon;
 pub mod agent;
@@ -44,4 +44,4 @@ pub use layout::Layout;
 pub use machine::Machine;
 pub use network::EKS_AUTH;
 pub use suite::{Cluster, Namespace, Solitude, Visit};
-pub use workload::{Container, Pod, PodSpec};
+pub use workload::{ClusterPod, Container, PodSpec};

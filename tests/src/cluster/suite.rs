@@ -21,7 +21,7 @@ use super::{
     associations::Associations,
     layout::Layout,
     machine::Machine,
-    workload::{Pod, PodSpec},
+    workload::{ClusterPod, PodSpec},
 };
 use crate::{
     agent::Metrics,
@@ -345,9 +345,9 @@ impl Namespace {
     /// # Panics
     ///
     /// When the API server does not make it.
-    pub fn start(&self, spec: &PodSpec) -> Pod {
+    pub fn start(&self, spec: &PodSpec) -> ClusterPod {
         let made = self.create(&self.path("pods"), &spec.object(self));
-        Pod::of(self.cluster, &made)
+        ClusterPod::of(self.cluster, &made)
     }
 
     /// All pods that are in it.
@@ -355,10 +355,12 @@ impl Namespace {
     /// # Panics
     ///
     /// When the API server does not list them.
-    pub fn pods(&self) -> Vec<Pod> {
+    pub fn pods(&self) -> Vec<ClusterPod> {
         let list = self.cluster.api.get(&self.path("pods")).expect("the pods");
         let pods = list["items"].as_array().cloned().unwrap_or_default();
-        pods.iter().map(|pod| Pod::of(self.cluster, pod)).collect()
+        pods.iter()
+            .map(|pod| ClusterPod::of(self.cluster, pod))
+            .collect()
     }
 }
 

@@ -167,14 +167,14 @@ impl PodSpec {
 }
 
 /// A pod that the API server knows.
-pub struct Pod {
+pub struct ClusterPod {
     cluster: &'static Cluster,
     namespace: String,
     name: String,
     uid: String,
 }
 
-impl Pod {
+impl ClusterPod {
     pub(super) fn of(cluster: &'static Cluster, object: &Value) -> Self {
         let text = |field: &str| {
             let text = object["metadata"][field].as_str();

@@ -7,7 +7,7 @@ use std::{
 
 use podcreds_tests::{
     binary,
-    cluster::{BUSYBOX, Cluster, Container, Pod, PodSpec},
+    cluster::{BUSYBOX, Cluster, ClusterPod, Container, PodSpec},
     wait::until,
 };
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const TOKEN: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token";
 
 /// The token that kubelet has put into a pod, unless kubelet cannot be asked.
-fn token(pod: &Pod) -> Option<String> {
+fn token(pod: &ClusterPod) -> Option<String> {
     let output = pod.exec(["cat", TOKEN]);
     let token = String::from_utf8(output.stdout).ok()?;
     output.status.success().then_some(token)

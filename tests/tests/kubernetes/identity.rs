@@ -4,12 +4,12 @@ use std::process::Command;
 
 use podcreds_tests::{
     binary,
-    cluster::{Cluster, Container, Namespace, Pod, PodSpec},
+    cluster::{Cluster, ClusterPod, Container, Namespace, PodSpec},
 };
 use serde_json::{Value, json};
 
 /// Where kubelet keeps the token of a pod that the webhook has seen.
-fn token_of(pod: &Pod) -> String {
+fn token_of(pod: &ClusterPod) -> String {
     format!(
         "/var/lib/kubelet/pods/{}/volumes/kubernetes.io~projected/eks-pod-identity-token",
         pod.uid()
@@ -17,7 +17,7 @@ fn token_of(pod: &Pod) -> String {
 }
 
 /// A pod that only stands there, with a token of its own.
-fn victim(namespace: &Namespace) -> Pod {
+fn victim(namespace: &Namespace) -> ClusterPod {
     namespace.associated("victim", "victims-role");
     namespace
         .start(&PodSpec::new("victim").account("victim"))

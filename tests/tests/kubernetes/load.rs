@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use podcreds_tests::{
     binary,
-    cluster::{Container, Namespace, Pod, PodSpec},
+    cluster::{ClusterPod, Container, Namespace, PodSpec},
     wait::until,
 };
 use serde_json::Value;
@@ -16,7 +16,7 @@ const RATE: &str = "40";
 
 /// Load on the agent, from pods that have their credentials already.
 pub(crate) struct Load {
-    pods: Vec<Pod>,
+    pods: Vec<ClusterPod>,
 }
 
 impl Load {
@@ -38,7 +38,7 @@ impl Load {
                 let spec = PodSpec::running(&format!("load-{number}"), container.clone());
                 namespace.start(&spec.account("load"))
             })
-            .map(Pod::ready)
+            .map(ClusterPod::ready)
             .collect();
         for pod in &pods {
             until("a pod of the load is served", || {

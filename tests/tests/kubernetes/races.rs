@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use podcreds_tests::{
     binary,
-    cluster::{Cluster, Container, Namespace, Pod, PodSpec},
+    cluster::{Cluster, ClusterPod, Container, Namespace, PodSpec},
     wait::until,
 };
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const PODS: usize = 100;
 const AT_ONCE: usize = 20;
 
 /// The two answers of a pod: to its very first connect, and in the end.
-fn answers(pod: &Pod) -> (Value, Value) {
+fn answers(pod: &ClusterPod) -> (Value, Value) {
     let printed = pod.output_of("main");
     let mut lines = printed
         .lines()
