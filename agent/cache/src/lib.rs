@@ -25,6 +25,8 @@ mod refusals;
 mod refused;
 mod roles;
 mod summary;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod upkeep;

@@ -10,11 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use podcreds_types::{CredentialError, PodUid, Token, TokenDigest};
+use podcreds_types::{CredentialError, Token};
 use prometheus::Registry;
 use tokio::time::{sleep, timeout};
 
-use super::*;
+use super::{
+    testing::{digest, subject, uid},
+    *,
+};
 
 mod off;
 mod presence;
@@ -28,18 +31,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// For how long a first refusal is remembered, though not believed.
 const REMEMBERED: Duration = Duration::from_secs(63);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-
-fn uid(number: u16) -> PodUid {
-    format!("{number:032x}").parse().unwrap()
-}
-
-fn subject(pod: u16) -> Subject {
-    Subject::Pod(uid(pod))
-}
-
-fn digest(token: &str) -> TokenDigest {
-    Token::new(token).digest()
-}
 
 fn with(capacity: usize, retention: Duration) -> Cache {
     let metrics = Metrics::register(&Registry::new()).unwrap();

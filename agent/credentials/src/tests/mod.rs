@@ -3,9 +3,10 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use podcreds_cache::testing::uid;
 use podcreds_exchange::RequestResult;
 use podcreds_keys::{Verdict, VerifyToken};
-use podcreds_types::{Claimant, CredentialError, Origin, PodUid, Token, TokenDigest, Vitals};
+use podcreds_types::{Claimant, CredentialError, Origin, Token, TokenDigest, Vitals};
 use podcreds_upstream::{AssumeRole, UpstreamError};
 use prometheus::{Registry, TextEncoder};
 use tokio::{
@@ -105,10 +106,6 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
 /// Lets the task do what it was told.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
-}
-
-fn uid(number: u16) -> PodUid {
-    format!("{number:032x}").parse().unwrap()
 }
 
 fn pod(number: u16) -> Claimant {

@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use podcreds_cache::{self as cache, Clock, Fetched, Lookup, Refused, Source, Subject, Takes};
-use podcreds_types::{CredentialError, EksRefusal, PodUid, RefusalKind, Token, TokenDigest};
+use podcreds_cache::{
+    self as cache, Clock, Fetched, Lookup, Refused, Source, Subject, Takes,
+    testing::{digest, subject, uid},
+};
+use podcreds_types::{CredentialError, EksRefusal, RefusalKind, Token};
 use prometheus::{Registry, TextEncoder};
 
 use super::{change::EntryChange, changes::Changes, *};
@@ -25,18 +28,6 @@ const CONFIG: cache::Config = cache::Config {
     capacity: 2000,
     retention: Duration::from_secs(3 * 3600),
 };
-
-fn uid(number: u16) -> PodUid {
-    format!("{number:032x}").parse().unwrap()
-}
-
-fn subject(pod: u16) -> Subject {
-    Subject::Pod(uid(pod))
-}
-
-fn digest(token: &str) -> TokenDigest {
-    Token::new(token).digest()
-}
 
 /// An agent, as far as the other one has to do with it.
 struct Agent {
