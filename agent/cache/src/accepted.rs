@@ -74,7 +74,7 @@ impl AcceptedTokens {
         let before = self.renewing.as_ref();
         if before.is_none_or(|before| before.expires_at <= expires_at) {
             self.renewing = Some(Renewing {
-                token: token.to_kept(),
+                token: token.without_claims(),
                 digest,
                 expires_at,
             });

@@ -130,7 +130,7 @@ impl Cache {
 
     /// From now on keeps nothing for pods that are not on the node by this account, and drops what
     /// it has inherited for such. The first account stays.
-    pub fn know_pods(&self, is_on_node: impl Fn(PodUid) -> bool + Send + Sync + 'static) {
+    pub fn keep_only_pods(&self, is_on_node: impl Fn(PodUid) -> bool + Send + Sync + 'static) {
         self.presence.trust(is_on_node);
         self.disown_if(|subject| !self.presence.has(subject));
     }
@@ -181,7 +181,7 @@ impl Cache {
     }
 
     /// The cached credentials, where new ones that are good for minutes only would be worse.
-    pub fn better(&self, subject: &Subject, expiration: SystemTime) -> Option<Bytes> {
+    pub fn longer_lived(&self, subject: &Subject, expiration: SystemTime) -> Option<Bytes> {
         if expiration >= self.clock.now() + MIN_LEFT {
             return None;
         }

@@ -96,7 +96,7 @@ fn summary(subject: Subject, kept: &Kept, following: bool, now: Reading) -> Summ
 
 /// Reads a copy: what is read stays with a token as long as that is kept.
 fn told_by(token: &Token) -> (Option<PodUid>, Option<PodNames>) {
-    match token.to_kept().claims() {
+    match token.without_claims().claims() {
         Ok(claims) => (claims.pod, PodNames::from_claims(claims)),
         Err(_) => (None, None),
     }

@@ -70,7 +70,7 @@ impl Task {
 
     /// Notes why a token got no credentials.
     pub(crate) fn note_error(&mut self, subject: Subject, token: &Token, error: &UpstreamError) {
-        let copy = token.to_kept();
+        let copy = token.without_claims();
         let claims = copy.claims().ok();
         let noted = LastError {
             at: self.parts.cache.clock().now(),

@@ -168,12 +168,12 @@ impl Task {
         let queued = queue.and_then(|queue| queue.get(&digest));
         // An operator wants them whatever they are.
         let is_wanted = queued.is_some_and(QueuedToken::is_refresh);
-        let better = cache.better(&subject, fetched.expiration);
-        if let Some(better) = better.filter(|_| !is_wanted) {
+        let longer_lived = cache.longer_lived(&subject, fetched.expiration);
+        if let Some(body) = longer_lived.filter(|_| !is_wanted) {
             // The token is good, its credentials are not: they would not last until the next try.
             cache.adopt(&subject, fetched.token);
             cache.postpone(&subject);
-            self.finish(&subject, &digest, Ok(better));
+            self.finish(&subject, &digest, Ok(body));
             return "failed";
         }
         let body = fetched.body.clone();

@@ -289,7 +289,7 @@ impl Membership {
     }
 
     /// Whether another agent serves the pods of this node, or is about to.
-    pub fn has_company(&self) -> bool {
+    pub fn has_other_agent(&self) -> bool {
         self.is_successor() || self.has_successor()
     }
 

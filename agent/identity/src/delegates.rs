@@ -226,7 +226,7 @@ impl Inner {
         };
         let mut shown = Shown::NoToken;
         for token in tokens {
-            match keys.bearer(&token).await {
+            match keys.issued_to(&token).await {
                 Issued::To(bearer) if bearer.pod == pod => {
                     let account = bearer.account;
                     tracing::debug!(pod_uid = %pod, %account, "a pod's service account");

@@ -83,7 +83,7 @@ pub struct Identity {
 
 /// How a pod comes, as far as it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Arrival {
     /// The kernel has sent it to a listener of its own.
     Redirected,
     /// It cannot reach its own listeners now, and comes by the node path.
@@ -160,13 +160,13 @@ impl Identity {
     }
 
     /// How a pod comes, for people to read.
-    pub fn way(&self, pod: PodUid) -> Way {
+    pub fn arrival(&self, pod: PodUid) -> Arrival {
         if self.unreachable.contains(&pod) {
-            Way::Unreachable
+            Arrival::Unreachable
         } else if self.redirected.contains(&pod) {
-            Way::Redirected
+            Arrival::Redirected
         } else {
-            Way::NotSeen
+            Arrival::NotSeen
         }
     }
 

@@ -101,7 +101,7 @@ impl ClusterKeys {
     }
 
     /// The account and pod that the cluster issued a mounted token to, for any audience.
-    pub async fn bearer(&self, token: &Token) -> Issued {
+    pub async fn issued_to(&self, token: &Token) -> Issued {
         let Some(signature) = Signature::of(token) else {
             return Issued::ToNobody;
         };

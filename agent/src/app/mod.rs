@@ -257,7 +257,7 @@ impl App {
         tracing::info!(signal, "draining");
         let work = async {
             self.membership.wait_for_successor().await;
-            self.paths.stop(self.membership.has_company()).await;
+            self.paths.stop(self.membership.has_other_agent()).await;
             self.server.drain().await;
             self.membership.leave().await;
         };

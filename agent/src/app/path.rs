@@ -120,8 +120,8 @@ impl Paths {
     /// An agent that has another one beside it leaves the node path first: the other accepts from
     /// the same listeners, and knows which pods it redirects. One that is alone leaves it last:
     /// pods that are no longer redirected connect there, and are expected there.
-    pub(super) async fn stop(self, has_company: bool) {
-        self.is_succeeded.store(has_company, Ordering::Relaxed);
+    pub(super) async fn stop(self, has_other_agent: bool) {
+        self.is_succeeded.store(has_other_agent, Ordering::Relaxed);
         let (ebpf, node) = (self.ebpf, self.node);
         let stop_node = async {
             if let Some(node) = node {
@@ -133,7 +133,7 @@ impl Paths {
                 ebpf.stop().await;
             }
         };
-        if has_company {
+        if has_other_agent {
             stop_node.await;
             stop_ebpf.await;
         } else {
@@ -181,7 +181,7 @@ fn start_ebpf(
     };
     let (serving, metrics) = (serving.clone(), metrics.clone());
     let datapath = Datapath::start(config, hooks, serving, metrics, registry)?;
-    stages.store.cache().know_pods(datapath.knows_pod());
+    stages.store.cache().keep_only_pods(datapath.knows_pod());
     Ok(datapath)
 }
 

@@ -50,7 +50,7 @@ impl Token {
     }
 
     /// A copy in a buffer of its own, without what was read in the token: to be kept for hours.
-    pub fn to_kept(&self) -> Self {
+    pub fn without_claims(&self) -> Self {
         Self::new(self.expose())
     }
 

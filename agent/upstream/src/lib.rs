@@ -24,7 +24,7 @@ mod rotating;
 mod words;
 
 pub use eks_auth::{Config, EksAuth, SetupError};
-pub use http::{CertificateError, CertificateProblem, Outbound, WayPart};
+pub use http::{CertificateError, CertificateProblem, ConnectPart, Outbound};
 pub use key_server::{KeyFetcher, KeyServer};
 pub use metrics::Metrics;
 pub use probe::{Probe, Signer};

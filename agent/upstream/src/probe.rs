@@ -22,7 +22,7 @@ use aws_smithy_types::{
 };
 use podcreds_types::{Credentials, Token};
 
-use super::{EksAuth, UpstreamError, WayPart, answer, failure, http, words::chain};
+use super::{ConnectPart, EksAuth, UpstreamError, answer, failure, http, words::chain};
 
 /// What one call has shown.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Probe {
     /// What EKS Auth's clock said, to the second, if there was an answer.
     pub date: Option<SystemTime>,
     /// The part of the way that failed, if there was no connection.
-    pub failed_part: Option<WayPart>,
+    pub failed_part: Option<ConnectPart>,
     /// What came of it.
     pub outcome: Result<Credentials, UpstreamError>,
 }
@@ -103,10 +103,10 @@ impl EksAuth {
 }
 
 /// Where a failed call has ended, if it has not reached EKS Auth.
-fn failed_part<E, R>(error: &SdkError<E, R>) -> Option<WayPart> {
+fn failed_part<E, R>(error: &SdkError<E, R>) -> Option<ConnectPart> {
     let SdkError::DispatchFailure(failure) = error else {
         return match error {
-            SdkError::TimeoutError(_) => Some(WayPart::Tcp),
+            SdkError::TimeoutError(_) => Some(ConnectPart::Tcp),
             _ => None,
         };
     };

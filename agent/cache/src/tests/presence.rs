@@ -33,7 +33,7 @@ async fn a_pod_that_is_known_to_have_gone_gets_no_entry_until_it_is_back() {
     let cache = cache();
     let is_there = Arc::new(AtomicBool::new(true));
     let known = Arc::clone(&is_there);
-    cache.know_pods(move |_| known.load(Relaxed));
+    cache.keep_only_pods(move |_| known.load(Relaxed));
     insert(&cache, 1, "a");
     is_there.store(false, Relaxed);
     cache.forget_pod(uid(1));
@@ -56,8 +56,8 @@ async fn a_pod_that_is_known_to_have_gone_gets_no_entry_until_it_is_back() {
 #[tokio::test(start_paused = true)]
 async fn the_first_account_of_the_pods_stays() {
     let cache = cache();
-    cache.know_pods(|_| true);
-    cache.know_pods(|_| false);
+    cache.keep_only_pods(|_| true);
+    cache.keep_only_pods(|_| false);
     insert(&cache, 1, "a");
     assert_eq!(look(&cache, 1, "a"), "fresh a");
 }
@@ -65,7 +65,7 @@ async fn the_first_account_of_the_pods_stays() {
 #[tokio::test(start_paused = true)]
 async fn a_single_tokens_entry_needs_no_pod() {
     let cache = cache();
-    cache.know_pods(|_| false);
+    cache.keep_only_pods(|_| false);
     let token = Subject::Token(digest("a"));
     cache.insert(token, fetched(&cache, "a", HOUR, true));
     assert!(matches!(cache.get(&token, &digest("a")), Lookup::Fresh(..)));

@@ -58,7 +58,7 @@ async fn when_all_is_gone_all_gauges_are_at_zero() {
         ("evicted", |cache| {
             (2..5).for_each(|pod| insert(cache, pod, "e"));
         }),
-        ("off the node", |cache| cache.know_pods(|_| false)),
+        ("off the node", |cache| cache.keep_only_pods(|_| false)),
     ];
     for (way, go) in ways {
         cache.presence.sweep(Duration::MAX);

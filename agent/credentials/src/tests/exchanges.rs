@@ -174,7 +174,7 @@ async fn a_pod_that_is_gone_and_comes_back_is_cached_again() {
     let on_node = std::sync::Arc::clone(&here);
     store
         .cache()
-        .know_pods(move |_| on_node.load(std::sync::atomic::Ordering::Relaxed));
+        .keep_only_pods(move |_| on_node.load(std::sync::atomic::Ordering::Relaxed));
     let is_here = |is_here| here.store(is_here, std::sync::atomic::Ordering::Relaxed);
     ask(&store, pod(1), "a").await.unwrap();
     is_here(false);

@@ -7,7 +7,7 @@ use std::{
 
 use podcreds_types::{RefusalKind, Token};
 use podcreds_upstream::{
-    Config, EksAuth, Metrics, Outbound, Probe, SetupError, Signer, UpstreamError, WayPart,
+    Config, ConnectPart, EksAuth, Metrics, Outbound, Probe, SetupError, Signer, UpstreamError,
 };
 use prometheus::Registry;
 
@@ -138,19 +138,19 @@ fn judge_way(probe: &Probe, proxy: Option<&str>) -> Finding {
         WAY,
         seen,
         match part {
-            WayPart::LookUp => {
+            ConnectPart::LookUp => {
                 "see the node's DNS (/etc/resolv.conf), the region's name, and --endpoint; in a VPC \
                  without internet, make an interface endpoint for eks-auth"
             }
-            WayPart::Tcp => {
+            ConnectPart::Tcp => {
                 "open the way: security groups, routes, and network policies on the host, TCP 443; \
                  in a VPC without internet, make an interface endpoint for eks-auth, or set \
                  HTTPS_PROXY"
             }
-            WayPart::Proxy => {
+            ConnectPart::Proxy => {
                 "have the proxy allow CONNECT to that host, or name the host in NO_PROXY"
             }
-            WayPart::Tls => {
+            ConnectPart::Tls => {
                 "if a proxy opens TLS, name its authority with AWS_CA_BUNDLE; else see whether \
                  the name is right (--endpoint), and the node's clock"
             }
@@ -277,10 +277,10 @@ mod tests {
             judge_way(&probe, None)
         };
         for (part, word) in [
-            (WayPart::LookUp, "DNS"),
-            (WayPart::Tcp, "TCP 443"),
-            (WayPart::Proxy, "CONNECT"),
-            (WayPart::Tls, "AWS_CA_BUNDLE"),
+            (ConnectPart::LookUp, "DNS"),
+            (ConnectPart::Tcp, "TCP 443"),
+            (ConnectPart::Proxy, "CONNECT"),
+            (ConnectPart::Tls, "AWS_CA_BUNDLE"),
         ] {
             let found = failed(part);
             assert_eq!(found.status, Status::Fail);

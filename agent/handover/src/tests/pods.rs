@@ -11,7 +11,7 @@ async fn pods_that_are_not_on_the_node_leave_nothing() {
     let gone = Arc::new(Mutex::new(HashSet::from([uid(1)])));
     let known = Arc::clone(&gone);
     let is_on_node = move |pod| !known.lock().unwrap().contains(&pod);
-    successor.cache.know_pods(is_on_node);
+    successor.cache.keep_only_pods(is_on_node);
     assert!(successor.served(subject(1), &["a"]).is_empty());
     assert_eq!(successor.served(subject(2), &["b"]), ["b"]);
     assert_eq!(successor.entries(), 1);
@@ -50,7 +50,7 @@ async fn pods_that_the_successor_knows_gone_lose_what_it_inherited_only() {
     let (_leader, mut changes, successor) = two_agents();
     tell(&mut changes, &successor);
     successor.exchange(subject(3), "own");
-    successor.cache.know_pods(|_| false);
+    successor.cache.keep_only_pods(|_| false);
     assert_eq!(successor.entries(), 1);
     assert_eq!(successor.served(subject(3), &["own"]), ["own"]);
 }

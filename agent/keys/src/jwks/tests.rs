@@ -144,12 +144,12 @@ async fn the_bearer_of_a_signed_token_is_known_whatever_it_is_for() {
         pod: POD.parse().unwrap(),
         account: "shop/driver".parse().unwrap(),
     });
-    assert_eq!(keys.bearer(&sign(&key, "a", &claims)).await, bearer);
+    assert_eq!(keys.issued_to(&sign(&key, "a", &claims)).await, bearer);
     let foreign = sign(&other, "a", &claims);
     claims["exp"] = json!(get_current_timestamp() - 1);
     let expired = sign(&key, "a", &claims);
     for token in [foreign, expired, Token::new("garbage")] {
-        assert_eq!(keys.bearer(&token).await, Issued::ToNobody);
+        assert_eq!(keys.issued_to(&token).await, Issued::ToNobody);
     }
 }
 
@@ -162,7 +162,7 @@ async fn while_a_key_cannot_be_had_the_bearer_is_unknown_and_not_nobody() {
     let token = sign(&key, "a", &claims);
     cluster.down.store(true, Ordering::Relaxed);
     for _ in 0..3 {
-        let Issued::Unknown(reason) = keys.bearer(&token).await else {
+        let Issued::Unknown(reason) = keys.issued_to(&token).await else {
             panic!("decided without keys");
         };
         assert!(reason.ends_with("cannot be had: down"), "{reason}");
@@ -170,18 +170,18 @@ async fn while_a_key_cannot_be_had_the_bearer_is_unknown_and_not_nobody() {
     }
     cluster.down.store(false, Ordering::Relaxed);
     let mut fetches = keys.fetches();
-    assert!(matches!(keys.bearer(&token).await, Issued::Unknown(_)));
+    assert!(matches!(keys.issued_to(&token).await, Issued::Unknown(_)));
     let told = tokio::time::timeout(TRY_AGAIN_AFTER, fetches.changed()).await;
     assert!(told.is_ok(), "nobody is told that keys have come");
-    assert!(matches!(keys.bearer(&token).await, Issued::To(_)));
+    assert!(matches!(keys.issued_to(&token).await, Issued::To(_)));
     // One that has come since is looked for a little later.
     let new = sign(&cluster.new_key("b"), "b", &claims);
-    assert!(matches!(keys.bearer(&new).await, Issued::Unknown(_)));
+    assert!(matches!(keys.issued_to(&new).await, Issued::Unknown(_)));
     advance(FETCH_FOR_MOUNTED_EVERY).await;
-    assert!(matches!(keys.bearer(&new).await, Issued::To(_)));
+    assert!(matches!(keys.issued_to(&new).await, Issued::To(_)));
     advance(FETCH_FOR_MOUNTED_EVERY).await;
     let forged = sign(&key, "made-up", &claims);
-    assert_eq!(keys.bearer(&forged).await, Issued::ToNobody);
+    assert_eq!(keys.issued_to(&forged).await, Issued::ToNobody);
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,12 +272,12 @@ async fn a_token_that_is_good_only_later_is_not_genuine() {
     let now = get_current_timestamp();
     for later in [json!(now + 3000), json!(now as f64 + 3000.5)] {
         assert_eq!(keys.verify(from(later.clone())).await, Verdict::Unknown);
-        assert_eq!(keys.bearer(&from(later)).await, Issued::ToNobody);
+        assert_eq!(keys.issued_to(&from(later)).await, Issued::ToNobody);
     }
     // Clocks differ a little.
     for good in [json!(now - 1), json!(now + 30), Value::Null] {
         assert_eq!(keys.verify(from(good.clone())).await, genuine());
-        assert!(matches!(keys.bearer(&from(good)).await, Issued::To(_)));
+        assert!(matches!(keys.issued_to(&from(good)).await, Issued::To(_)));
     }
 }
 

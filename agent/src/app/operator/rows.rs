@@ -6,7 +6,7 @@ use podcreds_admin::{
     Granted, IdentifiedBy, OperateError, PathKind, PodState, PodStatus, Target, TimedError,
 };
 use podcreds_credentials::{self as credentials, ExchangeReport, Subject, Summary};
-use podcreds_identity::Way;
+use podcreds_identity::Arrival;
 use podcreds_types::{PodNames, PodUid};
 
 use super::Operator;
@@ -22,7 +22,7 @@ pub(super) struct Row {
 impl Operator {
     /// One row for each subject that has credentials or an error, and for each other pod.
     pub(super) fn rows(&self, report: Option<&ExchangeReport>) -> Vec<Row> {
-        let mut errors: HashMap<Subject, credentials::TimedError> = HashMap::new();
+        let mut errors: HashMap<Subject, credentials::LastError> = HashMap::new();
         let mut fetching = HashSet::new();
         if let Some(report) = report {
             errors.extend(report.errors.iter().cloned());
@@ -57,12 +57,12 @@ impl Operator {
         rows
     }
 
-    fn with_credentials(&self, summary: Summary, error: Option<credentials::TimedError>) -> Row {
+    fn with_credentials(&self, summary: Summary, error: Option<credentials::LastError>) -> Row {
         let pod = pod_of(&summary.subject, summary.pod);
-        let way = pod.map(|pod| self.identity.way(pod));
-        let identified_by = match (summary.subject, way) {
+        let arrival = pod.map(|pod| self.identity.arrival(pod));
+        let identified_by = match (summary.subject, arrival) {
             (Subject::Token(_), _) => Some(IdentifiedBy::EksAuth),
-            (Subject::Pod(_), Some(Way::Redirected)) => Some(IdentifiedBy::Kernel),
+            (Subject::Pod(_), Some(Arrival::Redirected)) => Some(IdentifiedBy::Kernel),
             // The agent before this one knows.
             (Subject::Pod(_), _) if summary.last_asked.is_none() => None,
             (Subject::Pod(_), _) => Some(IdentifiedBy::Key),
@@ -81,7 +81,7 @@ impl Operator {
             renewal_due: Some(summary.renew_at.into()),
             last_asked: summary.last_asked.map(Into::into),
             identified_by,
-            path: path(way, summary.last_asked.is_some()),
+            path: path(arrival, summary.last_asked.is_some()),
             renewed_by_leader: summary.is_followed,
             failed_renewals: summary.failures,
             last_error: error.map(last_error),
@@ -100,7 +100,7 @@ impl Operator {
     fn without(
         &self,
         subject: Subject,
-        error: Option<credentials::TimedError>,
+        error: Option<credentials::LastError>,
         is_fetching: bool,
     ) -> Row {
         let pod = pod_of(&subject, None);
@@ -118,7 +118,7 @@ impl Operator {
                 (false, false) => PodState::None,
             },
             names_verified: verified.is_some(),
-            path: path(pod.map(|pod| self.identity.way(pod)), has_asked),
+            path: path(pod.map(|pod| self.identity.arrival(pod)), has_asked),
             last_error: error.map(last_error),
             ..nameless(uid, names)
         };
@@ -133,10 +133,10 @@ impl Operator {
 /// Who has no credentials, and why not if that is known: each pod that failed or that has not
 /// asked, and tokens. A token that got nothing may name any pod, and takes no other's place.
 fn others(
-    errors: &HashMap<Subject, credentials::TimedError>,
+    errors: &HashMap<Subject, credentials::LastError>,
     known: Vec<PodUid>,
     served: &HashSet<PodUid>,
-) -> Vec<(Subject, Option<credentials::TimedError>)> {
+) -> Vec<(Subject, Option<credentials::LastError>)> {
     // What a token says of a pod of which more is known is of no use, as after its replacement.
     let is_news = |subject: &Subject, claimed: Option<PodUid>| match (subject, claimed) {
         (Subject::Token(_), Some(pod)) => {
@@ -185,15 +185,15 @@ fn nameless(pod: Option<PodUid>, names: Option<PodNames>) -> PodStatus {
     }
 }
 
-fn path(way: Option<Way>, has_asked: bool) -> Option<PathKind> {
-    match way {
-        Some(Way::Redirected) => Some(PathKind::InPod),
-        Some(Way::Unreachable) => Some(PathKind::Node),
-        Some(Way::NotSeen) | None => has_asked.then_some(PathKind::Node),
+fn path(arrival: Option<Arrival>, has_asked: bool) -> Option<PathKind> {
+    match arrival {
+        Some(Arrival::Redirected) => Some(PathKind::InPod),
+        Some(Arrival::Unreachable) => Some(PathKind::Node),
+        Some(Arrival::NotSeen) | None => has_asked.then_some(PathKind::Node),
     }
 }
 
-fn last_error(error: credentials::TimedError) -> TimedError {
+fn last_error(error: credentials::LastError) -> TimedError {
     TimedError {
         at: error.at.into(),
         message: error.message.to_string(),
@@ -253,8 +253,8 @@ mod tests {
     }
 
     /// The error of a subject with a token that claims to be this pod's.
-    fn failed(subject: Subject, claimed: Option<PodUid>) -> (Subject, credentials::TimedError) {
-        let error = credentials::TimedError {
+    fn failed(subject: Subject, claimed: Option<PodUid>) -> (Subject, credentials::LastError) {
+        let error = credentials::LastError {
             at: SystemTime::UNIX_EPOCH,
             message: "refused".into(),
             pod: claimed,

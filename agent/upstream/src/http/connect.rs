@@ -32,7 +32,7 @@ use tower_service::Service;
 use super::{
     proxies::Proxies,
     resolve::Resolver,
-    step::{ConnectError, ConnectStep, WayPart, failed, is_late, set, within},
+    step::{ConnectError, ConnectPart, ConnectStep, failed, is_late, set, within},
     stream::{ByteStream, Given, PooledConnection},
 };
 
@@ -129,7 +129,7 @@ impl Service<Uri> for Connect {
             });
             receiver.await.unwrap_or_else(|error| {
                 Err(ConnectError::Failed {
-                    part: WayPart::Tcp,
+                    part: ConnectPart::Tcp,
                     step: "connecting".to_owned(),
                     source: error.into(),
                 })
@@ -337,7 +337,7 @@ impl Service<Name> for Names {
             let name = name.as_str();
             let Ok(found) = timeout(this.limit, this.resolver.look_up(name)).await else {
                 let slow = ConnectError::Slow {
-                    part: WayPart::LookUp,
+                    part: ConnectPart::LookUp,
                     step: ConnectStep::LookUp(name.to_owned()).to_string(),
                     limit: this.limit,
                 };

@@ -31,7 +31,7 @@ use proxies::Proxies;
 use resolve::Resolver;
 use step::ConnectError;
 
-pub use step::WayPart;
+pub use step::ConnectPart;
 pub use trust::{CertificateError, CertificateProblem};
 
 /// How long a connection is kept that nobody uses. Load balancers forget it after 350 s.
@@ -148,7 +148,7 @@ pub(super) enum SendError {
     #[error("{step} took longer than {limit:?}")]
     Slow {
         /// Which one.
-        part: WayPart,
+        part: ConnectPart,
         /// What it was, in words.
         step: String,
         /// How long it was given.
@@ -253,7 +253,7 @@ fn unwrapped(error: legacy::Error) -> SendError {
 }
 
 /// The part of the way that an error is about, if there was no connection.
-pub(super) fn part_that_failed(error: &(dyn Error + 'static)) -> Option<WayPart> {
+pub(super) fn part_that_failed(error: &(dyn Error + 'static)) -> Option<ConnectPart> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         match (error.downcast_ref(), error.downcast_ref()) {

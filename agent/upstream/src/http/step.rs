@@ -21,7 +21,7 @@ pub(super) enum ConnectStep {
 
 /// A part of the way to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WayPart {
+pub enum ConnectPart {
     /// Looking its name up.
     LookUp,
     /// TCP.
@@ -33,12 +33,12 @@ pub enum WayPart {
 }
 
 impl ConnectStep {
-    pub(super) fn part(&self) -> WayPart {
+    pub(super) fn part(&self) -> ConnectPart {
         match self {
-            Self::LookUp(_) => WayPart::LookUp,
-            Self::Tcp(_) => WayPart::Tcp,
-            Self::Tunnel { .. } => WayPart::Proxy,
-            Self::Tls(_) => WayPart::Tls,
+            Self::LookUp(_) => ConnectPart::LookUp,
+            Self::Tcp(_) => ConnectPart::Tcp,
+            Self::Tunnel { .. } => ConnectPart::Proxy,
+            Self::Tls(_) => ConnectPart::Tls,
         }
     }
 }
@@ -61,7 +61,7 @@ pub(super) enum ConnectError {
     #[error("{step} took longer than {limit:?}")]
     Slow {
         /// Which one.
-        part: WayPart,
+        part: ConnectPart,
         /// What it was, in words.
         step: String,
         /// How long it was given.
@@ -71,7 +71,7 @@ pub(super) enum ConnectError {
     #[error("{step} failed")]
     Failed {
         /// Which one.
-        part: WayPart,
+        part: ConnectPart,
         /// What it was, in words.
         step: String,
         source: Box<dyn Error + Send + Sync>,
