@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
+use aws_credential_types::Credentials;
+
 /// The region that everything here is in.
 pub const REGION: &str = "eu-central-1";
 
@@ -36,6 +38,18 @@ impl NodeCredentials {
             ("AWS_SECRET_ACCESS_KEY", self.secret_access_key.clone()),
             ("AWS_SESSION_TOKEN", self.session_token.clone()),
         ])
+    }
+}
+
+impl From<&NodeCredentials> for Credentials {
+    fn from(node: &NodeCredentials) -> Self {
+        Self::new(
+            &node.access_key_id,
+            &node.secret_access_key,
+            Some(node.session_token.clone()),
+            None,
+            "podcreds-tests",
+        )
     }
 }
 

@@ -7,6 +7,8 @@
 //! - [`cluster`]: a real Kubernetes node on this machine.
 //! - [`token`]: an issuer that signs service-account tokens as the API server does.
 //! - [`aws`]: the node's own AWS credentials, and how issued credentials tell whose they are.
+//! - [`associations`]: which service account has which role, for both stand-ins of EKS.
+//! - [`eks`]: the EKS API, as far as associations go.
 //! - [`eks_auth`]: EKS Auth, which checks everything it is sent and fails on demand.
 //! - [`imds`]: the node's instance metadata service (v2).
 //! - [`jwks`]: the keys with which the cluster signs tokens.
@@ -40,6 +42,7 @@
 )]
 
 pub mod agent;
+pub mod associations;
 pub mod aws;
 pub mod between;
 pub mod binary;
@@ -48,6 +51,7 @@ pub mod checkout;
 pub mod cluster;
 pub mod dashboards;
 pub mod dns;
+pub mod eks;
 pub mod eks_auth;
 pub mod guide;
 pub mod http;
@@ -62,6 +66,7 @@ pub mod run;
 pub mod scenario;
 pub mod sdk;
 pub mod shared_node;
+mod signature;
 pub mod soak;
 pub mod token;
 pub mod wait;

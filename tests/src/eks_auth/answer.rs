@@ -7,9 +7,10 @@ use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use super::{CLUSTER, state::Role};
+use super::CLUSTER;
 use crate::{
-    aws::{ACCOUNT, Owner, REGION},
+    associations::Association,
+    aws::{ACCOUNT, Owner},
     http::server::{Body, full},
     token::{AUDIENCE, new_uid},
 };
@@ -20,32 +21,30 @@ const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
 );
 
 /// The body of a good answer.
-pub(super) fn credentials(owner: &Owner, role: &Role, now: SystemTime) -> Value {
+pub(super) fn credentials(owner: &Owner, association: &Association, now: SystemTime) -> Value {
     let Owner {
         namespace,
         service_account,
         pod,
         ..
     } = owner;
-    let association = "a-0123456789abcdef0";
+    let role = association.role_name();
     json!({
         "subject": { "namespace": namespace, "serviceAccount": service_account },
         "audience": AUDIENCE,
         "podIdentityAssociation": {
-            "associationArn": format!(
-                "arn:aws:eks:{REGION}:{ACCOUNT}:podidentityassociation/{CLUSTER}/{association}"
-            ),
-            "associationId": association,
+            "associationArn": association.arn(CLUSTER),
+            "associationId": association.id,
         },
         "assumedRoleUser": {
-            "arn": format!("arn:aws:sts::{ACCOUNT}:assumed-role/{}/eks-{CLUSTER}-{pod}", role.name),
+            "arn": format!("arn:aws:sts::{ACCOUNT}:assumed-role/{role}/eks-{CLUSTER}-{pod}"),
             "assumeRoleId": format!("AROAEXAMPLE:eks-{CLUSTER}-{pod}"),
         },
         "credentials": {
             "sessionToken": owner.to_string(),
             "secretAccessKey": format!("secret-of-{}", owner.access_key_id()),
             "accessKeyId": owner.access_key_id(),
-            "expiration": epoch_seconds(now + role.lifetime),
+            "expiration": epoch_seconds(now + association.credentials_lifetime()),
         },
     })
 }

@@ -14,14 +14,19 @@ use serde_json::Value;
 use super::{
     Authority, CLUSTER, Rejected, answer,
     faults::Fault,
-    lock, signature,
-    state::{Call, Outcome, Role, State},
+    lock,
+    state::{Call, Outcome, State},
 };
 use crate::{
+    associations::Association,
     aws::Owner,
     http::server::{Action, Handler, truncated},
+    signature,
     token::Claims,
 };
+
+/// What clients sign their calls for.
+const SERVICE: &str = "eks-auth";
 
 /// What serves the calls.
 pub(super) struct Service {
@@ -36,7 +41,7 @@ impl Handler for Service {
 }
 
 /// Why a call is refused: status, error name, reason.
-type Refusal = (u16, &'static str, String);
+pub(super) type Refusal = (u16, &'static str, String);
 
 impl Service {
     async fn call(self: Arc<Self>, request: Request<Bytes>) -> Action {
@@ -45,9 +50,12 @@ impl Service {
         // An API server may have to be asked, which takes its time: calls do not wait in a line.
         let judged = tokio::task::spawn_blocking(move || service.judge(&request));
         let action = match judged.await.expect("the stand-in does not panic") {
-            Ok((granted, fault)) => perform(granted, fault).await,
-            Err((status, code, reason)) => Action::Answer(answer::error(status, code, &reason)),
+            Ok((granted, fault)) => self.perform(granted, fault).await,
+            Err(refusal) => Err(refusal),
         };
+        let action = action.unwrap_or_else(|(status, code, reason)| {
+            Action::Answer(answer::error(status, code, &reason))
+        });
         match (action, lock(&self.state).clock) {
             (Action::Answer(response), ahead) if ahead != 0 => {
                 Action::Answer(answer::dated(response, SystemTime::now(), ahead))
@@ -72,10 +80,10 @@ impl Service {
         };
         let verified = self.verify(request, &call.token);
         let mut state = lock(&self.state);
-        let verdict = verified.map(|(claims, role)| {
+        let verdict = verified.map(|(claims, association)| {
             state.issued += 1;
             (
-                Grant::new(&claims, role, state.issued),
+                Grant::new(&claims, association, state.issued),
                 state.next_fault(&call.pod_uid),
             )
         });
@@ -91,8 +99,12 @@ impl Service {
         verdict
     }
 
-    fn verify(&self, request: &Request<Bytes>, token: &str) -> Result<(Claims, Role), Refusal> {
-        let signed = signature::verify(request, &lock(&self.state).signers);
+    fn verify(
+        &self,
+        request: &Request<Bytes>,
+        token: &str,
+    ) -> Result<(Claims, Association), Refusal> {
+        let signed = lock(&self.state).signers.verify(request, SERVICE);
         signed.map_err(|(code, reason)| (403, code, reason))?;
         let cluster = cluster_in(request).ok_or_else(|| {
             let reason = format!("no operation: {} {}", request.method(), request.uri());
@@ -107,9 +119,8 @@ impl Service {
             return Err((400, "InvalidParameterException", reason));
         }
         let claims = self.authority.verify(token).map_err(Rejected::refusal)?;
-        let role = self.role(&claims)?;
-        match role {
-            Some(role) => Ok((claims, role)),
+        match self.association(&claims)? {
+            Some(association) => Ok((claims, association)),
             None => {
                 let reason = format!("no pod identity association for {}", claims.sub);
                 Err((404, "ResourceNotFoundException", reason))
@@ -117,31 +128,43 @@ impl Service {
         }
     }
 
-    fn role(&self, claims: &Claims) -> Result<Option<Role>, Refusal> {
-        let namespace = claims.kubernetes.namespace.clone();
-        let account = claims.kubernetes.serviceaccount.name.clone();
-        let name = self.authority.role(&namespace, &account);
-        Ok(match name.map_err(Rejected::refusal)? {
-            Some(name) => Some(Role::ordinary(name)),
-            None => {
-                let associations = &lock(&self.state).associations;
-                associations.get(&(namespace, account)).cloned()
-            }
+    fn association(&self, claims: &Claims) -> Result<Option<Association>, Refusal> {
+        let namespace = &claims.kubernetes.namespace;
+        let account = &claims.kubernetes.serviceaccount.name;
+        let role = self.authority.role(namespace, account);
+        Ok(match role.map_err(Rejected::refusal)? {
+            Some(role) => Some(Association::new(namespace, account, &role)),
+            None => lock(&self.state).associations.of(namespace, account),
         })
+    }
+
+    /// Answers a good call, as well as the fault lets it.
+    async fn perform(&self, grant: Grant, fault: Option<Fault>) -> Result<Action, Refusal> {
+        let sts = lock(&self.state).sts.clone();
+        match (fault, sts) {
+            (Some(fault), _) => Ok(fail(grant, fault).await),
+            (None, None) => Ok(Action::Answer(answer::ok(grant.answer().to_string()))),
+            (None, Some(sts)) => {
+                let mut body = grant.answer();
+                sts.fill(&mut body, &grant.association, &grant.owner)
+                    .await?;
+                Ok(Action::Answer(answer::ok(body.to_string())))
+            }
+        }
     }
 }
 
 /// What a good call gets.
 struct Grant {
     owner: Owner,
-    role: Role,
+    association: Association,
 }
 
 impl Grant {
-    fn new(claims: &Claims, role: Role, serial: u64) -> Self {
+    fn new(claims: &Claims, association: Association, serial: u64) -> Self {
         let kubernetes = &claims.kubernetes;
         let owner = Owner {
-            role: role.name.clone(),
+            role: association.role_name().to_owned(),
             namespace: kubernetes.namespace.clone(),
             service_account: kubernetes.serviceaccount.name.clone(),
             pod: kubernetes
@@ -151,7 +174,7 @@ impl Grant {
             uid: claims.pod_uid().to_owned(),
             serial,
         };
-        Self { owner, role }
+        Self { owner, association }
     }
 
     fn of_somebody_else(self) -> Self {
@@ -166,34 +189,33 @@ impl Grant {
     }
 
     fn answer(&self) -> Value {
-        answer::credentials(&self.owner, &self.role, SystemTime::now())
+        answer::credentials(&self.owner, &self.association, SystemTime::now())
     }
 }
 
-/// Answers a good call, as well as the fault lets it.
-async fn perform(grant: Grant, fault: Option<Fault>) -> Action {
+/// Answers a good call with a fault.
+async fn fail(grant: Grant, fault: Fault) -> Action {
     let mut body = grant.answer();
     let response = match fault {
-        None => answer::ok(body.to_string()),
-        Some(Fault::Slow(delay)) => {
+        Fault::Slow(delay) => {
             tokio::time::sleep(delay).await;
             answer::ok(grant.answer().to_string())
         }
-        Some(Fault::Throttle { retry_after }) => answer::throttled(retry_after),
-        Some(Fault::Error { status, code }) => answer::error(status, code, "as the test asked"),
-        Some(Fault::Hang) => future::pending().await,
-        Some(Fault::Reset) => return Action::Reset,
-        Some(Fault::Truncated) => truncated(&body.to_string().into()),
-        Some(Fault::Nonsense) => answer::ok("<html>It works!</html>"),
-        Some(Fault::Missing(pointer)) => {
+        Fault::Throttle { retry_after } => answer::throttled(retry_after),
+        Fault::Error { status, code } => answer::error(status, code, "as the test asked"),
+        Fault::Hang => future::pending().await,
+        Fault::Reset => return Action::Reset,
+        Fault::Truncated => truncated(&body.to_string().into()),
+        Fault::Nonsense => answer::ok("<html>It works!</html>"),
+        Fault::Missing(pointer) => {
             answer::remove(&mut body, pointer);
             answer::ok(body.to_string())
         }
-        Some(Fault::Expired) => {
+        Fault::Expired => {
             answer::expire(&mut body, SystemTime::now());
             answer::ok(body.to_string())
         }
-        Some(Fault::Lie) => answer::ok(grant.of_somebody_else().answer().to_string()),
+        Fault::Lie => answer::ok(grant.of_somebody_else().answer().to_string()),
     };
     Action::Answer(response)
 }

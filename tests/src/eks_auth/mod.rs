@@ -10,12 +10,11 @@ mod answer;
 mod authority;
 mod faults;
 mod handler;
-mod quota;
-mod signature;
+pub(crate) mod quota;
 mod state;
+mod sts;
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -24,20 +23,21 @@ use std::{
 pub use authority::{Authority, Rejected};
 pub use faults::Fault;
 pub use state::{Call, Outcome};
+pub use sts::Sts;
 
-use crate::{aws::NodeCredentials, http::server::Server, token::Issuer};
+pub use crate::associations::{ROLE_LIFETIME, TARGET_ROLE_LIFETIME};
+use crate::{
+    associations::{Association, Associations},
+    aws::NodeCredentials,
+    http::server::Server,
+    token::Issuer,
+};
 use handler::Service;
 use quota::Quota;
-use state::{Role, State};
+use state::State;
 
 /// The cluster whose pods it serves, unless told otherwise.
 pub const CLUSTER: &str = "test";
-
-/// How long the credentials of an ordinary role live.
-pub const ROLE_LIFETIME: Duration = Duration::from_secs(6 * 3600);
-
-/// How long they live when the association names a target role.
-pub const TARGET_ROLE_LIFETIME: Duration = Duration::from_secs(59 * 60);
 
 /// A running stand-in, on a thread of its own. It stops when it is dropped.
 pub struct EksAuth {
@@ -87,8 +87,12 @@ impl EksAuth {
 
     /// Accepts calls that are signed with these credentials too.
     pub fn accept_signer(&self, credentials: &NodeCredentials) {
-        let key = credentials.access_key_id.clone();
-        self.state().signers.insert(key, credentials.clone());
+        self.state().signers.accept(credentials.into());
+    }
+
+    /// Which service account has which role.
+    pub fn associations(&self) -> Associations {
+        self.state().associations.clone()
     }
 
     /// Gives a service account a role, or another one. Credentials live [`ROLE_LIFETIME`].
@@ -104,18 +108,22 @@ impl EksAuth {
         role: &str,
         lifetime: Duration,
     ) {
-        let account = (namespace.to_owned(), service_account.to_owned());
-        let role = Role {
-            name: role.to_owned(),
-            lifetime,
-        };
-        self.state().associations.insert(account, role);
+        self.associations().put(Association {
+            lifetime: Some(lifetime),
+            ..Association::new(namespace, service_account, role)
+        });
     }
 
     /// Takes a service account's role away.
     pub fn dissociate(&self, namespace: &str, service_account: &str) {
-        let account = (namespace.to_owned(), service_account.to_owned());
-        self.state().associations.remove(&account);
+        self.associations().remove_of(namespace, service_account);
+    }
+
+    /// Answers from now on with credentials that an STS has made, and session tags as EKS sets
+    /// them. Who they are for cannot be read from their session tokens. Calls that meet a fault
+    /// never get that far.
+    pub fn take_credentials_from(&self, sts: Sts) {
+        self.state().sts = Some(sts);
     }
 
     /// Has every call meet this fault, once the faults set before are used up, until
@@ -213,11 +221,8 @@ impl EksAuth {
 /// Serves the cluster named [`CLUSTER`] at an address, on the word of `authority`, until the server
 /// is dropped. Calls are to be signed with the default [`NodeCredentials`].
 pub fn serve(address: SocketAddr, authority: Arc<dyn Authority>) -> Server {
-    let signer = NodeCredentials::default();
-    let state = State {
-        signers: HashMap::from([(signer.access_key_id.clone(), signer)]),
-        ..State::default()
-    };
+    let mut state = State::default();
+    state.signers.accept((&NodeCredentials::default()).into());
     let service = Service {
         state: Arc::new(Mutex::new(state)),
         authority,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Fault;
 
 /// A token bucket that holds one second's calls.
-pub(super) struct Quota {
+pub(crate) struct Quota {
     calls_per_second: f64,
     left: f64,
     updated: Instant,
@@ -13,7 +13,7 @@ pub(super) struct Quota {
 
 impl Quota {
     /// One that is full.
-    pub(super) fn new(calls_per_second: usize, now: Instant) -> Self {
+    pub(crate) fn new(calls_per_second: usize, now: Instant) -> Self {
         let calls_per_second = calls_per_second as f64;
         Self {
             calls_per_second,
@@ -23,7 +23,7 @@ impl Quota {
     }
 
     /// Counts a call, or says how it fails.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Fault> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Fault> {
         let won = (now - self.updated).as_secs_f64() * self.calls_per_second;
         self.left = (self.left + won).min(self.calls_per_second);
         self.updated = now;

@@ -1,41 +1,21 @@
 //! What the stand-in knows and what it remembers.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use super::{
-    ROLE_LIFETIME,
     faults::{Fault, Faults},
     quota::Quota,
+    sts::Sts,
 };
-use crate::aws::{NodeCredentials, Owner};
-
-/// A role and how long its credentials live.
-#[derive(Clone)]
-pub(super) struct Role {
-    pub(super) name: String,
-    pub(super) lifetime: Duration,
-}
-
-impl Role {
-    /// One whose credentials live as long as most do.
-    pub(super) fn ordinary(name: String) -> Self {
-        Self {
-            name,
-            lifetime: ROLE_LIFETIME,
-        }
-    }
-}
+use crate::{associations::Associations, aws::Owner, signature::Signers};
 
 /// Everything behind the stand-in's lock.
 #[derive(Default)]
 pub(super) struct State {
-    /// By access key ID.
-    pub(super) signers: HashMap<String, NodeCredentials>,
-    /// By namespace and service account.
-    pub(super) associations: HashMap<(String, String), Role>,
+    pub(super) signers: Signers,
+    pub(super) associations: Associations,
+    /// Where credentials come from, if not out of thin air.
+    pub(super) sts: Option<Sts>,
     pub(super) faults: Faults,
     /// Those that one pod meets before all others do, by its UID.
     pub(super) pod_faults: HashMap<String, Faults>,

@@ -2,4 +2,5 @@
 //! client that shows every byte.
 
 pub mod client;
+pub mod query;
 pub mod server;

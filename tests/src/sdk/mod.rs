@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use crate::{aws::Owner, binary, checkout};
+use crate::{aws::Owner, binary, checkout, http::query::percent_decode};
 
 /// Three lines of boto3.
 const PYTHON: &str = include_str!("application.py");
@@ -170,6 +170,12 @@ impl Sdk {
 /// A command without the developer's own AWS settings.
 pub fn without_aws_settings(program: PathBuf) -> Command {
     let mut command = Command::new(program);
+    remove_aws_settings(&mut command);
+    command
+}
+
+/// Takes the developer's own AWS settings from a command.
+pub fn remove_aws_settings(command: &mut Command) -> &mut Command {
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") {
             command.env_remove(name);
@@ -213,15 +219,4 @@ fn token_of_url(url: &str) -> Option<String> {
     let (_, after) = url.split_once(TOKEN_PARAMETER)?;
     let value = after.split(['&', '\n']).next()?;
     percent_decode(value)
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut decoded = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        decoded.push(u8::from_str_radix(digits, 16).ok()?);
-        decoded.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(decoded).ok()
 }

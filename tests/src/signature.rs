@@ -14,59 +14,62 @@ use bytes::Bytes;
 use http::Request;
 use time::{PrimitiveDateTime, macros::format_description};
 
-use crate::aws::{NodeCredentials, REGION};
-
-const SERVICE: &str = "eks-auth";
+use crate::aws::REGION;
 
 /// How far the client's clock may be off.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// What AWS answers when it does not like a signature: the error's name, and the reason.
-pub(super) type Rejection = (&'static str, String);
+/// The header that carries the session token of credentials that are good for hours.
+const SESSION_TOKEN: &str = "x-amz-security-token";
 
-/// Checks who signed `request`, and that the signature covers what it must.
-pub(super) fn verify(
-    request: &Request<Bytes>,
-    signers: &HashMap<String, NodeCredentials>,
-) -> Result<(), Rejection> {
-    let claim = Claim::read(request)?;
-    let signer = signers
-        .get(claim.access_key_id)
-        .ok_or_else(|| unrecognized("the access key is not known"))?;
-    if header(request, "x-amz-security-token") != Some(&signer.session_token) {
-        return Err(unrecognized("the session token is missing or wrong"));
+/// What AWS answers when it does not like a signature: the error's name, and the reason.
+pub(crate) type Rejection = (&'static str, String);
+
+/// Whose signatures a stand-in accepts.
+#[derive(Default)]
+pub(crate) struct Signers(HashMap<String, Credentials>);
+
+impl Signers {
+    /// Accepts what is signed with these credentials too.
+    pub(crate) fn accept(&mut self, credentials: Credentials) {
+        let key = credentials.access_key_id().to_owned();
+        self.0.insert(key, credentials);
     }
-    for name in ["host", "x-amz-date", "x-amz-security-token"] {
-        if !claim.signed_headers.contains(&name) {
-            return Err(mismatch(format!("{name} is not signed")));
+
+    /// Checks who signed `request` for this service, and that the signature covers what it must.
+    pub(crate) fn verify(
+        &self,
+        request: &Request<Bytes>,
+        service: &'static str,
+    ) -> Result<(), Rejection> {
+        let claim = Claim::read(request)?;
+        let signer = self.0.get(claim.access_key_id);
+        let signer = signer.ok_or_else(|| unrecognized("the access key is not known"))?;
+        if header(request, SESSION_TOKEN) != signer.session_token() {
+            return Err(unrecognized("the session token is missing or wrong"));
         }
-    }
-    let [date, region, service, "aws4_request"] = claim.scope[..] else {
-        return Err(mismatch("the credential scope is malformed"));
-    };
-    if (region, service) != (REGION, SERVICE) {
-        return Err(mismatch(format!(
-            "signed for {service} in {region}, not {SERVICE} in {REGION}"
-        )));
-    }
-    let stamp = header(request, "x-amz-date").unwrap_or_default();
-    let signed_at = parse_date(stamp).ok_or_else(|| mismatch("x-amz-date is malformed"))?;
-    if !stamp.starts_with(date) || clock_distance(signed_at) > TOLERANCE {
-        return Err(mismatch(format!(
-            "signature expired or not yet current: {stamp}"
-        )));
-    }
-    let expected = sign_again(request, &claim, signer, signed_at)
-        .map_err(|why| mismatch(format!("cannot be signed again: {why}")))?;
-    if claim.signature == expected {
-        Ok(())
-    } else {
-        Err(mismatch("the signature does not match the request"))
+        claim.covers(["host", "x-amz-date"])?;
+        claim.covers(signer.session_token().map(|_| SESSION_TOKEN))?;
+        let date = claim.date_for(service)?;
+        let stamp = header(request, "x-amz-date").unwrap_or_default();
+        let signed_at = parse_date(stamp).ok_or_else(|| mismatch("x-amz-date is malformed"))?;
+        if !stamp.starts_with(date) || clock_distance(signed_at) > TOLERANCE {
+            return Err(mismatch(format!(
+                "signature expired or not yet current: {stamp}"
+            )));
+        }
+        let expected = sign_again(request, &claim, signer, (service, signed_at))
+            .map_err(|why| mismatch(format!("cannot be signed again: {why}")))?;
+        if claim.signature == expected {
+            Ok(())
+        } else {
+            Err(mismatch("the signature does not match the request"))
+        }
     }
 }
 
 /// The key ID of the access key that claims to have signed `request`.
-pub(super) fn access_key_id(request: &Request<Bytes>) -> Option<&str> {
+pub(crate) fn access_key_id(request: &Request<Bytes>) -> Option<&str> {
     Claim::read(request).ok().map(|claim| claim.access_key_id)
 }
 
@@ -109,28 +112,44 @@ impl<'a> Claim<'a> {
             signature: field("Signature")?,
         })
     }
+
+    /// Checks that these headers are signed.
+    fn covers(&self, headers: impl IntoIterator<Item = &'static str>) -> Result<(), Rejection> {
+        for name in headers {
+            if !self.signed_headers.contains(&name) {
+                return Err(mismatch(format!("{name} is not signed")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The day of the signature, which is to be for this service.
+    fn date_for(&self, expected: &str) -> Result<&str, Rejection> {
+        let [date, region, service, "aws4_request"] = self.scope[..] else {
+            return Err(mismatch("the credential scope is malformed"));
+        };
+        if (region, service) != (REGION, expected) {
+            return Err(mismatch(format!(
+                "signed for {service} in {region}, not {expected} in {REGION}"
+            )));
+        }
+        Ok(date)
+    }
 }
 
 fn sign_again(
     request: &Request<Bytes>,
     claim: &Claim<'_>,
-    signer: &NodeCredentials,
-    signed_at: SystemTime,
+    signer: &Credentials,
+    (service, signed_at): (&str, SystemTime),
 ) -> Result<String, Box<dyn std::error::Error>> {
-    let identity = Credentials::new(
-        &signer.access_key_id,
-        &signer.secret_access_key,
-        Some(signer.session_token.clone()),
-        None,
-        "podcreds-tests",
-    )
-    .into();
+    let identity = signer.clone().into();
     let mut settings = SigningSettings::default();
     settings.excluded_headers = None;
     let params: SigningParams<'_> = v4::SigningParams::builder()
         .identity(&identity)
         .region(REGION)
-        .name(SERVICE)
+        .name(service)
         .time(signed_at)
         .settings(settings)
         .build()?
@@ -175,18 +194,21 @@ fn mismatch(reason: impl Into<String>) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::NodeCredentials;
+
+    const SERVICE: &str = "eks";
+
+    fn operator() -> Credentials {
+        Credentials::new("AKIAOPERATOR", "secret", None, None, "test")
+    }
 
     /// A request as a client sends it, signed with the default credentials at this time.
     fn signed(time: SystemTime) -> Request<Bytes> {
-        let signer = NodeCredentials::default();
-        let identity = Credentials::new(
-            signer.access_key_id,
-            signer.secret_access_key,
-            Some(signer.session_token),
-            None,
-            "test",
-        )
-        .into();
+        signed_by((&NodeCredentials::default()).into(), time)
+    }
+
+    fn signed_by(signer: Credentials, time: SystemTime) -> Request<Bytes> {
+        let identity = signer.into();
         let params = v4::SigningParams::builder()
             .identity(&identity)
             .region(REGION)
@@ -216,9 +238,11 @@ mod tests {
     }
 
     fn judge(request: &Request<Bytes>) -> Result<(), &'static str> {
-        let signer = NodeCredentials::default();
-        let signers = HashMap::from([(signer.access_key_id.clone(), signer)]);
-        verify(request, &signers).map_err(|(code, _)| code)
+        let mut signers = Signers::default();
+        signers.accept((&NodeCredentials::default()).into());
+        signers.accept(operator());
+        let verdict = signers.verify(request, SERVICE);
+        verdict.map_err(|(code, _)| code)
     }
 
     #[test]
@@ -263,6 +287,15 @@ mod tests {
             assert_eq!(judge(&signed(SystemTime::now() - off)), expected);
             assert_eq!(judge(&signed(SystemTime::now() + off)), expected);
         }
+    }
+
+    #[test]
+    fn keys_without_a_session_token_are_good_without_one_only() {
+        let mut request = signed_by(operator(), SystemTime::now());
+        assert_eq!(judge(&request), Ok(()));
+        let token = "anything".parse().unwrap();
+        request.headers_mut().insert(SESSION_TOKEN, token);
+        assert_eq!(judge(&request), Err("UnrecognizedClientException"));
     }
 
     #[test]
