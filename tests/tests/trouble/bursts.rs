@@ -6,7 +6,7 @@ use podcreds_tests::{
     eks_auth::{Call, Fault, Outcome},
     needs_privileges,
     node::Node,
-    pod::Pod,
+    pod::{Client, Pod},
     scenario::{Scenario, assert_owned},
     wait::until,
 };
@@ -42,12 +42,13 @@ fn five_hundred_cold_callers_of_one_pod_cost_one_call() {
 }
 
 /// How many pods of each namespace start together.
-const NAMESPACES: [(&str, usize); 5] = [("a", 400), ("b", 400), ("c", 100), ("d", 50), ("e", 50)];
-/// What EKS Auth bears, in calls a second: half of what the agent would make.
-const QUOTA: usize = 50;
+const NAMESPACES: [(&str, usize); 5] = [("a", 240), ("b", 240), ("c", 60), ("d", 30), ("e", 30)];
+/// What EKS Auth bears, in calls a second: a quarter of what the agent would make, and less than it
+/// makes on a machine that is busy with other things.
+const QUOTA: usize = 25;
 
 #[test]
-fn a_thousand_cold_pods_are_served_through_throttling() {
+fn six_hundred_cold_pods_are_served_through_throttling() {
     needs_privileges!();
     let scene = Scenario::start();
     scene.eks_auth.throttle_above(QUOTA);
@@ -65,7 +66,11 @@ fn a_thousand_cold_pods_are_served_through_throttling() {
     until("the agent knows all pods", || {
         scene.agent.map_entries("PODS") == pods.len()
     });
-    let clients: Vec<_> = pods.iter().map(|pod| pod.spawn(["patient"])).collect();
+    let clients = pods
+        .iter()
+        .map(|pod| pod.spawn(["patient", "--on-end-of-input"]));
+    let mut clients: Vec<_> = clients.collect();
+    clients.iter_mut().for_each(Client::end_input);
     let mut waits = Vec::new();
     for (pod, client) in pods.iter().zip(clients) {
         let answer = client.finish().pop().unwrap();
