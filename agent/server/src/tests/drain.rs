@@ -68,13 +68,7 @@ async fn connections_that_outlast_the_grace_period_are_counted() {
         ..Config::default()
     };
     let fixture = Fixture::new(config);
-    let (ours, theirs) = duplex(128);
-    let times = Times {
-        accepted: Instant::now(),
-        connected: None,
-    };
-    fixture.server.serve(theirs, fixture.caller(1), times);
-    let mut client = Client(ours);
+    let mut client = fixture.connect_narrow();
     let request = get("good").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     client.send(request).await;
     let drained = tokio::time::timeout(GRACE, fixture.server.drain()).await;

@@ -47,14 +47,7 @@ async fn a_client_that_never_reads_is_cut_off() {
         ..Config::default()
     };
     let fixture = Fixture::new(config.clone());
-    // Room for a part of an answer only.
-    let (ours, theirs) = duplex(128);
-    let times = Times {
-        accepted: Instant::now(),
-        connected: None,
-    };
-    fixture.server.serve(theirs, fixture.caller(1), times);
-    let mut client = Client(ours);
+    let mut client = fixture.connect_narrow();
     // Many requests, and no look at what is answered.
     let flood = async { while client.0.write_all(get("good").as_bytes()).await.is_ok() {} };
     let begun = Clock::now();
@@ -170,14 +163,7 @@ async fn pipelined_requests_are_all_answered_in_their_order() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_late_gets_all_its_answers() {
     let fixture = Fixture::new(Config::default());
-    // Room for less than an answer, so that each of them has to wait for the client.
-    let (ours, theirs) = duplex(128);
-    let times = Times {
-        accepted: Instant::now(),
-        connected: None,
-    };
-    fixture.server.serve(theirs, fixture.caller(1), times);
-    let mut client = Client(ours);
+    let mut client = fixture.connect_narrow();
     for _ in 0..3 {
         let (mut reading, mut writing) = tokio::io::split(client.0);
         let requests = [get("good"), get("malformed"), get("good")].concat();

@@ -184,7 +184,16 @@ impl Fixture {
     }
 
     fn connect_with(&self, quota: u64, waited: Duration) -> Client {
-        let (ours, theirs) = duplex(64 * 1024);
+        self.connect_through(64 * 1024, quota, waited)
+    }
+
+    /// A connection that has room for a part of an answer only.
+    fn connect_narrow(&self) -> Client {
+        self.connect_through(128, 1, Duration::ZERO)
+    }
+
+    fn connect_through(&self, room: usize, quota: u64, waited: Duration) -> Client {
+        let (ours, theirs) = duplex(room);
         let accepted = Instant::now();
         let times = Times {
             accepted,
