@@ -100,8 +100,8 @@ impl Outbound {
     /// # Errors
     ///
     /// When there is no certificate authority to trust.
-    pub(super) fn sdk_client(&self) -> Result<sdk::Client, SetupError> {
-        Ok(sdk::Client::new(self.clone(), self.aws()?))
+    pub(super) fn sdk_client(&self) -> Result<sdk::SdkClient, SetupError> {
+        Ok(sdk::SdkClient::new(self.clone(), self.aws()?))
     }
 
     /// A client with this trust, which connects within `tcp`.

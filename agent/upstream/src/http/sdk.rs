@@ -27,7 +27,7 @@ const NEAR_ANSWER: Duration = Duration::from_millis(2500);
 
 /// The AWS SDK's HTTP client.
 #[derive(Debug)]
-pub(in super::super) struct Client {
+pub(in super::super) struct SdkClient {
     outbound: Outbound,
     tls: Arc<ClientConfig>,
     connectors: Mutex<HashMap<Timeouts, SharedHttpConnector>>,
@@ -36,7 +36,7 @@ pub(in super::super) struct Client {
 /// What the SDK asks of a connector: the times for connecting and for an answer.
 type Timeouts = (Option<Duration>, Option<Duration>);
 
-impl Client {
+impl SdkClient {
     pub(super) fn new(outbound: Outbound, tls: Arc<ClientConfig>) -> Self {
         Self {
             outbound,
@@ -46,7 +46,7 @@ impl Client {
     }
 }
 
-impl HttpClient for Client {
+impl HttpClient for SdkClient {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
