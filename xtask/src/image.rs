@@ -47,7 +47,7 @@ pub(crate) fn image(options: Options) -> Result<()> {
     }
     architectures.dedup();
     setup::for_image(&architectures)?;
-    tasks::build_static(&architectures, true)?;
+    tasks::build_static(tasks::AGENT, &architectures, true)?;
     let archive = output.unwrap_or_else(|| default_output(&architectures));
     let sbom = archive.with_extension("cdx.json");
     step("Listing what it is built from", || list_parts(&sbom))?;
@@ -59,7 +59,7 @@ pub(crate) fn image(options: Options) -> Result<()> {
 pub(crate) fn for_tests(reference: &str, archive: &Path) -> Result<()> {
     let here = [Architecture::here()?];
     setup::for_static_build(&here)?;
-    tasks::build_static(&here, false)?;
+    tasks::build_static(tasks::AGENT, &here, false)?;
     write(&here, false, reference, None, archive)
 }
 

@@ -32,8 +32,11 @@ struct Cli {
 enum Command {
     /// Install everything that the other commands need. Does nothing when all is there.
     Setup,
-    /// Build the agent, with the eBPF object inside.
+    /// Build the agent, with the eBPF object inside, or the plugin for kubectl.
     Build {
+        /// The plugin, kubectl-podcreds.
+        #[arg(long)]
+        kubectl: bool,
         /// Optimise, as for a node.
         #[arg(long)]
         release: bool,
@@ -120,9 +123,13 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::everything(),
         Command::Build {
+            kubectl,
             release,
             architectures,
-        } => tasks::build(release, &architectures),
+        } => {
+            let program = if kubectl { tasks::PLUGIN } else { tasks::AGENT };
+            tasks::build(program, release, &architectures)
+        }
         Command::Chart => chart::chart(),
         Command::Image(options) => image::image(options),
         Command::Test { args } => tasks::test(&args),

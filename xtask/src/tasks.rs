@@ -29,18 +29,22 @@ const EBPF_TARGET: [&str; 6] = [
     "--locked",
 ];
 
-/// Builds the agent, for this machine or statically for others.
-pub(crate) fn build(release: bool, architectures: &[Architecture]) -> Result<()> {
+/// What people install, by its package.
+pub(crate) const AGENT: &str = "podcreds";
+pub(crate) const PLUGIN: &str = "kubectl-podcreds";
+
+/// Builds a program, for this machine or statically for others.
+pub(crate) fn build(program: &str, release: bool, architectures: &[Architecture]) -> Result<()> {
     if !architectures.is_empty() {
         setup::for_static_build(architectures)?;
-        return build_static(architectures, release);
+        return build_static(program, architectures, release);
     }
     setup::for_build()?;
-    let title = format!("Building podcreds ({})", profile(release));
+    let title = format!("Building {program} ({})", profile(release));
     // By itself, so that no test decides which features its libraries have.
     step(&title, || {
         let mut cargo = cargo();
-        cargo.args(["build", "--locked", "--package", "podcreds"]);
+        cargo.args(["build", "--locked", "--package", program]);
         if release {
             cargo.arg("--release");
         }
@@ -48,11 +52,16 @@ pub(crate) fn build(release: bool, architectures: &[Architecture]) -> Result<()>
     })
 }
 
-/// Builds agents that run on any Linux of these architectures, such as in an image without files.
-pub(crate) fn build_static(architectures: &[Architecture], release: bool) -> Result<()> {
+/// Builds a program that runs on any Linux of these architectures, such as in an image without
+/// files.
+pub(crate) fn build_static(
+    program: &str,
+    architectures: &[Architecture],
+    release: bool,
+) -> Result<()> {
     for architecture in architectures {
         let title = format!(
-            "Building podcreds, static for {} ({})",
+            "Building {program}, static for {} ({})",
             architecture.name(),
             profile(release)
         );
@@ -60,7 +69,7 @@ pub(crate) fn build_static(architectures: &[Architecture], release: bool) -> Res
             let mut cargo = cargo();
             setup::cross::configure(&mut cargo, *architecture);
             cargo
-                .args(["build", "--locked", "--package", "podcreds", "--target"])
+                .args(["build", "--locked", "--package", program, "--target"])
                 .arg(architecture.target());
             if release {
                 // Nodes carry no debugger's data. The names of functions stay, for backtraces.
@@ -143,7 +152,7 @@ pub(crate) fn load(args: &[String]) -> Result<()> {
     let here = Architecture::here()?;
     setup::for_load(here)?;
     // What ships is what counts.
-    build_static(&[here], true)?;
+    build_static(AGENT, &[here], true)?;
     build_programs(&["pod-client", "load"], true)?;
     let mut load = built("load", true)?;
     load.arg("--agent").arg(here.agent(true)?);

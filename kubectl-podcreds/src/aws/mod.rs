@@ -1,0 +1,75 @@
+//! EKS and IAM: associations and roles as plain values.
+//!
+//! Both are asked through the AWS SDK, which signs, retries with growing pauses, and slows down
+//! where a service throttles.
+
+mod eks;
+mod iam;
+#[cfg(test)]
+mod tests;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
+use aws_sdk_eks::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::{
+    Builder, Connector,
+    proxy::ProxyConfig,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_types::error::display::DisplayErrorContext;
+
+pub(crate) use eks::Eks;
+pub(crate) use iam::Iam;
+
+use crate::snapshot::Missing;
+
+/// Tries of one call, with pauses of up to 20 s between them.
+const TRIES: u32 = 8;
+/// Calls under way at once: few enough for what EKS and IAM let an account do.
+const AT_ONCE: usize = 10;
+
+/// What both clients are made of, as the AWS CLI finds it: a profile, the environment, a login.
+pub(crate) async fn config(profile: Option<&str>, region: Option<&str>) -> SdkConfig {
+    // The adaptive mode keeps all calls together below the pace at which the service throttles.
+    let retries = RetryConfig::adaptive().with_max_attempts(TRIES);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client())
+        .retry_config(retries);
+    if let Some(profile) = profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(region) = region {
+        loader = loader.region(Region::new(region.to_owned()));
+    }
+    loader.load().await
+}
+
+/// A client that takes HTTPS_PROXY and NO_PROXY from the environment, as the AWS CLI does.
+fn http_client() -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(|settings, components| {
+        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|it| it.sleep_impl()));
+        connector
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .build()
+    })
+}
+
+/// Why something could not be looked at, and the action of IAM that would allow it.
+fn missing<E>(what: &str, action: &str, error: &SdkError<E>) -> Missing
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let code = error.code().unwrap_or_default();
+    let is_denied = code.starts_with("AccessDenied") || code == "UnauthorizedOperation";
+    let why = match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => DisplayErrorContext(error).to_string(),
+    };
+    Missing {
+        what: what.to_owned(),
+        why,
+        needs: is_denied.then(|| action.to_owned()),
+    }
+}

@@ -1,0 +1,178 @@
+//! The node of a pod, the agents there, and what they say about the pod.
+
+use std::collections::BTreeSet;
+
+use super::{Scene, is_of_aws};
+use crate::{
+    finding::Finding,
+    snapshot::{AgentReport, Node, Pod, Snapshot, role_name},
+};
+
+pub(super) const NODE: &str = "node";
+pub(super) const NAME: &str = "agent";
+const REPORT: &str = "agent-report";
+const SERVED: &str = "served-role";
+const LAST_ERROR: &str = "last-error";
+
+/// The label by which agents are found.
+pub(super) const LABEL: &str = "app.kubernetes.io/name";
+/// What AWS's own agent has there.
+pub(super) const OF_AWS: &str = "eks-pod-identity-agent";
+
+/// Whether the pod is on a node where Pod Identity works.
+pub(super) fn node(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(pod) = scene.pod else {
+        return Vec::new();
+    };
+    let Some(name) = &pod.node else {
+        let describe = format!("kubectl -n {} describe pod {}", pod.namespace, pod.name);
+        return vec![Finding::fail(NODE, "it is on no node yet", describe)];
+    };
+    let Some(node) = scene
+        .snapshot
+        .nodes
+        .as_ref()
+        .ok()
+        .and_then(|all| all.get(name))
+    else {
+        return Vec::new();
+    };
+    vec![match node {
+        Node {
+            is_fargate: true, ..
+        } => Finding::fail(
+            NODE,
+            format!("{name} is one of Fargate's, where Pod Identity does not work"),
+            "take it out of the Fargate profile, or give its service account a role by IAM roles \
+             for service accounts",
+        ),
+        Node {
+            is_windows: true, ..
+        } => Finding::fail(
+            NODE,
+            format!("{name} runs Windows, where Pod Identity does not work"),
+            "give its service account a role by IAM roles for service accounts",
+        ),
+        Node { ready: false, .. } => Finding::fail(
+            NODE,
+            format!("{name} is not ready"),
+            format!("kubectl describe node {name}"),
+        ),
+        _ => Finding::pass(NODE, format!("{name} is ready")),
+    }]
+}
+
+/// Whether an agent is ready on the pod's node.
+pub(super) fn agents(scene: &Scene<'_>) -> Vec<Finding> {
+    let node = scene.pod.and_then(|pod| pod.node.as_deref());
+    let (Ok(agents), Some(node)) = (&scene.snapshot.agents, node) else {
+        return Vec::new();
+    };
+    vec![judge(agents, node)]
+}
+
+/// The same for all nodes of a cluster. One without an agent fails where pods with an association
+/// are on it.
+pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Finding> {
+    let (Ok(agents), Ok(nodes)) = (&snapshot.agents, &snapshot.nodes) else {
+        return Vec::new();
+    };
+    let associations = snapshot.associations.as_ref().ok();
+    let is_associated = |pod: &&Pod| {
+        let account = pod.service_account();
+        pod.is_alive() && associations.is_some_and(|all| all.contains_key(&account))
+    };
+    let pods = snapshot.pods.iter().flatten().filter(is_associated);
+    let needed: BTreeSet<&str> = pods.filter_map(|pod| pod.node.as_deref()).collect();
+    let works = nodes
+        .iter()
+        .filter(|(_, node)| !node.is_fargate && !node.is_windows);
+    let findings = works.map(|(name, node)| {
+        let mut finding = judge(agents, name);
+        if !needed.contains(name.as_str()) || !node.ready {
+            finding.status = finding.status.min(crate::finding::Status::Warn);
+        }
+        finding.of(&format!("node {name}"))
+    });
+    findings.collect()
+}
+
+fn judge(agents: &[Pod], node: &str) -> Finding {
+    let here = agents.iter().filter(|it| it.node.as_deref() == Some(node));
+    let (of_aws, ours): (Vec<&Pod>, Vec<&Pod>) = here.partition(|it| is_of_aws(it));
+    let ready = ours.iter().chain(&of_aws).find(|it| it.ready);
+    match (ready, ours.first(), of_aws.first()) {
+        (_, Some(_), Some(other)) => Finding::warn(
+            NAME,
+            format!("{} runs beside podcreds", other.full_name()),
+            "take the add-on eks-pod-identity-agent away: aws eks delete-addon --addon-name \
+             eks-pod-identity-agent --cluster-name CLUSTER",
+        ),
+        (Some(agent), _, _) => Finding::pass(NAME, format!("{} is ready", agent.full_name())),
+        (None, Some(agent), _) | (None, None, Some(agent)) => Finding::fail(
+            NAME,
+            "the agent on its node is not ready",
+            format!(
+                "kubectl -n {} logs {}, and describe pod",
+                agent.namespace, agent.name
+            ),
+        ),
+        (None, None, None) => Finding::fail(
+            NAME,
+            "no agent is on the node",
+            "see the taints of the node, and what the DaemonSet says: kubectl get daemonset -A \
+             -l app.kubernetes.io/name=podcreds",
+        ),
+    }
+}
+
+/// What the agent itself says.
+pub(super) fn report(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(Ok(AgentReport {
+        findings,
+        role,
+        last_error,
+    })) = &scene.snapshot.agent_report
+    else {
+        return Vec::new();
+    };
+    let mut all: Vec<_> = findings
+        .iter()
+        .map(|(check, has_failed, seen, remedy)| {
+            let seen = format!("{check}: {seen}");
+            match has_failed {
+                true => Finding::fail(REPORT, seen, remedy),
+                false => Finding::warn(REPORT, seen, remedy),
+            }
+        })
+        .collect();
+    if all.is_empty() {
+        all.push(Finding::pass(REPORT, "the agent finds nothing wrong"));
+    }
+    if let Some(error) = last_error {
+        all.push(Finding::warn(
+            LAST_ERROR,
+            error,
+            "it may be mended already: kubectl podcreds refresh asks EKS Auth again",
+        ));
+    }
+    all.extend(served(scene, role.as_deref()));
+    all
+}
+
+/// Whether the role that the pod has been given is the association's.
+fn served(scene: &Scene<'_>, role: Option<&str>) -> Option<Finding> {
+    let details = scene.details()?;
+    let wanted = details.target_role.as_ref().unwrap_or(&details.role);
+    // An assumed role is named without the role's path.
+    let served = role?.rsplit('/').next()?;
+    let wanted = role_name(wanted)?;
+    Some(match served == wanted {
+        true => Finding::pass(SERVED, format!("it has been given {wanted}")),
+        false => Finding::fail(
+            SERVED,
+            format!("it still has {served}, and the association says {wanted}"),
+            format!("kubectl podcreds refresh {}", scene.account),
+        ),
+    })
+}

@@ -1,0 +1,149 @@
+//! What in the pod goes before the agent.
+
+use super::Scene;
+use crate::{
+    finding::Finding,
+    snapshot::{Container, Pod},
+    variables::{NO_PROXY, PROXIES, ROLE_ARN, URI, WINNERS},
+};
+
+pub(super) const NAME: &str = "settings";
+pub(super) const IRSA: &str = "irsa";
+pub(super) const PROXY: &str = "proxy";
+
+/// What in `NO_PROXY` covers the agent's address, in one SDK or another.
+const COVERS: [&str; 6] = [
+    "*",
+    "169.254.170.23",
+    "169.254.170.23/32",
+    "169.254.170.0/24",
+    "169.254.0.0/16",
+    "fd00:ec2::23",
+];
+
+/// Variables that make SDKs look elsewhere first.
+pub(super) fn winners(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(pod) = scene.pod.filter(|_| scene.association().is_some()) else {
+        return Vec::new();
+    };
+    let found = pod.containers.iter().find_map(|container| {
+        let mut winners = WINNERS.iter();
+        let winner = winners.find(|(variable, _)| container.env.contains_key(*variable))?;
+        Some((container, winner))
+    });
+    if let Some((container, (variable, what))) = found {
+        let seen = format!(
+            "the container {} has {variable} ({what}), which SDKs use before the agent",
+            container.name
+        );
+        let remedy = match *what == WINNERS[1].1 {
+            true => pod.restart(),
+            false => format!(
+                "kubectl -n {} set env {} {variable}-",
+                pod.namespace,
+                target(pod)
+            ),
+        };
+        return vec![Finding::fail(NAME, seen, remedy)];
+    }
+    let alone = |container: &&Container| container.env.contains_key(ROLE_ARN);
+    if let Some(container) = pod.containers.iter().find(alone) {
+        let seen = format!(
+            "the container {} has {ROLE_ARN} and no token for it, which has no effect",
+            container.name
+        );
+        let remedy = format!(
+            "kubectl -n {} set env {} {ROLE_ARN}-",
+            pod.namespace,
+            target(pod)
+        );
+        return vec![Finding::warn(NAME, seen, remedy)];
+    }
+    let hidden = pod
+        .containers
+        .iter()
+        .any(|container| container.has_env_from);
+    vec![Finding::pass(
+        NAME,
+        match hidden {
+            true => "nothing goes before the agent (what envFrom brings is not looked at)",
+            false => "nothing goes before the agent",
+        },
+    )]
+}
+
+/// The annotation of IAM roles for service accounts beside an association.
+pub(super) fn irsa(scene: &Scene<'_>) -> Vec<Finding> {
+    let (Ok(accounts), Some(_)) = (&scene.snapshot.accounts, scene.association()) else {
+        return Vec::new();
+    };
+    let account = &scene.account;
+    let role = accounts.get(account).and_then(|it| it.irsa_role.as_deref());
+    let Some(role) = role else {
+        return Vec::new();
+    };
+    vec![Finding::warn(
+        IRSA,
+        format!(
+            "{account} also has {role} by IAM roles for service accounts: pods that are older than \
+             the association use that"
+        ),
+        format!(
+            "kubectl -n {} annotate serviceaccount {} eks.amazonaws.com/role-arn-",
+            account.namespace, account.name
+        ),
+    )]
+}
+
+/// A proxy that would get the pod's token.
+pub(super) fn proxy(scene: &Scene<'_>) -> Vec<Finding> {
+    let Some(pod) = scene.pod else {
+        return Vec::new();
+    };
+    let told = pod
+        .containers
+        .iter()
+        .filter(|container| container.env.contains_key(URI));
+    let found = told.into_iter().find_map(|container| {
+        let mut proxies = PROXIES.iter();
+        let proxy = proxies.find(|proxy| container.env.contains_key(**proxy))?;
+        (!is_excepted(container)).then_some((container, proxy))
+    });
+    let Some((container, proxy)) = found else {
+        return Vec::new();
+    };
+    vec![Finding::warn(
+        PROXY,
+        format!(
+            "the container {} has {proxy}, and NO_PROXY does not except the agent's address: some \
+             SDKs send the pod's token to the proxy",
+            container.name
+        ),
+        format!(
+            "kubectl -n {} set env {} NO_PROXY=169.254.170.23,[fd00:ec2::23], with what it has \
+             already",
+            pod.namespace,
+            target(pod)
+        ),
+    )]
+}
+
+fn is_excepted(container: &Container) -> bool {
+    let mut values = NO_PROXY.iter().filter_map(|name| container.env.get(*name));
+    values.any(|value| match value {
+        Some(value) => value
+            .split(',')
+            .any(|it| COVERS.contains(&it.trim().trim_matches(['[', ']']))),
+        // From elsewhere, which is not looked at.
+        None => true,
+    })
+}
+
+/// What `kubectl set env` changes.
+fn target(pod: &Pod) -> String {
+    let restart = pod.restart();
+    match restart.split_once(" rollout restart ") {
+        Some((_, target)) => target.to_owned(),
+        None => format!("pod/{}", pod.name),
+    }
+}

@@ -1,0 +1,145 @@
+//! Kubernetes: lists as plain values, and commands that run in agents' containers.
+
+mod convert;
+mod exec;
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, ServiceAccount as Account},
+    networking::v1::NetworkPolicy,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, Resource},
+};
+use podcreds_types::ServiceAccount;
+use serde::de::DeserializeOwned;
+
+pub(crate) use exec::{Answer, ExecError, exec};
+
+use crate::{
+    checks::agent_labels,
+    snapshot::{self, Missing, Seen},
+};
+
+/// So many objects a page, which is what kubectl asks for.
+const PAGE: u32 = 500;
+
+/// Where objects are: in a namespace or in all of them.
+#[derive(Clone)]
+pub(crate) struct Kubernetes {
+    client: Client,
+    namespace: Option<String>,
+}
+
+impl Kubernetes {
+    /// Looks in one namespace, or in all of them.
+    pub(crate) fn new(client: Client, namespace: Option<String>) -> Self {
+        Self { client, namespace }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    pub(crate) async fn pods(&self) -> Seen<Vec<snapshot::Pod>> {
+        let pods = list(self.api::<Pod>(), ListParams::default(), "pods").await?;
+        Ok(pods.into_iter().map(convert::pod).collect())
+    }
+
+    /// One pod, or nothing where there is none.
+    pub(crate) async fn pod(&self, namespace: &str, name: &str) -> Seen<Option<snapshot::Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pod = api.get_opt(name).await;
+        let pod = pod.map_err(|error| missing("pods", "get", &error))?;
+        Ok(pod.map(convert::pod))
+    }
+
+    /// The pods of podcreds' agents and of AWS's.
+    pub(crate) async fn agents(&self, label: &str) -> Seen<Vec<snapshot::Pod>> {
+        let params = ListParams::default().labels(&agent_labels(label));
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let pods = list(api, params, "pods in all namespaces").await?;
+        Ok(pods.into_iter().map(convert::pod).collect())
+    }
+
+    pub(crate) async fn accounts(&self) -> Seen<BTreeMap<ServiceAccount, snapshot::Account>> {
+        let api = self.api::<Account>();
+        let accounts = list(api, ListParams::default(), "serviceaccounts").await?;
+        Ok(accounts.into_iter().map(convert::account).collect())
+    }
+
+    pub(crate) async fn nodes(&self) -> Seen<BTreeMap<String, snapshot::Node>> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let nodes = list(api, ListParams::default(), "nodes").await?;
+        Ok(nodes.into_iter().map(convert::node).collect())
+    }
+
+    pub(crate) async fn network_policies(&self) -> Seen<Vec<snapshot::NetworkPolicy>> {
+        let api = self.api::<NetworkPolicy>();
+        let policies = list(api, ListParams::default(), "networkpolicies").await?;
+        Ok(policies.into_iter().map(convert::network_policy).collect())
+    }
+}
+
+/// All pages of a list.
+async fn list<K>(api: Api<K>, params: ListParams, what: &str) -> Seen<Vec<K>>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut params = params.limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = api.list(&params).await;
+        let page = page.map_err(|error| missing(what, "list", &error))?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Why something could not be listed, and the permission for it.
+fn missing(what: &str, verb: &str, error: &kube::Error) -> Missing {
+    let is_denied = matches!(error, kube::Error::Api(status) if status.code == 403);
+    Missing {
+        what: what.to_owned(),
+        why: why(error),
+        needs: is_denied.then(|| format!("to {verb} {what}")),
+    }
+}
+
+/// What went wrong, in the API server's words if they are its.
+fn why(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => chain(other),
+    }
+}
+
+/// An error with what caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(&format!(": {more}"));
+        }
+        source = error.source();
+    }
+    text
+}

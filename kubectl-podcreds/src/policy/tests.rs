@@ -1,0 +1,188 @@
+use podcreds_types::ServiceAccount;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::snapshot::{Cluster, Pod};
+
+fn keys() -> Keys {
+    let cluster = Cluster {
+        name: "prod".to_owned(),
+        arn: Some("arn:aws:eks:eu-central-1:111122223333:cluster/prod".to_owned()),
+        region: None,
+    };
+    let pod = Pod {
+        name: "web-1".to_owned(),
+        ..Pod::default()
+    };
+    let account: ServiceAccount = "shop/reader".parse().unwrap();
+    pod_keys(&cluster, Some(&pod), &account, true)
+}
+
+fn policy(actions: Value, condition: Value) -> Value {
+    json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Principal": { "Service": SERVICE },
+        "Action": actions,
+        "Condition": condition,
+    }]})
+}
+
+fn verdict(policy: &Value) -> Verdict {
+    judge(policy, Principal::Pods, TAG, &keys())
+}
+
+fn with_condition(condition: Value) -> Verdict {
+    verdict(&policy(json!([ASSUME, TAG]), condition))
+}
+
+#[test]
+fn eks_own_trust_policy_allows_both_actions() {
+    let policy = policy(json!([ASSUME, TAG]), Value::Null);
+    for action in [ASSUME, TAG] {
+        let verdict = judge(&policy, Principal::Pods, action, &keys());
+        assert_eq!(verdict, Verdict::Allowed, "{action}");
+    }
+}
+
+#[test]
+fn an_action_or_a_principal_that_is_missing_is_not_allowed() {
+    assert_eq!(
+        verdict(&policy(json!(ASSUME), Value::Null)),
+        Verdict::NotAllowed
+    );
+    let mut other = policy(json!([ASSUME, TAG]), Value::Null);
+    other["Statement"][0]["Principal"]["Service"] = json!("ec2.amazonaws.com");
+    assert_eq!(verdict(&other), Verdict::NotAllowed);
+    assert_eq!(verdict(&json!({})), Verdict::NotAllowed);
+    assert_eq!(verdict(&json!("nonsense")), Verdict::NotAllowed);
+}
+
+#[test]
+fn actions_and_principals_are_named_in_each_way_that_iam_knows() {
+    for actions in [json!("sts:*"), json!("STS:TagSession"), json!(["a", "*"])] {
+        assert_eq!(
+            verdict(&policy(actions.clone(), Value::Null)),
+            Verdict::Allowed,
+            "{actions}"
+        );
+    }
+    let mut all = policy(json!("sts:*"), Value::Null);
+    all["Statement"][0]["Principal"] = json!("*");
+    assert_eq!(verdict(&all), Verdict::Allowed);
+    let one = json!({ "Statement": {
+        "Effect": "Allow", "Principal": { "Service": ["x", SERVICE] }, "NotAction": "sts:AssumeRole",
+    }});
+    assert_eq!(verdict(&one), Verdict::Allowed);
+}
+
+#[test]
+fn a_denial_wins() {
+    let mut policy = policy(json!("sts:*"), Value::Null);
+    let denial = json!({ "Effect": "Deny", "Principal": "*", "Action": TAG });
+    let statements = policy["Statement"].as_array_mut().unwrap();
+    statements.push(denial);
+    assert_eq!(verdict(&policy), Verdict::Denied);
+    policy["Statement"][1]["Condition"] =
+        json!({ "StringNotEquals": { "aws:RequestTag/kubernetes-namespace": "shop" } });
+    assert_eq!(verdict(&policy), Verdict::Allowed);
+}
+
+#[test]
+fn conditions_on_tags_that_the_pod_has_are_met() {
+    for condition in [
+        json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": ["pay", "shop"] } }),
+        json!({ "StringLike": { "aws:requesttag/kubernetes-service-account": "read*" } }),
+        json!({ "StringNotEquals": { "aws:RequestTag/kubernetes-namespace": "pay" } }),
+        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": [
+            "eks-cluster-arn", "eks-cluster-name", "kubernetes-namespace",
+            "kubernetes-service-account", "kubernetes-pod-name", "kubernetes-pod-uid",
+        ] } }),
+        json!({ "Null": { "aws:RequestTag/kubernetes-pod-uid": "false" } }),
+        json!({ "StringEqualsIfExists": { "aws:RequestTag/team": "a" } }),
+        json!({ "StringEquals": { "aws:SourceAccount": "111122223333" },
+                "ArnLike": { "aws:SourceArn": "arn:aws:eks:*:111122223333:cluster/*" } }),
+    ] {
+        assert_eq!(
+            with_condition(condition.clone()),
+            Verdict::Allowed,
+            "{condition}"
+        );
+    }
+}
+
+#[test]
+fn conditions_that_the_pod_does_not_meet_are_named() {
+    for condition in [
+        json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "pay" } }),
+        json!({ "StringEquals": { "aws:RequestTag/team": "a" } }),
+        json!({ "StringNotLike": { "aws:RequestTag/eks-cluster-name": "pro?" } }),
+        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": ["kubernetes-namespace"] } }),
+        json!({ "Null": { "aws:RequestTag/kubernetes-namespace": "true" } }),
+        json!({ "StringEquals": { "aws:SourceAccount": "444455556666" } }),
+    ] {
+        let Verdict::Unmet(why) = with_condition(condition.clone()) else {
+            panic!("{condition}");
+        };
+        assert!(why.to_lowercase().contains("aws:"), "{why}");
+    }
+}
+
+#[test]
+fn what_nobody_knows_here_is_unsure_and_never_allowed() {
+    for condition in [
+        json!({ "StringEquals": { "aws:PrincipalOrgID": "o-1" } }),
+        json!({ "StringEquals": { "aws:RequestTag/kubernetes-pod-uid": "x" } }),
+        json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "${aws:PrincipalTag/x}" } }),
+        json!({ "IpAddress": { "aws:SourceIp": "10.0.0.0/8" } }),
+    ] {
+        assert!(
+            matches!(with_condition(condition.clone()), Verdict::Unsure(_)),
+            "{condition}"
+        );
+    }
+}
+
+#[test]
+fn a_role_is_trusted_by_its_arn_or_its_account() {
+    let role = "arn:aws:iam::111122223333:role/app";
+    let external = Keys {
+        known: [("sts:externalid".to_owned(), "region/1/c/n/s".to_owned())].into(),
+        ..Keys::default()
+    };
+    for trusted in [role, "111122223333", "arn:aws:iam::111122223333:root", "*"] {
+        let policy = json!({ "Statement": [{
+            "Effect": "Allow", "Principal": { "AWS": trusted }, "Action": ASSUME,
+            "Condition": { "StringEquals": { "sts:ExternalId": "region/1/c/n/s" } },
+        }]});
+        let judged = |keys| judge(&policy, Principal::Role(role), ASSUME, keys);
+        assert_eq!(judged(&external), Verdict::Allowed, "{trusted}");
+        assert!(matches!(judged(&Keys::default()), Verdict::Unmet(_)));
+    }
+}
+
+#[test]
+fn what_is_added_to_a_policy_keeps_its_conditions_and_all_else() {
+    let condition = json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "shop" } });
+    let before = policy(json!(ASSUME), condition.clone());
+    let after = extended(&before, &[TAG]);
+    assert_eq!(after["Statement"][0], before["Statement"][0]);
+    assert_eq!(after["Statement"][1]["Condition"], condition);
+    assert_eq!(verdict(&after), Verdict::Allowed);
+    let alone = extended(&json!({}), &[ASSUME, TAG]);
+    assert_eq!(verdict(&alone), Verdict::Allowed);
+}
+
+#[test]
+fn patterns_match_as_iam_has_them() {
+    for (pattern, text, fits) in [
+        ("*", "", true),
+        ("a*c", "abbc", true),
+        ("a*c", "abbd", false),
+        ("a?c", "abc", true),
+        ("a?c", "ac", false),
+        ("*b*d", "abcbd", true),
+        ("", "a", false),
+    ] {
+        assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+    }
+}

@@ -1,0 +1,311 @@
+//! `kubectl podcreds status`: the agents of all nodes, and their pods.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::SystemTime,
+};
+
+use podcreds_admin::{AgentStatus, NodeStatus, PodState, PodStatus};
+use podcreds_output::{duration, harmless, role, table};
+use serde::Serialize;
+
+use crate::{
+    agents::{self, Agents, QUICK},
+    cli::StatusArgs,
+    collect::World,
+    kubernetes::{Answer, ExecError},
+    show::Shown,
+    snapshot::{Missing, Node},
+};
+
+/// All nodes. The names in JSON are an interface; those of agents and pods are the agent's.
+#[derive(Debug, Serialize)]
+pub(crate) struct Nodes {
+    nodes: Vec<OneNode>,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+struct OneNode {
+    node: String,
+    /// The agent's pod that was asked.
+    pod: Option<String>,
+    /// Why there is no answer.
+    error: Option<String>,
+    agents: Vec<NodeStatus>,
+}
+
+/// Asks all agents.
+///
+/// # Errors
+///
+/// When nobody says where agents are.
+pub(crate) async fn status(world: &World, args: &StatusArgs) -> Result<Nodes, Missing> {
+    let (agents, nodes) = tokio::join!(world.agents(), world.kubernetes.nodes());
+    let agents = agents?;
+    let mut by_node = agents::by_node(&agents);
+    if let Some(wanted) = &args.node {
+        by_node.retain(|node, _| node == wanted);
+    }
+    let mut words = vec!["status", "--output", "json"];
+    if let Some(namespace) = world.only_namespace() {
+        words.extend(["--namespace", namespace]);
+    }
+    if let Some(account) = &args.service_account {
+        words.extend(["--service-account", account]);
+    }
+    let client = world.kubernetes.client();
+    let answers = agents::ask(client, by_node, &words, QUICK).await;
+    let bare = nodes
+        .map(|all| without_agent(all, &answers, args))
+        .unwrap_or_default();
+    Ok(Nodes::new(answers, bare))
+}
+
+/// The nodes where an agent should be and none is.
+fn without_agent(
+    nodes: BTreeMap<String, Node>,
+    answers: &BTreeMap<String, (String, Result<Answer, ExecError>)>,
+    args: &StatusArgs,
+) -> BTreeSet<String> {
+    let works = nodes
+        .into_iter()
+        .filter(|(_, node)| !node.is_fargate && !node.is_windows);
+    let names = works.map(|(name, _)| name);
+    let is_wanted = |name: &String| args.node.as_ref().is_none_or(|wanted| wanted == name);
+    names
+        .filter(|name| is_wanted(name) && !answers.contains_key(name))
+        .collect()
+}
+
+impl Nodes {
+    fn new(
+        answers: BTreeMap<String, (String, Result<Answer, ExecError>)>,
+        bare: BTreeSet<String>,
+    ) -> Self {
+        let asked = answers.into_iter().map(|(node, (pod, answer))| {
+            let (agents, error) = match answer {
+                Err(error) => (Vec::new(), Some(error.to_string())),
+                Ok(answer) => match serde_json::from_str::<Agents>(&answer.said) {
+                    Ok(agents) => (agents.agents, None),
+                    Err(error) => (Vec::new(), Some(format!("cannot be understood: {error}"))),
+                },
+            };
+            OneNode {
+                node,
+                pod: Some(pod),
+                error,
+                agents,
+            }
+        });
+        let bare = bare.into_iter().map(|node| OneNode {
+            node,
+            pod: None,
+            error: Some("no agent".to_owned()),
+            agents: Vec::new(),
+        });
+        let mut nodes: Vec<_> = asked.chain(bare).collect();
+        nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        Self { nodes }
+    }
+
+    /// Whether an agent is ready on each node.
+    pub(crate) fn are_ready(&self) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.all(|node| node.agents.iter().any(|status| status.agent.ready))
+    }
+
+    fn told(&self, width: Option<usize>, now: SystemTime) -> String {
+        let heading = [
+            "NODE", "VERSION", "ROLE", "READY", "UP", "PODS", "VALID", "STALE", "FAILED", "OTHER",
+        ];
+        let rows: Vec<_> = self.nodes.iter().flat_map(|it| it.rows(now)).collect();
+        let mut text = match rows.is_empty() {
+            true => "no nodes\n".to_owned(),
+            false => table(heading, &rows, width),
+        };
+        text.push_str(&self.failing(width, now));
+        for node in &self.nodes {
+            if let Some(error) = &node.error {
+                text.push_str(&format!("\n{}: {}", harmless(&node.node), harmless(error)));
+            }
+            for remark in node.agents.iter().flat_map(|it| &it.agent.remarks) {
+                text.push_str(&format!("\n{}: {}", harmless(&node.node), harmless(remark)));
+            }
+        }
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The pods that something is wrong with.
+    fn failing(&self, width: Option<usize>, now: SystemTime) -> String {
+        let pods = self.nodes.iter().flat_map(|node| {
+            let pods = node.agents.iter().flat_map(|status| &status.pods);
+            pods.map(move |pod| (node, pod))
+        });
+        let failing = pods.filter(|(_, pod)| pod.is_failing());
+        let rows: Vec<_> = failing
+            .map(|(node, pod)| {
+                let error = pod.last_error.as_ref();
+                let error = error.map(|it| {
+                    let ago = duration(it.at.ago(now));
+                    format!("{ago} ago: {}", harmless(&it.message))
+                });
+                [
+                    name(pod),
+                    harmless(&node.node),
+                    pod.role
+                        .as_deref()
+                        .map_or_else(dash, |it| harmless(&role(it))),
+                    state(pod.state).to_owned(),
+                    error.unwrap_or_else(dash),
+                ]
+            })
+            .collect();
+        match rows.is_empty() {
+            true => String::new(),
+            false => {
+                let heading = ["POD", "NODE", "ROLE", "STATE", "LAST ERROR"];
+                format!("\n{}", table(heading, &rows, width))
+            }
+        }
+    }
+}
+
+impl Shown for Nodes {
+    fn text(&self, width: Option<usize>) -> String {
+        self.told(width, SystemTime::now())
+    }
+}
+
+impl OneNode {
+    /// A row for each agent, or one that says that there is none.
+    fn rows(&self, now: SystemTime) -> Vec<[String; 10]> {
+        let node = harmless(&self.node);
+        if self.agents.is_empty() {
+            let mut row: [String; 10] = std::array::from_fn(|_| dash());
+            let [first, _, _, ready, ..] = &mut row;
+            *first = node;
+            *ready = "no".to_owned();
+            return vec![row];
+        }
+        let rows = self.agents.iter().map(|NodeStatus { agent, pods }| {
+            let AgentStatus {
+                version,
+                role,
+                ready,
+                started,
+                ..
+            } = agent;
+            let count = |wanted: &[PodState]| {
+                let is_wanted = |pod: &&PodStatus| wanted.contains(&pod.state);
+                pods.iter().filter(is_wanted).count().to_string()
+            };
+            [
+                node.clone(),
+                harmless(version),
+                harmless(role),
+                if *ready { "yes" } else { "no" }.to_owned(),
+                duration(started.ago(now)),
+                pods.len().to_string(),
+                count(&[PodState::Valid]),
+                count(&[PodState::Stale]),
+                count(&[PodState::Failed, PodState::Expired]),
+                count(&[PodState::Fetching, PodState::None]),
+            ]
+        });
+        rows.collect()
+    }
+}
+
+fn name(pod: &PodStatus) -> String {
+    match (&pod.namespace, &pod.name, &pod.uid) {
+        (Some(namespace), Some(name), _) => harmless(&format!("{namespace}/{name}")),
+        (_, _, Some(uid)) => harmless(uid),
+        _ => dash(),
+    }
+}
+
+fn state(state: PodState) -> &'static str {
+    match state {
+        PodState::Valid => "valid",
+        PodState::Stale => "stale",
+        PodState::Expired => "expired",
+        PodState::Fetching => "fetching",
+        PodState::Failed => "failed",
+        PodState::None => "none",
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// An agent's own words.
+    const SAID: &str = r#"{"agents":[{
+        "agent": { "version": "0.1.0", "revision": "r", "process": 1, "role": "leader",
+            "started": "2026-01-01T00:00:00Z", "ready": true, "remarks": [],
+            "paths": { "inPod": true, "nodeAddresses": 0 },
+            "limiter": { "callsPerSecond": 1.0, "throttled": false, "inFlight": 0, "waiting": 0,
+                "waitingRenewals": 0, "waitingDoubtful": 0, "blockedSeconds": null },
+            "upstream": { "failuresInARow": 0, "lastAnswer": null, "lastFailure": null },
+            "keys": null, "logLevel": "info" },
+        "pods": [{ "uid": "u", "namespace": "shop", "name": "web", "serviceAccount": "reader",
+            "namesVerified": true, "state": "failed", "role": null, "expires": null,
+            "renewed": null, "renewalDue": null, "lastAsked": null, "identifiedBy": null,
+            "path": "in-pod", "renewedByLeader": false, "failedRenewals": 0,
+            "lastError": { "at": "2026-01-01T00:00:00Z", "message": "AccessDenied\u001b" } }]
+    }]}"#;
+
+    fn nodes() -> Nodes {
+        let answer = |said: &str| Answer {
+            said: said.to_owned(),
+            has_succeeded: true,
+        };
+        let late = ExecError::Late(QUICK);
+        let answers = [
+            ("n1", Ok(answer(SAID))),
+            ("n2", Err(late)),
+            ("n3", Ok(answer("?"))),
+        ];
+        let answers = answers.map(|(node, it)| (node.to_owned(), (format!("x/{node}"), it)));
+        Nodes::new(answers.into(), ["n4".to_owned()].into())
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_has_its_row_and_its_reason() {
+        let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        let text = nodes().told(None, started + Duration::from_secs(60));
+        let expected = "\
+NODE  VERSION  ROLE    READY  UP     PODS  VALID  STALE  FAILED  OTHER
+n1    0.1.0    leader  yes    1m00s  1     0      0      1       0
+n2    -        -       no     -      -     -      -      -       -
+n3    -        -       no     -      -     -      -      -       -
+n4    -        -       no     -      -     -      -      -       -
+
+POD       NODE  ROLE  STATE   LAST ERROR
+shop/web  n1    -     failed  1m00s ago: AccessDenied?
+
+n2: no answer in 10 s
+n3: cannot be understood: expected value at line 1 column 1
+n4: no agent
+";
+        assert_eq!(text, expected);
+        assert!(!nodes().are_ready());
+    }
+
+    #[test]
+    fn programs_read_what_the_agents_have_said() {
+        let json = serde_json::to_value(nodes()).unwrap();
+        assert_eq!(json["nodes"][0]["agents"][0]["pods"][0]["state"], "failed");
+        assert_eq!(json["nodes"][3]["error"], "no agent");
+    }
+}

@@ -1,0 +1,215 @@
+//! A cluster and an account as the program sees them: fixed answers of Kubernetes, EKS and IAM on
+//! one server.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Request, Response, StatusCode};
+use podcreds_tests::http::server::{Action, Handler, Server, full};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What is answered, by path. What is not here is forbidden.
+#[derive(Clone, Default)]
+pub(crate) struct World {
+    answers: BTreeMap<String, Value>,
+    /// Trust policies by the role's name.
+    roles: BTreeMap<String, Value>,
+    agents: Vec<Value>,
+}
+
+/// The world, served, and a kubeconfig for it.
+pub(crate) struct Served {
+    server: Server,
+    folder: TempDir,
+}
+
+impl World {
+    /// A cluster in which the pod `shop/web` has the role `reader`.
+    pub(crate) fn healthy() -> Self {
+        let mut world = Self::default();
+        world.set("/api/v1/nodes", list(vec![node()]));
+        world.set("/api/v1/serviceaccounts", list(vec![account()]));
+        world.set("/api/v1/pods", list(vec![pod()]));
+        world.set("/api/v1/namespaces/shop/pods/web", pod());
+        world.set(
+            "/api/v1/namespaces/shop/serviceaccounts",
+            list(vec![account()]),
+        );
+        for path in ["networkpolicies", "namespaces/shop/networkpolicies"] {
+            let path = format!("/apis/networking.k8s.io/v1/{path}");
+            world.set(&path, list(Vec::new()));
+        }
+        let arn = "arn:aws:eks:eu-central-1:111122223333:cluster/prod";
+        world.set(
+            "/clusters/prod",
+            json!({ "cluster": { "name": "prod", "arn": arn } }),
+        );
+        let summary = json!({ "namespace": "shop", "serviceAccount": "reader",
+                              "associationId": "a-1", "clusterName": "prod" });
+        world.set(
+            "/clusters/prod/pod-identity-associations",
+            json!({ "associations": [summary] }),
+        );
+        let details = json!({ "associationId": "a-1", "createdAt": 1_700_000_000,
+                              "roleArn": "arn:aws:iam::111122223333:role/reader" });
+        world.set(
+            "/clusters/prod/pod-identity-associations/a-1",
+            json!({ "association": details }),
+        );
+        world.trust(json!(["sts:AssumeRole", "sts:TagSession"]));
+        // AWS's own, which is not asked for more than whether it is there.
+        let mut agent = pod();
+        agent["metadata"] = json!({
+            "namespace": "kube-system", "name": "eks-pod-identity-agent-x",
+            "labels": { "app.kubernetes.io/name": "eks-pod-identity-agent" },
+        });
+        world.agents = vec![agent];
+        world
+    }
+
+    pub(crate) fn set(&mut self, path: &str, answer: Value) {
+        self.answers.insert(path.to_owned(), answer);
+    }
+
+    /// From now on this is forbidden.
+    pub(crate) fn forbid(&mut self, path: &str) {
+        self.answers.remove(path);
+    }
+
+    /// What EKS may do with the role `reader`.
+    pub(crate) fn trust(&mut self, actions: Value) {
+        let policy = json!({ "Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow", "Principal": { "Service": "pods.eks.amazonaws.com" },
+            "Action": actions,
+        }]});
+        self.roles.insert("reader".to_owned(), policy);
+    }
+
+    pub(crate) fn serve(self) -> Served {
+        let server = Server::start("world", Arc::new(self) as Arc<dyn Handler>);
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "here",
+            "contexts": [{ "name": "here", "context": { "cluster": "c", "user": "u" } }],
+            "clusters": [{ "name": "c", "cluster": { "server": server.url() } }],
+            "users": [{ "name": "u", "user": { "token": "t" } }],
+        });
+        fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+        Served { server, folder }
+    }
+
+    fn role(&self, body: &Bytes) -> (StatusCode, String) {
+        let body = String::from_utf8_lossy(body).into_owned();
+        let name = body.split('&').find_map(|it| it.strip_prefix("RoleName="));
+        let Some((name, policy)) = name.and_then(|name| self.roles.get_key_value(name)) else {
+            let error = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not you\
+                         </Message></Error></ErrorResponse>";
+            return (StatusCode::FORBIDDEN, error.to_owned());
+        };
+        let policy = policy.to_string().replace('"', "%22");
+        let role = format!(
+            "<GetRoleResponse><GetRoleResult><Role><Path>/</Path><RoleName>{name}</RoleName>\
+             <RoleId>i</RoleId><Arn>arn:aws:iam::111122223333:role/{name}</Arn>\
+             <CreateDate>2026-01-01T00:00:00Z</CreateDate>\
+             <AssumeRolePolicyDocument>{policy}</AssumeRolePolicyDocument>\
+             </Role></GetRoleResult></GetRoleResponse>"
+        );
+        (StatusCode::OK, role)
+    }
+}
+
+impl Handler for World {
+    fn handle(self: Arc<Self>, request: Request<Bytes>) -> BoxFuture<'static, Action> {
+        let path = request.uri().path();
+        let query = request.uri().query().unwrap_or_default();
+        let (status, body) = match self.answers.get(path) {
+            _ if path == "/" => self.role(request.body()),
+            Some(_) if query.contains("labelSelector") => {
+                (StatusCode::OK, list(self.agents.clone()).to_string())
+            }
+            Some(answer) => (StatusCode::OK, answer.to_string()),
+            None => {
+                let message = format!("{path} is forbidden\u{1b}[2J");
+                let status = json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure",
+                    "reason": "Forbidden", "code": 403, "message": message,
+                    "__type": "AccessDeniedException",
+                });
+                (StatusCode::FORBIDDEN, status.to_string())
+            }
+        };
+        let mut answer = Response::new(full(body));
+        *answer.status_mut() = status;
+        async move { Action::Answer(answer) }.boxed()
+    }
+}
+
+impl Served {
+    /// Runs the program with these words, and nothing of this machine's settings.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_kubectl-podcreds"))
+            .args(words)
+            .args(["--cluster-name", "prod", "--region", "eu-central-1"])
+            .env_clear()
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.folder.path())
+            .env("AWS_ENDPOINT_URL", self.server.url())
+            .env("AWS_ACCESS_KEY_ID", "id")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .output()
+            .unwrap()
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+}
+
+fn list(items: Vec<Value>) -> Value {
+    json!({ "metadata": {}, "items": items })
+}
+
+fn node() -> Value {
+    json!({
+        "metadata": { "name": "n1", "labels": { "kubernetes.io/os": "linux" } },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+    })
+}
+
+fn account() -> Value {
+    json!({ "metadata": { "namespace": "shop", "name": "reader" } })
+}
+
+/// A pod as EKS's webhook leaves it.
+pub(crate) fn pod() -> Value {
+    let folder = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
+    json!({
+        "metadata": { "namespace": "shop", "name": "web",
+                      "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": {
+            "serviceAccountName": "reader", "nodeName": "n1",
+            "containers": [{
+                "name": "app",
+                "env": [
+                    { "name": "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                      "value": "http://169.254.170.23/v1/credentials" },
+                    { "name": "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+                      "value": format!("{folder}/eks-pod-identity-token") },
+                ],
+                "volumeMounts": [{ "name": "token", "mountPath": folder }],
+            }],
+            "volumes": [{ "name": "token", "projected": { "sources": [{ "serviceAccountToken": {
+                "audience": "pods.eks.amazonaws.com", "path": "eks-pod-identity-token" } }] } }],
+        },
+        "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] },
+    })
+}
