@@ -4,7 +4,7 @@ use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_sts::{
     Client,
     config::{BehaviorVersion, Region},
-    error::{DisplayErrorContext, ProvideErrorMetadata},
+    error::DisplayErrorContext,
     operation::assume_role::AssumeRoleOutput,
     types::Tag,
 };
@@ -19,6 +19,10 @@ use crate::{
 
 /// The longest name of a session.
 const SESSION_NAME: usize = 64;
+
+/// What EKS Auth says of a role that it may not assume.
+const NOT_TRUSTED: &str =
+    "Unauthorized Exception! EKS does not have permissions to assume the associated role.";
 
 /// An STS, called as the service that pods' roles trust.
 #[derive(Clone)]
@@ -60,16 +64,14 @@ impl Sts {
             assume = assume.tags(tag.expect("a key and a value"));
             assume = assume.transitive_tag_keys(key);
         }
-        let assumed = assume.send().await.map_err(|why| match why.code() {
-            Some("AccessDenied") => {
-                let reason = "Unauthorized Exception! EKS does not have permissions to assume \
-                              the associated role.";
-                (400, "AccessDeniedException", reason.to_owned())
+        let assumed = assume.send().await.map_err(|why| {
+            // The SDK cannot read the code in moto's refusals.
+            let status = why.raw_response().map(|raw| raw.status().as_u16());
+            if status == Some(403) {
+                return (400, "AccessDeniedException", NOT_TRUSTED.to_owned());
             }
-            _ => {
-                let reason = DisplayErrorContext(&why).to_string();
-                (500, "InternalServerException", reason)
-            }
+            let reason = DisplayErrorContext(&why).to_string();
+            (500, "InternalServerException", reason)
         })?;
         put(&assumed, answer);
         Ok(())
