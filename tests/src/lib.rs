@@ -12,6 +12,7 @@
 //! - [`eks_auth`]: EKS Auth, which checks everything it is sent and fails on demand.
 //! - [`imds`]: the node's instance metadata service (v2).
 //! - [`jwks`]: the keys with which the cluster signs tokens.
+//! - [`moto`]: IAM, STS and S3, which allow what policies allow.
 //! - [`network`]: a network namespace that stands for a host's.
 //! - [`node`]: one simulated node: a cgroup of its own, below which its pods live.
 //! - [`pod`]: a pod with a real network namespace, real cgroups and real processes.
@@ -26,6 +27,7 @@
 //! - [`prometheus`]: Prometheus and promtool.
 //! - [`guide`]: the commands that a guide in `docs` shows.
 //! - [`http`]: the small HTTP server and client below all of these.
+//! - [`walkthrough`]: an application that lists a bucket, and whose role comes and goes.
 //! - [`wire`]: requests written by hand, sent from inside a pod.
 //! - [`wait`]: polling with a deadline.
 //! - [`binary`]: finding the binaries of this workspace.
@@ -57,6 +59,7 @@ pub mod guide;
 pub mod http;
 pub mod imds;
 pub mod jwks;
+pub mod moto;
 pub mod network;
 pub mod node;
 pub mod pod;
@@ -70,6 +73,7 @@ mod signature;
 pub mod soak;
 pub mod token;
 pub mod wait;
+pub mod walkthrough;
 pub mod wire;
 
 pub use podcreds_report::table;

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     network::HostNetwork,
-    pod::{PodBuilder, cgroup},
+    pod::{Join, PodBuilder, cgroup},
     run,
 };
 
@@ -64,6 +64,13 @@ impl Node {
     /// Its network, where that is not the one that the tests run in.
     pub fn network(&self) -> Option<&HostNetwork> {
         self.network.as_ref()
+    }
+
+    /// What a process joins to be in its network.
+    pub fn join(&self) -> Join {
+        self.network
+            .as_ref()
+            .map_or_else(Join::nothing, HostNetwork::join)
     }
 
     /// Does something in its network. Threads that this starts stay in it.

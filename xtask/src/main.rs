@@ -117,6 +117,10 @@ struct Demo {
     /// Take an optimised agent.
     #[arg(long)]
     release: bool,
+    /// Show an application that lists a bucket in S3, and whose role is given, denied, changed
+    /// and taken away.
+    #[arg(long, conflicts_with = "keep")]
+    s3: bool,
 }
 
 fn main() -> ExitCode {
@@ -134,7 +138,7 @@ fn main() -> ExitCode {
         Command::Image(options) => image::image(options),
         Command::Test { args } => tasks::test(&args),
         Command::Lint => tasks::lint(),
-        Command::Demo(Demo { keep, release }) => tasks::demo(keep, release),
+        Command::Demo(Demo { keep, release, s3 }) => tasks::demo(keep, release, s3),
         Command::Load { args } => tasks::load(&args),
         Command::Soak { args } => tasks::soak(&args),
         Command::Simulate { args } => fast::simulate(&args),

@@ -138,12 +138,15 @@ fn clippy_ebpf() -> Result<()> {
         .args(["--", "-Dwarnings"]))
 }
 
-pub(crate) fn demo(keep: bool, release: bool) -> Result<()> {
-    setup::for_demo()?;
+pub(crate) fn demo(keep: bool, release: bool, s3: bool) -> Result<()> {
+    setup::for_demo(s3)?;
     build_programs(&["podcreds", "pod-client", "demo"], release)?;
     let mut demo = built("demo", release)?;
     if keep {
         demo.arg("--keep");
+    }
+    if s3 {
+        demo.arg("--s3");
     }
     run(&mut demo)
 }

@@ -1,6 +1,10 @@
 //! A blocking HTTP/1 client that sends exactly what it is told and hides nothing.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -143,15 +147,22 @@ fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// `GET` of a `http://HOST:PORT/PATH` URL on a connection of its own.
+/// `GET` of a `http://HOST:PORT/PATH` URL on a connection of its own, within five seconds.
 ///
 /// # Errors
 ///
 /// What connecting, sending or [`read_answer`] ran into.
-pub fn get(address: std::net::SocketAddr, path: &str) -> io::Result<Answer> {
-    use std::io::Write;
-    let timeout = std::time::Duration::from_secs(5);
-    let mut stream = std::net::TcpStream::connect_timeout(&address, timeout)?;
+pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    get_within(address, path, Duration::from_secs(5))
+}
+
+/// The same with another limit for connecting, and for each wait for bytes.
+///
+/// # Errors
+///
+/// What connecting, sending or [`read_answer`] ran into.
+pub fn get_within(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     write!(
         stream,

@@ -61,9 +61,12 @@ impl Client {
     ///
     /// When none comes within a minute.
     pub fn line(&mut self) -> Value {
-        self.lines
-            .recv_timeout(PATIENCE)
-            .expect("a line from pod-client")
+        self.try_line().expect("a line from pod-client")
+    }
+
+    /// The next line that it prints, unless it ends before or takes a minute.
+    pub fn try_line(&mut self) -> Option<Value> {
+        self.lines.recv_timeout(PATIENCE).ok()
     }
 
     /// Ends its input, and does not wait.

@@ -14,7 +14,8 @@ mod nested;
 mod sandbox;
 
 use std::{
-    env, fs,
+    fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command},
 };
@@ -28,7 +29,7 @@ use sandbox::{Network, Sandbox};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{aws::REGION, binary, token::Claims};
+use crate::{aws::REGION, binary, sdk, token::Claims};
 
 /// Where pods find their credentials.
 pub const URI: &str = "http://169.254.170.23/v1/credentials";
@@ -107,6 +108,21 @@ impl Pod {
         format!("/proc/{}/ns/{kind}", self.pause_pid()).into()
     }
 
+    /// Its IPv4 address, where its node has a network.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
+    pub fn address(&self) -> Ipv4Addr {
+        let mut command = Join::nothing().network(&self.network()).command("ip");
+        let output = command.args(["-json", "-4", "address", "show", "dev", "eth0"]);
+        let output = output.output().expect("ip (package iproute2)").stdout;
+        let links: Value = serde_json::from_slice(&output).unwrap_or_default();
+        let address = links[0]["addr_info"][0]["local"].as_str();
+        let address = address.and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("pod {} has no address", self.name()))
+    }
+
     /// What a process joins to be one of this pod's.
     pub fn join(&self) -> Join {
         let mut join = Join::nothing().cgroup(&self.app);
@@ -127,12 +143,7 @@ impl Pod {
     /// Gives a command the environment that EKS' webhook gives to this pod, and none of the
     /// developer's own AWS settings.
     pub fn with_env(&self, mut command: Command) -> Command {
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("AWS_") {
-                command.env_remove(name);
-            }
-        }
-        command
+        sdk::remove_aws_settings(&mut command)
             .env("HOME", self.folder.path())
             .env("AWS_REGION", REGION)
             .env("AWS_DEFAULT_REGION", REGION)

@@ -185,8 +185,13 @@ pub fn remove_aws_settings(command: &mut Command) -> &mut Command {
 }
 
 /// The Python environment with boto3 and the AWS CLI.
-fn venv() -> PathBuf {
+pub(crate) fn venv() -> PathBuf {
     tools().join("venv")
+}
+
+/// The Python environment with moto's server.
+pub(crate) fn moto() -> PathBuf {
+    tools().join("moto")
 }
 
 /// The Python environment with the AWS CRT.

@@ -44,7 +44,7 @@ const MACHINES: [Wanted<'_>; 6] = [
 pub(crate) fn everything() -> Result<()> {
     for_build()?;
     for_lint()?;
-    for_demo()?;
+    for_demo(true)?;
     for_load(Architecture::here()?)?;
     for_image(&Architecture::ALL)?;
     for_chart()?;
@@ -92,6 +92,7 @@ pub(crate) fn for_test() -> Result<()> {
     for installed in [
         python::CLIENTS.install(),
         python::CRT.install(),
+        python::MOTO.install(),
         python::CHART.install(),
         python::GRAFANA.install(),
         prometheus::install(),
@@ -109,14 +110,19 @@ pub(crate) fn for_lint() -> Result<()> {
     rust::cargo_deny()
 }
 
-pub(crate) fn for_demo() -> Result<()> {
+/// For the demo, with an S3 or without.
+pub(crate) fn for_demo(s3: bool) -> Result<()> {
     for_test()?;
     // Without boto3 and the AWS CLI it would show nothing.
-    python::CLIENTS.install()
+    python::CLIENTS.install()?;
+    if s3 {
+        python::MOTO.install()?;
+    }
+    Ok(())
 }
 
 pub(crate) fn for_cluster() -> Result<()> {
-    for_demo()?;
+    for_demo(false)?;
     kubernetes::install()?;
     helm::install()?;
     clients::go()?;

@@ -38,6 +38,13 @@ pub(super) const CRT: Environment = Environment {
     folder: "crt",
 };
 
+/// IAM, STS and S3 for the walkthrough.
+pub(super) const MOTO: Environment = Environment {
+    what: "moto's server",
+    requirements: "xtask/python/moto.txt",
+    folder: "moto",
+};
+
 /// What renders and checks the chart.
 pub(super) const CHART: Environment = Environment {
     what: "Helm and the schemas of Kubernetes",
