@@ -21,6 +21,11 @@ const CONFINED: [&str; 9] = [
     "tower",
 ];
 
+/// After a failed call it says as an error that it found no connection to close: the agent's HTTP
+/// client does not tell the SDK which one it was. hyper closes broken ones by itself, and what made
+/// the call fail is logged by the agent.
+const SILENT: &str = "aws_smithy_runtime::client::http::connection_poisoning";
+
 /// What the names of our own crates begin with.
 const OURS: &str = "podcreds";
 
@@ -104,6 +109,7 @@ impl Filter {
             .with_default(others)
             .with_target(OURS, ours)
             .with_targets(CONFINED.map(|target| (target, confined)))
+            .with_target(SILENT, LevelFilter::OFF)
             .with_targets(parts.map(|(part, level)| (part.as_str(), LevelFilter::from(*level))))
     }
 }

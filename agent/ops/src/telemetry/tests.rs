@@ -104,6 +104,22 @@ fn crates_that_see_secrets_stay_quiet() {
     assert!(!json(Verbosity::Info, log).contains("chatter"));
 }
 
+#[test]
+fn what_the_sdk_cannot_find_to_close_after_a_failed_call_is_no_error() {
+    let log = || {
+        tracing::error!(
+            target: "aws_smithy_runtime::client::http::connection_poisoning",
+            "unable to mark the connection for closure"
+        );
+        tracing::error!(target: "aws_smithy_runtime::client::orchestrator", "broken");
+    };
+    for verbosity in [Verbosity::Info, Verbosity::Trace] {
+        let lines = json(verbosity, log);
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        assert!(lines.contains("broken"), "{lines}");
+    }
+}
+
 /// What a pod does to a log when it repeats itself.
 fn provoke() {
     for round in 0..3 {
