@@ -48,5 +48,9 @@ than once.
 {{- $_ := set $flags (get $short $flag | default $flag) $value -}}
 {{- end -}}
 {{- end -}}
+{{- /* "podcreds status" looks for agents there, wherever and whether they hand over. */ -}}
+{{- if and (hasKey $flags "--handover-dir") (not (hasKey $flags "--admin-dir")) -}}
+{{- $_ := set $flags "--admin-dir" "/run/podcreds" -}}
+{{- end -}}
 {{- include "podcreds.flags" $flags -}}
 {{- end -}}

@@ -43,6 +43,9 @@ volumeMounts:
   {{- if $values.handover.enabled }}
   - name: handover
     mountPath: /run/podcreds
+  {{- else }}
+  - name: admin
+    mountPath: /run
   {{- end }}
   {{- if ne $values.datapath "node" }}
   - name: cgroup

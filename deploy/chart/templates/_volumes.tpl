@@ -1,4 +1,4 @@
-{{/* The folders of the host that the agent sees, and one of its own. */}}
+{{/* The folders of the host that the agent sees, and those of its own. */}}
 {{- define "podcreds.volumes" -}}
 {{- $values := .root.Values -}}
 - name: probe
@@ -11,6 +11,12 @@
   hostPath:
     path: {{ $values.handover.hostPath }}
     type: DirectoryOrCreate
+{{- else }}
+# In it the agent makes a folder that only root may write to, and "podcreds status" asks it there.
+- name: admin
+  emptyDir:
+    medium: Memory
+    sizeLimit: 1Mi
 {{- end }}
 {{- if ne $values.datapath "node" }}
 # Where kubelet makes a cgroup for each pod.

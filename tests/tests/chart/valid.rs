@@ -172,6 +172,44 @@ fn what_is_optional_is_named_only_where_somebody_wants_it_otherwise() {
     assert_eq!(named(others), Some([true; 3]));
 }
 
+/// `kubectl exec POD -- /podcreds status` names no folder.
+#[test]
+fn operators_find_the_agent_where_their_commands_look_whatever_the_values() {
+    let told = |flag: &str, value: &str| json!({ "agent": { "additionalArgs": { flag: value } } });
+    let off = json!({ "handover": { "enabled": false } });
+    for (values, expected) in [
+        // The hand-over's folder, which is the default.
+        (json!({}), None),
+        (off.clone(), Some("--admin-dir=/run/podcreds")),
+        (
+            told("--handover-dir", "none"),
+            Some("--admin-dir=/run/podcreds"),
+        ),
+        (
+            told("--handover-dir", "/run/other"),
+            Some("--admin-dir=/run/podcreds"),
+        ),
+        (told("--admin-dir", "none"), Some("--admin-dir=none")),
+    ] {
+        let Some(rendering) = render(values.clone()) else {
+            return;
+        };
+        let arguments = strings(&agent(&rendering)["args"]);
+        let mut admin = arguments.iter().filter(|it| it.starts_with("--admin-dir"));
+        assert_eq!(admin.next().copied(), expected, "{values}");
+        assert_eq!(admin.next(), None, "{values}");
+        let mounts = agent(&rendering)["volumeMounts"].as_array().unwrap();
+        let own = ["/run/podcreds", "/run"].map(Value::from);
+        let is_own = |mount: &&Value| own.contains(&mount["mountPath"]);
+        let folder = mounts.iter().find(is_own).unwrap();
+        assert_eq!(folder.get("readOnly"), None, "{values}");
+    }
+    // A volume is open to all users. The agent makes a folder in it that is not.
+    let rendering = render(off).unwrap();
+    let mounts = agent(&rendering)["volumeMounts"].to_string();
+    assert!(mounts.contains(r#""mountPath":"/run""#), "{mounts}");
+}
+
 #[test]
 fn the_next_agent_starts_before_the_last_one_ends() {
     let strategy = |values| {
