@@ -2,8 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, ValueEnum};
-use podcreds_types::ServiceAccount;
+use clap::{ArgGroup, Args, ValueEnum, builder::NonEmptyStringValueParser};
+use podcreds_admin::Target;
+use podcreds_ops::telemetry::Filter;
+use podcreds_types::{PodUid, ServiceAccount};
 
 use super::parse_duration;
 use crate::config::HANDOVER_DIR;
@@ -41,15 +43,15 @@ pub(crate) struct StatusArgs {
     pub(crate) ask: AskArgs,
 
     /// Only pods of this namespace
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub(crate) namespace: Option<String>,
 
     /// Only pods of this service account
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub(crate) service_account: Option<String>,
 
     /// Only this pod, by its name, NAMESPACE/NAME or UID
-    #[arg(long, value_name = "POD")]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), value_name = "POD")]
     pub(crate) pod: Option<String>,
 
     /// Only pods whose last try to get new credentials failed, or whose credentials are near their
@@ -92,8 +94,8 @@ pub(crate) struct RefreshArgs {
     pub(crate) service_account: Option<ServiceAccount>,
 
     /// Only this pod, by its NAMESPACE/NAME or UID
-    #[arg(long, group = "whose", value_name = "POD")]
-    pub(crate) pod: Option<String>,
+    #[arg(long, group = "whose", value_parser = parse_pod, value_name = "POD")]
+    pub(crate) pod: Option<Target>,
 }
 
 /// `podcreds log-level`
@@ -104,14 +106,42 @@ pub(crate) struct LogLevelArgs {
 
     /// What to log from now on, such as debug; nothing: show what is logged
     #[arg(value_name = "FILTER")]
-    pub(crate) filter: Option<String>,
+    pub(crate) filter: Option<Filter>,
 
     /// Go back after this time to what the agent was started with
     #[arg(
         long = "for",
         requires = "filter",
-        value_parser = parse_duration,
+        value_parser = parse_lasting,
         value_name = "DURATION"
     )]
     pub(crate) lasts: Option<Duration>,
+}
+
+/// A pod, by its UID or as `NAMESPACE/NAME`.
+fn parse_pod(text: &str) -> Result<Target, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Target::Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }),
+        Some(_) => Err("expected NAMESPACE/NAME, such as shop/web-1".to_owned()),
+        None => match text.parse::<PodUid>() {
+            Ok(uid) => Ok(Target::Uid(uid.to_string())),
+            Err(error) => Err(format!("{error}; or name it NAMESPACE/NAME")),
+        },
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
+}
+
+/// How long something holds that goes back by itself.
+fn parse_lasting(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(lasts) if lasts >= Duration::from_secs(1) => Ok(lasts),
+        Ok(_) => Err("it must be a second or longer; without it nothing goes back".to_owned()),
+        Err(error) => Err(format!("{error}; write 90s, 10m or 1h30m")),
+    }
 }

@@ -195,3 +195,36 @@ fn the_help_of_refresh_says_that_a_refusal_takes_what_there_is() {
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("the pod loses the old ones"), "{help}");
 }
+
+#[test]
+fn what_no_agent_could_understand_is_refused_before_one_is_asked() {
+    for (arguments, flag, words) in [
+        (
+            &["log-level", "debug", "--for", "0"][..],
+            "--for",
+            "a second or longer",
+        ),
+        (
+            &["log-level", "debug", "--for", "900ms"],
+            "--for",
+            "a second or longer",
+        ),
+        (
+            &["log-level", "debug", "--for", "soon"],
+            "--for",
+            "10m or 1h30m",
+        ),
+        (&["log-level", "loud"], "[FILTER]", "is no level"),
+        (&["refresh", "--pod", "shop/"], "--pod", "NAMESPACE/NAME"),
+        (&["refresh", "--pod", "web-1"], "--pod", "NAMESPACE/NAME"),
+        (&["refresh", "--pod", ""], "--pod", "not a pod UID"),
+        (&["status", "--pod", ""], "--pod", "value is required"),
+        (&["status", "-n", ""], "--namespace", "value is required"),
+    ] {
+        let all = ["podcreds"].iter().chain(arguments);
+        let error = Cli::try_parse_from(all).unwrap_err();
+        let refused = refused_by_clap(&error);
+        assert_eq!(refused.flag, flag, "{arguments:?}: {error}");
+        assert!(refused.words.contains(words), "{arguments:?}: {error}");
+    }
+}

@@ -15,7 +15,7 @@ pub(crate) fn log_level(args: LogLevelArgs) -> Result<(), CommandError> {
     let question = match args.filter {
         None => Question::LogLevel,
         Some(filter) => Question::SetLogLevel(SetLogLevel {
-            filter,
+            filter: filter.to_string(),
             for_seconds: args.lasts.map(|lasts| lasts.as_secs()),
         }),
     };

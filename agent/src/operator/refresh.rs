@@ -14,7 +14,15 @@ use crate::cli::RefreshArgs;
 ///
 /// When no agent answers, or none knows such a pod.
 pub(crate) fn refresh(args: RefreshArgs) -> Result<bool, CommandError> {
-    let question = Question::Refresh(target(args.service_account, args.pod.as_deref()));
+    let account = args.service_account.map(|account| Target::ServiceAccount {
+        namespace: account.namespace,
+        name: account.name,
+    });
+    // clap has seen to it that there is one of the two.
+    let Some(target) = account.or(args.pod) else {
+        return Ok(false);
+    };
+    let question = Question::Refresh(target);
     let answers: Vec<Refresh> = ask(&args.ask.admin_dir, &question)?;
     let pods: Vec<_> = answers.into_iter().flat_map(|answer| answer.pods).collect();
     if pods.is_empty() {
@@ -25,22 +33,6 @@ pub(crate) fn refresh(args: RefreshArgs) -> Result<bool, CommandError> {
         print(&line(pod, SystemTime::now()))?;
     }
     Ok(pods.iter().all(|pod| pod.error.is_none()))
-}
-
-fn target(account: Option<podcreds_types::ServiceAccount>, pod: Option<&str>) -> Target {
-    match (account, pod.unwrap_or_default()) {
-        (Some(account), _) => Target::ServiceAccount {
-            namespace: account.namespace,
-            name: account.name,
-        },
-        (None, pod) => match pod.split_once('/') {
-            Some((namespace, name)) => Target::Pod {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            },
-            None => Target::Uid(pod.to_owned()),
-        },
-    }
 }
 
 fn line(pod: &RefreshedPod, now: SystemTime) -> String {
@@ -71,20 +63,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn a_pod_is_named_by_its_account_its_name_or_its_uid() {
-        let account = Some("shop/reader".parse().unwrap());
-        assert!(matches!(
-            target(account, None),
-            Target::ServiceAccount { .. }
-        ));
-        assert!(matches!(
-            target(None, Some("shop/web-1")),
-            Target::Pod { .. }
-        ));
-        assert!(matches!(target(None, Some("0f0e")), Target::Uid(_)));
-    }
 
     #[test]
     fn a_line_says_what_a_pod_had_and_has_or_why_not() {

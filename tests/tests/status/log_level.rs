@@ -40,10 +40,15 @@ fn the_log_level_changes_without_a_restart() {
     agent.signal(Signal::SIGUSR1);
     until("and once more", || scene.ask(&["log-level"]) == "info\n");
 
-    for filter in ["loud", "info,hyper=trace"] {
-        let output = scene.run(&["log-level", filter]);
+    for arguments in [
+        &["log-level", "loud"][..],
+        &["log-level", "info,hyper=trace"],
+        &["log-level", "debug", "--for", "0"],
+    ] {
+        let output = scene.run(arguments);
         assert_eq!(output.status.code(), Some(64), "{output:?}");
     }
+    assert_eq!(scene.ask(&["log-level"]), "info\n");
     // No crate that sees tokens has been let loose.
     let lines = agent.logs().all();
     for pod in [first, second] {
