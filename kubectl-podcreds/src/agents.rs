@@ -105,11 +105,10 @@ pub(crate) async fn report(
 
 /// Why an agent could not be asked.
 pub(crate) fn missing(agent: &str, error: &ExecError) -> Missing {
-    let why = error.to_string();
-    let is_denied = why.contains("403") || why.contains("orbidden");
+    let is_denied = matches!(error, ExecError::Denied(_));
     Missing {
         what: format!("agent {agent}"),
-        why,
+        why: error.to_string(),
         needs: is_denied.then(|| "to create pods/exec in the agents' namespace".to_owned()),
     }
 }

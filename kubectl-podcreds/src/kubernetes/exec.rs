@@ -9,7 +9,7 @@ use kube::{
 };
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use super::why;
+use super::{is_denied, why};
 
 /// The agent's container, and its program there.
 const CONTAINER: &str = "agent";
@@ -20,7 +20,10 @@ const MOST: u64 = 16 << 20;
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ExecError {
-    /// The API server does not let it run.
+    /// It may not be run.
+    #[error("{0}")]
+    Denied(String),
+    /// The API server does not run it.
     #[error("{0}")]
     Start(String),
     /// It takes too long.
@@ -70,7 +73,10 @@ async fn run(
         .stderr(true);
     let command: Vec<&str> = [PROGRAM].into_iter().chain(words.iter().copied()).collect();
     let process = api.exec(pod, command, &params).await;
-    let process = process.map_err(|error| ExecError::Start(why(&error)))?;
+    let process = process.map_err(|error| match is_denied(&error) {
+        true => ExecError::Denied(why(&error)),
+        false => ExecError::Start(why(&error)),
+    })?;
     read(process).await
 }
 
@@ -115,3 +121,6 @@ async fn read(mut process: AttachedProcess) -> Result<Answer, ExecError> {
         why.unwrap_or_else(|| "it ended without a word".to_owned()),
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,17 +114,23 @@ where
 
 /// Why something could not be listed, and the permission for it.
 fn missing(what: &str, verb: &str, error: &kube::Error) -> Missing {
-    let is_denied = matches!(error, kube::Error::Api(status) if status.code == 403);
     Missing {
         what: what.to_owned(),
         why: why(error),
-        needs: is_denied.then(|| format!("to {verb} {what}")),
+        needs: is_denied(error).then(|| format!("to {verb} {what}")),
     }
+}
+
+fn is_denied(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 /// What went wrong, in the API server's words if they are its.
 fn why(error: &kube::Error) -> String {
     match error {
+        kube::Error::Api(status) if status.message.is_empty() => {
+            format!("the API server answers {}", status.code)
+        }
         kube::Error::Api(status) => status.message.clone(),
         other => chain(other),
     }
