@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use podcreds_types::ServiceAccount;
 use serde_json::Value;
 
+use crate::variables::{URI, URIS};
+
 /// Something that was looked at, or why it could not be.
 pub(crate) type Seen<T> = Result<T, Missing>;
 
@@ -104,10 +106,11 @@ impl Pod {
         !matches!(self.phase.as_str(), "Succeeded" | "Failed")
     }
 
-    /// Whether EKS or its author has told one of its containers where to ask.
+    /// Whether one of its containers is told to ask an agent. What is told to ask elsewhere has
+    /// nothing to do with Pod Identity.
     pub(crate) fn is_injected(&self) -> bool {
-        let mut containers = self.containers.iter();
-        containers.any(|container| container.env.contains_key(crate::variables::URI))
+        let mut uris = self.containers.iter().filter_map(|it| it.env.get(URI));
+        uris.any(|uri| uri.as_deref().is_none_or(|uri| URIS.contains(&uri)))
     }
 
     /// The command that makes it anew.

@@ -9,6 +9,7 @@ use crate::{
     checks,
     finding::{Report, Status},
     snapshot::{Container, Missing, Node, Pod, Snapshot},
+    variables::URI,
 };
 use healthy::*;
 use mistakes::{AROUND_IT, OF_THE_POD};
@@ -85,7 +86,15 @@ fn pods_that_have_ended_or_have_no_role_say_nothing_of_a_cluster() {
         containers: vec![Container::default()],
         ..web()
     };
-    snapshot.pods.as_mut().unwrap().extend([ended, other]);
+    // It has a server of its own for credentials.
+    let mut apart = Pod {
+        account: text("default"),
+        ..web()
+    };
+    let elsewhere = Some(text("http://localhost:8080/credentials"));
+    apart.containers[0].env.insert(text(URI), elsewhere);
+    let all = snapshot.pods.as_mut().unwrap();
+    all.extend([ended, other, apart]);
     let report = Report::new("cluster prod", checks::cluster(&snapshot));
     assert_eq!(report.worst, Status::Pass, "{report:?}");
 }
