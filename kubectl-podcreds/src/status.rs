@@ -191,7 +191,7 @@ impl OneNode {
             *ready = "no".to_owned();
             return vec![row];
         }
-        let rows = self.agents.iter().map(|NodeStatus { agent, pods }| {
+        let rows = self.agents.iter().map(|NodeStatus { agent, pods, .. }| {
             let AgentStatus {
                 version,
                 role,

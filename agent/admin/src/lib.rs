@@ -13,6 +13,7 @@ mod client;
 mod folder;
 mod log_level;
 mod refresh;
+mod refusal;
 mod server;
 mod socket;
 mod status;
@@ -24,10 +25,11 @@ pub use client::{AskError, Question, ask_all};
 pub use folder::{FolderError, FolderProblem};
 pub use log_level::{LogLevel, SetLogLevel};
 pub use refresh::{Granted, Refresh, RefreshedPod, Target};
+pub use refusal::RefusalStatus;
 pub use server::{Operate, OperateError};
 pub use socket::Socket;
 pub use status::{
     AgentStatus, IdentifiedBy, KeysStatus, LimiterStatus, NodeStatus, PathKind, PathsStatus,
-    PodState, PodStatus, TimedError, UpstreamStatus,
+    PodState, PodStatus, SubjectKind, TimedError, UpstreamStatus,
 };
 pub use timestamp::Timestamp;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Timestamp;
+use crate::{RefusalStatus, Timestamp};
 
 /// An agent and the pods of its node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -12,6 +12,9 @@ pub struct NodeStatus {
     pub agent: AgentStatus,
     /// The pods, by namespace and name; those without a name last.
     pub pods: Vec<PodStatus>,
+    /// Who was refused within the last hour without a call to EKS Auth, the latest first.
+    #[serde(default)]
+    pub refused: Vec<RefusalStatus>,
 }
 
 /// How an agent is.
@@ -110,6 +113,9 @@ pub struct TimedError {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodStatus {
+    /// What the entry is of.
+    #[serde(default)]
+    pub subject: SubjectKind,
     /// Its UID, where a cgroup or a token tells it. A token that got nothing tells it as it tells
     /// the names: it may be another pod's.
     pub uid: Option<String>,
@@ -143,6 +149,17 @@ pub struct PodStatus {
     pub failed_renewals: u32,
     /// Why it last got no new ones.
     pub last_error: Option<TimedError>,
+}
+
+/// What an entry is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubjectKind {
+    /// A pod that the kernel or one of the cluster's keys has named.
+    #[default]
+    Pod,
+    /// A single token: nothing else says which pod it is.
+    Token,
 }
 
 /// What a pod has.

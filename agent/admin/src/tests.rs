@@ -42,8 +42,12 @@ impl Operate for Fake {
             keys: None,
             log_level: "info".to_owned(),
         };
-        let pods = Vec::new();
-        ready(NodeStatus { agent, pods }).boxed()
+        let status = NodeStatus {
+            agent,
+            pods: Vec::new(),
+            refused: Vec::new(),
+        };
+        ready(status).boxed()
     }
 
     fn refresh(&self, target: Target) -> BoxFuture<'static, Result<Refresh, OperateError>> {

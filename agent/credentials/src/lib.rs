@@ -10,5 +10,5 @@ mod tests;
 
 pub use config::Config;
 pub use podcreds_cache::{Cache, Clock, Subject, Summary};
-pub use podcreds_exchange::{ExchangeReport, LastError, Refreshed};
+pub use podcreds_exchange::{ExchangeReport, LastError, Refreshed, Told};
 pub use store::{Metrics, Store};

@@ -7,7 +7,8 @@ use std::{
 };
 
 use podcreds_cache::Subject;
-use podcreds_types::{PodNames, PodUid};
+
+use crate::report::Told;
 
 /// Pods whose error is remembered: more than a node has.
 const MOST_PODS: usize = 1024;
@@ -23,10 +24,8 @@ pub struct LastError {
     pub at: SystemTime,
     /// EKS Auth's words or the agent's, without secrets.
     pub message: Arc<str>,
-    /// The pod that the token names.
-    pub pod: Option<PodUid>,
-    /// What the token says Kubernetes calls this pod. Nobody may have verified that.
-    pub names: Option<PodNames>,
+    /// What the token tells of its pod.
+    pub told: Told,
 }
 
 /// The last error of each subject that had one. Tokens do not push out pods.
@@ -118,8 +117,7 @@ mod tests {
         LastError {
             at,
             message: "".into(),
-            pod: None,
-            names: None,
+            told: Told::default(),
         }
     }
 

@@ -47,7 +47,7 @@ mod verification;
 pub use config::Config;
 pub use last_errors::LastError;
 pub use metrics::Metrics;
-pub use report::{ExchangeReport, LimiterReport, UpstreamReport};
+pub use report::{ExchangeReport, LimiterReport, Told, UpstreamReport};
 
 use request::{Request, TaskCommand};
 use task::Task;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use podcreds_cache::Subject;
-use podcreds_types::{PodNames, Token};
+use podcreds_types::{PodNames, PodUid, Token};
 use podcreds_upstream::UpstreamError;
 use tokio::time::Instant;
 
@@ -21,10 +21,19 @@ pub struct ExchangeReport {
     pub limiter: LimiterReport,
     /// How EKS Auth is doing.
     pub upstream: UpstreamReport,
-    /// Subjects with a token in a queue.
-    pub exchanging: Vec<Subject>,
+    /// Subjects with a token in a queue, and what that one tells of them.
+    pub exchanging: Vec<(Subject, Told)>,
     /// Why subjects last got no new credentials.
     pub errors: Vec<(Subject, LastError)>,
+}
+
+/// What a token tells of its pod. Nobody may have verified that.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// The pod that it was issued to.
+    pub pod: Option<PodUid>,
+    /// What Kubernetes calls this pod.
+    pub names: Option<PodNames>,
 }
 
 /// How the rate limiter is going.
@@ -63,22 +72,43 @@ impl Task {
         ExchangeReport {
             limiter: self.limiter.report(Instant::now()),
             upstream: self.health.trouble(),
-            exchanging: self.queues.keys().copied().collect(),
+            exchanging: self.exchanging(),
             errors: self.last_errors.all(self.parts.cache.clock().now()),
         }
     }
 
+    fn exchanging(&self) -> Vec<(Subject, Told)> {
+        let queues = self.queues.iter();
+        let told = queues.map(|(subject, queue)| {
+            let token = queue.tokens.first();
+            let told = token.map(|queued| Told::by(&queued.token));
+            (*subject, told.unwrap_or_default())
+        });
+        told.collect()
+    }
+
     /// Notes why a token got no credentials.
     pub(crate) fn note_error(&mut self, subject: Subject, token: &Token, error: &UpstreamError) {
-        let copy = token.without_claims();
-        let claims = copy.claims().ok();
         let noted = LastError {
             at: self.parts.cache.clock().now(),
             message: "".into(),
-            pod: claims.and_then(|claims| claims.pod),
-            names: claims.and_then(PodNames::from_claims).filter(could_be),
+            told: Told::by(token),
         };
         self.last_errors.note(subject, &error.to_string(), noted);
+    }
+}
+
+impl Told {
+    /// Reads a copy: what is read stays with a token as long as that is kept.
+    fn by(token: &Token) -> Self {
+        let copy = token.without_claims();
+        match copy.claims() {
+            Ok(claims) => Self {
+                pod: claims.pod,
+                names: PodNames::from_claims(claims).filter(could_be),
+            },
+            Err(_) => Self::default(),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub use metrics::Metrics;
 use podcreds_keys::ClusterKeys;
 use podcreds_server::Identify;
 use podcreds_types::{
-    Claimant, Claims, Evidence, Origin, PodRecords, PodUid, Refusal, Route, ServiceAccount, Token,
+    Claimant, Claims, Evidence, PodRecords, PodUid, Refusal, Route, ServiceAccount, Token,
 };
 
 use delegates::{DelegateStatus, Delegates};
@@ -335,15 +335,8 @@ impl Identify for Caller {
         self.identity.decide(self.evidence, claims, route)
     }
 
-    fn pod(&self) -> Option<PodUid> {
-        match self.evidence {
-            Evidence::Pod { uid, .. } => Some(uid),
-            _ => None,
-        }
-    }
-
-    fn origin(&self) -> Origin {
-        self.evidence.origin()
+    fn evidence(&self) -> Evidence {
+        self.evidence
     }
 }
 

@@ -1,6 +1,7 @@
 use std::time::UNIX_EPOCH;
 
 use jsonwebtoken::{EncodingKey, Header, encode};
+use podcreds_types::Origin;
 use serde_json::json;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! What commands print.
 //!
-//! - [`table()`] puts rows under a heading, so that they fit a terminal.
+//! - [`table()`] and [`table_of`] put rows under a heading, so that they fit a terminal.
 //! - [`json`] and [`yaml`] write values for programs.
 //! - [`harmless`] makes a name or a message that comes from elsewhere fit for a terminal. JSON and
 //!   YAML escape the same characters.
@@ -9,6 +9,6 @@ mod table;
 mod text;
 mod yaml;
 
-pub use table::table;
+pub use table::{Column, table, table_of};
 pub use text::{duration, harmless, json, role, seconds};
 pub use yaml::yaml;

@@ -7,7 +7,9 @@ use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
 use http::{HeaderValue, Method, Request, Version, header};
 use hyper::{body::Incoming, service::Service};
 use podcreds_credentials::Store;
-use podcreds_types::{Claimant, Claims, PodRecords, PodUid, Refusal, Token, TokenDigest};
+use podcreds_types::{
+    Claimant, Claims, Evidence, PodRecords, PodUid, Refusal, RefusedCallers, Token, TokenDigest,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +27,7 @@ use super::{
 pub(super) struct Endpoint {
     pub(super) store: Store,
     pub(super) pods: PodRecords,
+    pub(super) refused: RefusedCallers,
     pub(super) metrics: Metrics,
     /// Where somebody wants to know.
     pub(super) accounts: Option<Accounts>,
@@ -54,16 +57,29 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
             self.state.end();
         }
         let (endpoint, state) = (&self.endpoint, &self.state);
+        let caller = self.caller.evidence();
         match self.find(&request, &mut road) {
             Ok(FoundCredentials::Ready(claimant, body)) => {
                 let pod = claimant.pod();
-                let answer = endpoint.grant(PendingRequest { road, state, pod }, body);
+                let asked = PendingRequest {
+                    road,
+                    state,
+                    caller,
+                    pod,
+                };
+                let answer = endpoint.grant(asked, body);
                 Either::Left(ready(Ok(answer)))
             }
             Err(why) => {
                 let pod = self.caller.pod();
                 let format = Format::wanted_by(&request);
-                let answer = endpoint.deny(PendingRequest { road, state, pod }, &why, format);
+                let asked = PendingRequest {
+                    road,
+                    state,
+                    caller,
+                    pod,
+                };
+                let answer = endpoint.deny(asked, &why, self.token_pod(&why), format);
                 Either::Left(ready(Ok(answer)))
             }
             Ok(FoundCredentials::ToFetch(claimant, token)) => {
@@ -78,6 +94,7 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
                     let asked = |pod| PendingRequest {
                         road,
                         state: &state,
+                        caller,
                         pod,
                     };
                     Ok(match (fetched, claimant) {
@@ -86,10 +103,10 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
                             endpoint.grant(asked(claimant.pod()), body)
                         }
                         (Err(error), Claimant::Pod(pod)) => {
-                            endpoint.deny(asked(Some(pod)), &error.into(), format)
+                            endpoint.deny(asked(Some(pod)), &error.into(), None, format)
                         }
                         (Err(error), Claimant::Bearer { .. }) => {
-                            endpoint.deny(asked(None), &error.into(), format)
+                            endpoint.deny(asked(None), &error.into(), None, format)
                         }
                     })
                 };
@@ -103,6 +120,8 @@ impl<I: Identify> Service<Request<Incoming>> for RequestHandler<I> {
 struct PendingRequest<'a> {
     road: Road,
     state: &'a ConnectionState,
+    /// Who has asked, as the datapath says.
+    caller: Evidence,
     /// The pod that has asked, as far as that is certain.
     pod: Option<PodUid>,
 }
@@ -137,6 +156,17 @@ impl<I: Identify> RequestHandler<I> {
         match self.state.head_arrived() {
             true => Road::of_first(self.times),
             false => Road::of_later(),
+        }
+    }
+
+    /// The pod that the token names, where that is why it is refused.
+    fn token_pod(&self, why: &NoCredentials) -> Option<PodUid> {
+        use Refusal::{Detour, ExpiredToken, OtherPod, ThroughProxy, Undecided};
+        match why.refusal() {
+            Some(Detour | ExpiredToken | OtherPod | ThroughProxy | Undecided(_)) => {
+                self.last_token.pod()
+            }
+            Some(_) | None => None,
         }
     }
 
@@ -217,13 +247,29 @@ impl Endpoint {
     }
 
     /// Counts what is refused, and says why.
-    fn deny(&self, mut asked: PendingRequest<'_>, why: &NoCredentials, format: Format) -> Answer {
+    fn deny(
+        &self,
+        mut asked: PendingRequest<'_>,
+        why: &NoCredentials,
+        token_pod: Option<PodUid>,
+        format: Format,
+    ) -> Answer {
         asked.road.enter(Stage::Write);
         if let Some(refusal) = why.refusal() {
-            self.metrics.refused(refusal);
+            self.refuse(asked.caller, refusal, token_pod);
             self.report(asked.pod, refusal);
         }
         self.finish(asked, why.response(format), RequestOutcome::of_denied(why))
+    }
+
+    /// Counts a refusal, and notes who got it.
+    pub(super) fn refuse(&self, caller: Evidence, refusal: Refusal, token_pod: Option<PodUid>) {
+        self.metrics.refused(refusal);
+        // What EKS Auth says of a token, the exchange remembers.
+        if refusal != Refusal::EksAuth {
+            self.refused
+                .note(caller.into(), refusal.metric(), token_pod);
+        }
     }
 
     /// Names the pod that asks in a way that no SDK does. What other stages refuse, they report.
@@ -277,6 +323,11 @@ impl Endpoint {
 struct LastToken(RefCell<Option<(Token, TokenDigest)>>);
 
 impl LastToken {
+    /// The pod that it names.
+    fn pod(&self) -> Option<PodUid> {
+        self.0.borrow().as_ref()?.0.claims().ok()?.pod
+    }
+
     /// What is no token is not remembered: it is known by a glance.
     fn read(&self, raw: &[u8]) -> Result<(Token, TokenDigest), Refusal> {
         let mut last = self.0.borrow_mut();

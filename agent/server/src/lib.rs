@@ -26,7 +26,7 @@ mod serve;
 mod stream;
 mod target;
 
-use podcreds_types::{Claimant, Origin, PodUid, Refusal, Route, Token};
+use podcreds_types::{Claimant, Evidence, Origin, PodUid, Refusal, Route, Token};
 
 pub use config::Config;
 pub use metrics::Metrics;
@@ -47,10 +47,20 @@ pub trait Identify: Send + Sync + 'static {
     ///
     /// What is in memory for this pod was fetched with a token that [`Self::identify`] has accepted
     /// for it. The very same token need not be taken apart again.
-    fn pod(&self) -> Option<PodUid>;
+    fn pod(&self) -> Option<PodUid> {
+        match self.evidence() {
+            Evidence::Pod { uid, .. } => Some(uid),
+            Evidence::Stranger { .. } | Evidence::Unrecorded | Evidence::NodePath { .. } => None,
+        }
+    }
 
     /// What counts as one caller where connections are limited.
-    fn origin(&self) -> Origin;
+    fn origin(&self) -> Origin {
+        self.evidence().origin()
+    }
+
+    /// What the datapath says about it.
+    fn evidence(&self) -> Evidence;
 }
 
 #[cfg(test)]

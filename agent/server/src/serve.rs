@@ -11,7 +11,7 @@ use std::{
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use podcreds_credentials::Store;
-use podcreds_types::{PodRecords, Refusal};
+use podcreds_types::{PodRecords, Refusal, RefusedCallers};
 use prometheus::Registry;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -56,7 +56,8 @@ pub struct Times {
 type Connection<S, I> = http1::Connection<TokioIo<TimedStream<S>>, AnswerLimit<RequestHandler<I>>>;
 
 impl Server {
-    /// An endpoint that hands out what is in `store`, and notes in `pods` which pods have got it.
+    /// An endpoint that hands out what is in `store`, and notes in `pods` which pods have got it,
+    /// in `refused` who has got nothing.
     ///
     /// # Errors
     ///
@@ -65,6 +66,7 @@ impl Server {
         config: &Config,
         store: Store,
         pods: PodRecords,
+        refused: RefusedCallers,
         metrics: Metrics,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
@@ -83,6 +85,7 @@ impl Server {
             endpoint: Arc::new(Endpoint {
                 store,
                 pods,
+                refused,
                 metrics,
                 accounts,
                 draining: CancellationToken::new(),
@@ -103,7 +106,8 @@ impl Server {
     {
         let state = Arc::new(ConnectionState::default());
         let Some(slot) = self.limits.admit(caller.origin(), &state) else {
-            self.endpoint.metrics.refused(Refusal::TooManyConnections);
+            let refusal = Refusal::TooManyConnections;
+            self.endpoint.refuse(caller.evidence(), refusal, None);
             return;
         };
         let (server, its_own) = (Arc::clone(self), Arc::clone(&state));
@@ -136,6 +140,7 @@ impl Server {
         S: Transport,
         I: Identify,
     {
+        let evidence = caller.evidence();
         let roads = self.endpoint.metrics.roads.clone();
         let stream = TimedStream::new(stream, Arc::clone(state), roads, self.write_timeout);
         let endpoint = Arc::clone(&self.endpoint);
@@ -151,14 +156,14 @@ impl Server {
                 self.finish(connection, state, slot).await
             }
         };
-        let metrics = &self.endpoint.metrics;
+        let refuse = |refusal| self.endpoint.refuse(evidence, refusal, None);
         if state.is_refused_too_often() {
-            metrics.refused(Refusal::TooManyRefusals);
+            refuse(Refusal::TooManyRefusals);
         }
         if let Err(error) = ended {
             debug!(%error, "a connection failed");
             if let Some(refusal) = fault(&error, state) {
-                metrics.refused(refusal);
+                refuse(refusal);
             }
         }
     }

@@ -33,7 +33,7 @@ use podcreds_ops::{
 };
 use podcreds_server as server;
 use podcreds_server::Server;
-use podcreds_types::{PodRecords, Vitals};
+use podcreds_types::{PodRecords, RefusedCallers, Vitals};
 use podcreds_upstream as upstream;
 use podcreds_upstream::{EksAuth, KeyFetcher, Outbound, SetupError};
 use prometheus::Registry;
@@ -189,6 +189,7 @@ impl App {
             store: stages.store.clone(),
             identity: Arc::clone(&stages.identity),
             pods: stages.pods.clone(),
+            refused: stages.refused.clone(),
             keys: stages.keys.clone(),
             standing: handover.standing(),
             readiness: readiness.clone(),
@@ -295,7 +296,7 @@ fn stages(
         }
         None => None,
     };
-    let pods = PodRecords::default();
+    let (pods, refused) = (PodRecords::default(), RefusedCallers::default());
     let store = Store::start(
         config.credentials.clone(),
         Arc::new(eks_auth),
@@ -310,6 +311,7 @@ fn stages(
         &config.server,
         store.clone(),
         pods.clone(),
+        refused.clone(),
         server::Metrics::register(registry)?,
         registry,
     )?);
@@ -325,6 +327,7 @@ fn stages(
         identity,
         store,
         pods,
+        refused,
         keys,
     })
 }

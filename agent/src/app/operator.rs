@@ -1,5 +1,6 @@
 //! What an operator is told over the socket, put together from all stages.
 
+mod refused;
 mod rows;
 
 use std::{
@@ -21,7 +22,7 @@ use podcreds_ops::{
     probes::{NotReady, Readiness},
     telemetry::{self, Filter, FilterState},
 };
-use podcreds_types::PodRecords;
+use podcreds_types::{PodRecords, RefusedCallers};
 use tokio::time::timeout;
 
 use self::rows::{Row, select};
@@ -37,6 +38,7 @@ pub(super) struct Operator {
     pub(super) store: Store,
     pub(super) identity: Arc<Identity>,
     pub(super) pods: PodRecords,
+    pub(super) refused: RefusedCallers,
     pub(super) keys: Option<ClusterKeys>,
     pub(super) standing: CurrentRole,
     pub(super) readiness: Readiness,
@@ -53,7 +55,12 @@ impl Operate for Operator {
             let agent = this.agent(report.as_ref());
             let rows = this.rows(report.as_ref());
             let pods = rows.into_iter().map(|row| row.status).collect();
-            NodeStatus { agent, pods }
+            let refused = this.refused();
+            NodeStatus {
+                agent,
+                pods,
+                refused,
+            }
         }
         .boxed()
     }
@@ -81,8 +88,8 @@ impl Operate for Operator {
         let filter: Result<Filter, _> = wanted.filter.parse();
         let filter = filter.map_err(|error| OperateError::Invalid(error.to_string()))?;
         let lasts = wanted.for_seconds.map(Duration::from_secs);
-        if lasts.is_some_and(|lasts| lasts > LONGEST) {
-            let why = "a log level goes back by itself after 30 days at most";
+        if lasts.is_some_and(|lasts| lasts.is_zero() || lasts > LONGEST) {
+            let why = "a log level goes back by itself after a second at least and 30 days at most";
             return Err(OperateError::Invalid(why.to_owned()));
         }
         Ok(log_level(telemetry::set_level(filter, lasts)))

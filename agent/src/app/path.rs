@@ -14,7 +14,7 @@ use podcreds_identity::Identity;
 use podcreds_keys::ClusterKeys;
 use podcreds_ops::probes::Readiness;
 use podcreds_server::{Server, Times};
-use podcreds_types::{PodRecords, Vitals};
+use podcreds_types::{PodRecords, RefusedCallers, Vitals};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
@@ -31,6 +31,8 @@ pub(super) struct Stages {
     pub(super) store: Store,
     /// Has a record of each pod on the node.
     pub(super) pods: PodRecords,
+    /// Remembers who was refused.
+    pub(super) refused: RefusedCallers,
     /// Say what the cluster has signed, where they can be had.
     pub(super) keys: Option<ClusterKeys>,
 }
@@ -155,6 +157,7 @@ fn start_ebpf(
     let (left, is_succeeded) = (Arc::clone(&stages.identity), Arc::clone(is_succeeded));
     let [started, gone, reachable, left_alone] = [(); 4].map(|()| Arc::clone(&stages.identity));
     let (store, pods) = (stages.store.clone(), stages.pods.clone());
+    let forgetting = stages.refused.clone();
     let started_pods = pods.clone();
     let hooks = Hooks {
         on_accept: on_accept(stages),
@@ -166,6 +169,7 @@ fn start_ebpf(
             pods.gone(pod);
             store.forget(pod);
             gone.pod_gone(pod);
+            forgetting.forget(pod);
         }),
         on_pod_reachable: Box::new(move |pod, is_reachable| {
             reachable.set_reachable(pod, is_reachable)

@@ -1,7 +1,11 @@
 //! The commands that ask running agents over the operator's socket.
 
+mod agent_lines;
 mod log_level;
+mod node;
+mod pods_table;
 mod refresh;
+mod refused_table;
 mod status;
 
 use std::{

@@ -40,6 +40,30 @@ impl Evidence {
     }
 }
 
+/// What people call a caller by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallerId {
+    /// A pod that the kernel has named.
+    Pod(PodUid),
+    /// A process of no known pod, by its id as the host sees it.
+    Process(u32),
+    /// Who calls the node path from this address.
+    Address(IpAddr),
+    /// Nothing is known.
+    Unknown,
+}
+
+impl From<Evidence> for CallerId {
+    fn from(evidence: Evidence) -> Self {
+        match (evidence, evidence.origin()) {
+            (Evidence::Pod { uid, .. }, _) => Self::Pod(uid),
+            (Evidence::Stranger { process }, _) => Self::Process(process),
+            (_, Origin::Address(address)) => Self::Address(address),
+            (_, _) => Self::Unknown,
+        }
+    }
+}
+
 /// The way that a request says it has come. Nobody has verified that: it explains a refusal, and
 /// allows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

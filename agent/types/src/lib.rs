@@ -4,7 +4,8 @@
 //! 2. What follows: the [`Claimant`] that credentials are for, or the [`Refusal`].
 //! 3. What EKS Auth says: [`Credentials`], or an [`EksRefusal`].
 //! 4. The node's pods: [`PodUid`], and one record for each in [`PodRecords`].
-//! 5. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
+//! 5. Who was refused last, and why: [`RefusedCallers`].
+//! 6. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
 
 mod caller;
 mod claims;
@@ -17,11 +18,12 @@ mod origin;
 mod pod;
 mod pods;
 mod refusal;
+mod refused_callers;
 mod tasks;
 mod token;
 mod vitals;
 
-pub use caller::{Claimant, Evidence, Route};
+pub use caller::{CallerId, Claimant, Evidence, Route};
 pub use claims::{Claims, Unreadable};
 pub use credential_error::CredentialError;
 pub use credentials::Credentials;
@@ -30,6 +32,7 @@ pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
 pub use pods::{PodNames, PodRecord, PodRecords};
 pub use refusal::{Refusal, Undecided, Words};
+pub use refused_callers::{RefusedCaller, RefusedCallers};
 pub use tasks::{restarted, watched};
 pub use token::{Token, TokenDigest};
 pub use vitals::{Beats, Vital, Vitals};

@@ -4,6 +4,7 @@
 
 mod log_level;
 mod refresh;
+mod refused;
 mod scene;
 mod socket;
 
@@ -26,16 +27,14 @@ fn status_agrees_with_what_eks_auth_has_granted() {
     let poor = scene.node.pod("poor").account("shop", "nobody").start();
     until("the pod is refused", || poor.run(["get"])["status"] == 404);
     let silent = scene.node.pod("silent").account("shop", "reader").start();
-    until("the agent knows the silent pod", || {
-        scene.status()[0]["pods"].as_array().unwrap().len() == 4
-    });
+    until("the agent knows the silent pod", || scene.pods().len() == 4);
 
-    let status = scene.status();
-    assert_eq!(status.len(), 1);
-    assert_eq!(status[0]["agent"]["role"], "leader");
-    assert_eq!(status[0]["agent"]["process"], agent.id());
-    assert_eq!(status[0]["agent"]["paths"]["inPod"], true);
-    let pods = status[0]["pods"].as_array().unwrap();
+    let agents = scene.agents();
+    assert_eq!(agents.len(), 1);
+    assert_eq!(agents[0]["agent"]["role"], "leader");
+    assert_eq!(agents[0]["agent"]["process"], agent.id());
+    assert_eq!(agents[0]["agent"]["paths"]["inPod"], true);
+    let pods = scene.pods();
     let of = |pod: &Pod| pods.iter().find(|it| it["uid"] == pod.uid()).unwrap();
     for pod in [&web, &pay] {
         let granted = scene.eks_auth.calls_for_pod(pod.uid());

@@ -83,9 +83,9 @@ fn both_agents_of_an_update_are_asked_and_a_refresh_reaches_the_next_one() {
     let pod = scene.served_pod("web");
     let successor = scene.agent().start();
     let roles = || {
-        let status = scene.status();
+        let agents = scene.agents();
         let role = |it: &Value| (it["agent"]["role"].clone(), it["agent"]["process"].clone());
-        status.iter().map(role).collect::<Vec<_>>()
+        agents.iter().map(role).collect::<Vec<_>>()
     };
     let both = [
         ("leader".into(), leader.id().into()),
@@ -93,19 +93,25 @@ fn both_agents_of_an_update_are_asked_and_a_refresh_reaches_the_next_one() {
     ];
     assert_eq!(roles(), both);
     // The role is told with the credentials.
-    for status in scene.status() {
+    for status in scene.agents() {
         assert_eq!(field(&status["pods"][0], "role"), assumed(ROLE), "{status}");
     }
+    // Both know it, and it is one pod.
+    let shown = scene.ask(&["status"]);
+    let table = shown.split("REFUSED").next().unwrap();
+    assert_eq!(table.matches("shop/web").count(), 1, "{shown}");
+    assert!(table.contains("AGENT"), "{shown}");
     scene.eks_auth.associate(ACCOUNT.0, ACCOUNT.1, "auditor");
     let shown = scene.ask(&["refresh", "--pod", pod.uid()]);
     assert_eq!(shown.lines().count(), 1, "{shown}");
     until("both have the new role", || {
         let has = |status: &Value| field(&status["pods"][0], "role") == assumed("auditor");
-        scene.status().iter().all(has)
+        scene.agents().iter().all(has)
     });
     assert!(leader.terminate().success());
     until("the next one leads", || {
         roles() == [("leader".into(), successor.id().into())]
     });
+    assert!(!scene.ask(&["status"]).contains("AGENT"));
     assert_eq!(scene.sockets().len(), 1);
 }

@@ -39,14 +39,19 @@ impl Scene {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The status of all agents.
-    pub(crate) fn status(&self) -> Vec<Value> {
-        let text = self.ask(&["status", "-o", "json"]);
-        let mut status: Value = serde_json::from_str(&text).unwrap();
-        match status["agents"].take() {
-            Value::Array(agents) => agents,
-            other => vec![other],
-        }
+    /// What there is to say about the node.
+    pub(crate) fn status(&self) -> Value {
+        serde_json::from_str(&self.ask(&["status", "-o", "json"])).unwrap()
+    }
+
+    /// What each of its agents says.
+    pub(crate) fn agents(&self) -> Vec<Value> {
+        self.status()["agents"].as_array().unwrap().clone()
+    }
+
+    /// The pods of the first one.
+    pub(crate) fn pods(&self) -> Vec<Value> {
+        self.agents()[0]["pods"].as_array().unwrap().clone()
     }
 
     pub(crate) fn sockets(&self) -> Vec<PathBuf> {

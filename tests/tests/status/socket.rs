@@ -61,7 +61,7 @@ fn what_a_killed_agent_left_behind_does_no_harm() {
         "{said}"
     );
     let next = scene.agent().start();
-    assert_eq!(scene.status()[0]["agent"]["process"], next.id());
+    assert_eq!(scene.agents()[0]["agent"]["process"], next.id());
     assert!(!left[0].exists());
 }
 

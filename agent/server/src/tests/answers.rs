@@ -33,6 +33,20 @@ async fn a_pod_that_gets_credentials_is_noted_as_served_and_a_refused_one_is_not
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_caller_is_noted_with_the_reason_and_one_that_eks_auth_refuses_is_not() {
+    let fixture = Fixture::new(Config::default());
+    for token in ["stolen", "stolen", "", "unassociated"] {
+        fixture.connect().ask(get(token)).await;
+    }
+    let noted = fixture.refused.all();
+    let mut reasons: Vec<_> = noted.iter().map(|it| (it.reason, it.count)).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, [("missing_token", 1), ("other_pod", 2)]);
+    let caller = CallerId::Pod(POD.parse().unwrap());
+    assert!(noted.iter().all(|it| it.caller == caller), "{noted:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wrong_request_gets_the_reason() {
     let fixture = Fixture::new(Config::default());
     let request = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\n{headers}\r\n");

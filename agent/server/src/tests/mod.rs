@@ -12,8 +12,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
 use podcreds_types::{
-    Claimant, Credentials, EksRefusal, Origin, PodRecords, PodUid, Refusal, RefusalKind, Route,
-    Token, Undecided, Unreadable, Vitals,
+    CallerId, Claimant, Credentials, EksRefusal, Evidence, PodRecords, Refusal, RefusalKind,
+    RefusedCallers, Route, Token, Undecided, Unreadable, Vitals,
 };
 use podcreds_upstream::{AssumeRole, UpstreamError};
 use prometheus::{Registry, proto::Metric};
@@ -114,14 +114,13 @@ impl Identify for Caller {
         }
     }
 
-    fn pod(&self) -> Option<PodUid> {
-        (self.0 != 0).then(|| POD.parse().unwrap())
-    }
-
-    fn origin(&self) -> Origin {
+    fn evidence(&self) -> Evidence {
         match self.0 {
-            0 => Origin::Unknown,
-            pod => Origin::Pod(pod),
+            0 => Evidence::Unrecorded,
+            cgroup => Evidence::Pod {
+                uid: POD.parse().unwrap(),
+                cgroup,
+            },
         }
     }
 }
@@ -133,6 +132,7 @@ struct Fixture {
     server: Arc<Server>,
     registry: Registry,
     pods: PodRecords,
+    refused: RefusedCallers,
     looks: Arc<AtomicUsize>,
 }
 
@@ -151,12 +151,21 @@ impl Fixture {
         .unwrap();
         let metrics = Metrics::register(&registry).unwrap();
         let pods = PodRecords::default();
-        let server = Server::new(&config, store, pods.clone(), metrics, &registry);
+        let refused = RefusedCallers::default();
+        let server = Server::new(
+            &config,
+            store,
+            pods.clone(),
+            refused.clone(),
+            metrics,
+            &registry,
+        );
         let server = Arc::new(server.unwrap());
         Self {
             server,
             registry,
             pods,
+            refused,
             looks: Arc::default(),
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use podcreds_admin::{
-    Granted, IdentifiedBy, OperateError, PathKind, PodState, PodStatus, Target, TimedError,
+    Granted, IdentifiedBy, OperateError, PathKind, PodState, PodStatus, SubjectKind, Target,
+    TimedError,
 };
-use podcreds_credentials::{self as credentials, ExchangeReport, Subject, Summary};
+use podcreds_credentials::{self as credentials, ExchangeReport, Subject, Summary, Told};
 use podcreds_identity::Arrival;
 use podcreds_types::{PodNames, PodUid};
 
@@ -19,25 +20,43 @@ pub(super) struct Row {
     pub(super) status: PodStatus,
 }
 
+/// What is going on for a subject beside its credentials, if anything.
+#[derive(Default)]
+struct Exchange {
+    /// Why it last got none.
+    error: Option<credentials::LastError>,
+    /// What the token tells that is being exchanged, if one is.
+    running: Option<Told>,
+}
+
+impl Exchange {
+    /// What its token tells. Nobody may have verified that.
+    fn told(&self) -> Option<&Told> {
+        let failed = self.error.as_ref().map(|error| &error.told);
+        self.running.as_ref().or(failed)
+    }
+}
+
 impl Operator {
-    /// One row for each subject that has credentials or an error, and for each other pod.
+    /// One row for each subject that has credentials, an exchange or an error, and for each other
+    /// pod.
     pub(super) fn rows(&self, report: Option<&ExchangeReport>) -> Vec<Row> {
-        let mut errors: HashMap<Subject, credentials::LastError> = HashMap::new();
-        let mut fetching = HashSet::new();
-        if let Some(report) = report {
-            errors.extend(report.errors.iter().cloned());
-            fetching.extend(report.exchanging.iter().copied());
+        let mut exchanges: HashMap<Subject, Exchange> = HashMap::new();
+        for (subject, error) in report.into_iter().flat_map(|report| &report.errors) {
+            exchanges.entry(*subject).or_default().error = Some(error.clone());
+        }
+        for (subject, told) in report.into_iter().flat_map(|report| &report.exchanging) {
+            exchanges.entry(*subject).or_default().running = Some(told.clone());
         }
         let mut rows = Vec::new();
         let mut served = HashSet::new();
         for summary in self.store.cache().summaries() {
-            let error = errors.remove(&summary.subject);
+            let exchange = exchanges.remove(&summary.subject).unwrap_or_default();
             served.extend(pod_of(&summary.subject, summary.pod));
-            rows.push(self.with_credentials(summary, error));
+            rows.push(self.with_credentials(summary, exchange.error));
         }
-        for (subject, error) in others(&errors, self.pods.all(), &served) {
-            let is_fetching = fetching.contains(&subject);
-            rows.push(self.without(subject, error, is_fetching));
+        for (subject, exchange) in others(exchanges, self.pods.all(), &served) {
+            rows.push(self.without(subject, exchange));
         }
         let key = |row: &Row| {
             let PodStatus {
@@ -85,7 +104,7 @@ impl Operator {
             renewed_by_leader: summary.is_followed,
             failed_renewals: summary.failures,
             last_error: error.map(last_error),
-            ..nameless(pod, summary.names)
+            ..nameless(summary.subject, pod, summary.names)
         };
         Row {
             subject: summary.subject,
@@ -97,30 +116,25 @@ impl Operator {
         }
     }
 
-    fn without(
-        &self,
-        subject: Subject,
-        error: Option<credentials::LastError>,
-        is_fetching: bool,
-    ) -> Row {
+    fn without(&self, subject: Subject, exchange: Exchange) -> Row {
         let pod = pod_of(&subject, None);
         let verified = pod.and_then(|pod| self.pods.names(pod));
-        let told = error.as_ref().and_then(|error| error.names.clone());
-        let names = verified.as_deref().cloned().or(told);
+        let told = exchange.told().cloned().unwrap_or_default();
+        let names = verified.as_deref().cloned().or(told.names);
         // Beside names with a question mark a UID is read as they are, and alone it is not.
-        let claimed = error.as_ref().and_then(|error| error.pod);
-        let uid = pod.or(claimed.filter(|_| names.is_some()));
-        let has_asked = error.is_some();
+        let uid = pod.or(told.pod.filter(|_| names.is_some()));
+        let state = match (&exchange.running, &exchange.error) {
+            (Some(_), _) => PodState::Fetching,
+            (None, Some(_)) => PodState::Failed,
+            (None, None) => PodState::None,
+        };
+        let has_asked = state != PodState::None;
         let status = PodStatus {
-            state: match (is_fetching, has_asked) {
-                (true, _) => PodState::Fetching,
-                (false, true) => PodState::Failed,
-                (false, false) => PodState::None,
-            },
+            state,
             names_verified: verified.is_some(),
             path: path(pod.map(|pod| self.identity.arrival(pod)), has_asked),
-            last_error: error.map(last_error),
-            ..nameless(uid, names)
+            last_error: exchange.error.map(last_error),
+            ..nameless(subject, uid, names)
         };
         Row {
             subject,
@@ -130,29 +144,27 @@ impl Operator {
     }
 }
 
-/// Who has no credentials, and why not if that is known: each pod that failed or that has not
-/// asked, and tokens. A token that got nothing may name any pod, and takes no other's place.
+/// Who has no credentials, and why not if that is known: each pod that fetches some, that failed or
+/// that has not asked, and tokens. A token that got nothing may name any pod, and takes no other's
+/// place.
 fn others(
-    errors: &HashMap<Subject, credentials::LastError>,
+    mut exchanges: HashMap<Subject, Exchange>,
     known: Vec<PodUid>,
     served: &HashSet<PodUid>,
-) -> Vec<(Subject, Option<credentials::LastError>)> {
+) -> Vec<(Subject, Exchange)> {
+    let pods = exchanges.keys().filter_map(|subject| pod_of(subject, None));
+    let pods: HashSet<_> = pods.chain(served.iter().copied()).collect();
     // What a token says of a pod of which more is known is of no use, as after its replacement.
-    let is_news = |subject: &Subject, claimed: Option<PodUid>| match (subject, claimed) {
-        (Subject::Token(_), Some(pod)) => {
-            !served.contains(&pod) && !errors.contains_key(&Subject::Pod(pod))
+    exchanges.retain(|subject, exchange| match subject {
+        Subject::Pod(_) => true,
+        Subject::Token(_) => {
+            let claimed = exchange.told().and_then(|told| told.pod);
+            claimed.is_none_or(|pod| !pods.contains(&pod))
         }
-        (_, _) => true,
-    };
-    let quiet = known.into_iter().filter(|pod| {
-        let subject = Subject::Pod(*pod);
-        !served.contains(pod) && !errors.contains_key(&subject)
     });
-    let mut others: Vec<_> = quiet.map(|pod| (Subject::Pod(pod), None)).collect();
-    let failed = errors.iter();
-    let failed = failed.filter(|(subject, error)| is_news(subject, error.pod));
-    others.extend(failed.map(|(subject, error)| (*subject, Some(error.clone()))));
-    others
+    let quiet = known.into_iter().filter(|pod| !pods.contains(pod));
+    let quiet = quiet.map(|pod| (Subject::Pod(pod), Exchange::default()));
+    exchanges.into_iter().chain(quiet).collect()
 }
 
 fn pod_of(subject: &Subject, claimed: Option<PodUid>) -> Option<PodUid> {
@@ -163,9 +175,13 @@ fn pod_of(subject: &Subject, claimed: Option<PodUid>) -> Option<PodUid> {
 }
 
 /// A pod of which nothing but its names is known.
-fn nameless(pod: Option<PodUid>, names: Option<PodNames>) -> PodStatus {
+fn nameless(subject: Subject, pod: Option<PodUid>, names: Option<PodNames>) -> PodStatus {
     let text = |text: &str| text.to_owned();
     PodStatus {
+        subject: match subject {
+            Subject::Pod(_) => SubjectKind::Pod,
+            Subject::Token(_) => SubjectKind::Token,
+        },
         uid: pod.map(|pod| pod.to_string()),
         namespace: names.as_ref().map(|names| text(&names.namespace)),
         name: names.as_ref().map(|names| text(&names.name)),
@@ -252,34 +268,43 @@ mod tests {
         Subject::Token(Token::new(text.to_owned()).digest())
     }
 
+    fn told(pod: Option<PodUid>) -> Told {
+        Told { pod, names: None }
+    }
+
     /// The error of a subject with a token that claims to be this pod's.
-    fn failed(subject: Subject, claimed: Option<PodUid>) -> (Subject, credentials::LastError) {
+    fn failed(subject: Subject, claimed: Option<PodUid>) -> (Subject, Exchange) {
         let error = credentials::LastError {
             at: SystemTime::UNIX_EPOCH,
             message: "refused".into(),
-            pod: claimed,
-            names: None,
+            told: told(claimed),
         };
-        (subject, error)
+        let exchange = Exchange {
+            error: Some(error),
+            running: None,
+        };
+        (subject, exchange)
     }
 
     #[test]
     fn a_forged_token_takes_no_pods_place() {
         let (asked, quiet, serving) = (pod(1), pod(2), pod(3));
         let forged: Vec<_> = (0..50).map(|number| token(&number.to_string())).collect();
-        let mut errors = HashMap::from([failed(Subject::Pod(asked), Some(asked))]);
+        let mut exchanges = HashMap::from([failed(Subject::Pod(asked), Some(asked))]);
         for (subject, claimed) in forged
             .iter()
             .zip([asked, quiet, serving].into_iter().cycle())
         {
-            errors.extend([failed(*subject, Some(claimed))]);
+            exchanges.extend([failed(*subject, Some(claimed))]);
         }
-        errors.extend([failed(token("of nobody"), None)]);
+        exchanges.extend([failed(token("of nobody"), None)]);
         let known = vec![asked, quiet, serving];
-        let shown = others(&errors, known, &HashSet::from([serving]));
+        let shown = others(exchanges, known, &HashSet::from([serving]));
         let of = |subject: Subject| {
             let found = shown.iter().filter(|(other, _)| *other == subject);
-            found.map(|(_, error)| error.is_some()).collect::<Vec<_>>()
+            found
+                .map(|(_, exchange)| exchange.error.is_some())
+                .collect::<Vec<_>>()
         };
         assert_eq!(of(Subject::Pod(asked)), [true]);
         assert_eq!(of(Subject::Pod(quiet)), [false]);
@@ -292,9 +317,25 @@ mod tests {
             let tokens = shown
                 .iter()
                 .filter(|(subject, _)| matches!(subject, Subject::Token(_)));
-            let errors = tokens.filter_map(|(_, error)| error.as_ref());
-            errors.filter(|error| error.pod == Some(claimed)).count()
+            let told = tokens.filter_map(|(_, exchange)| exchange.told());
+            told.filter(|told| told.pod == Some(claimed)).count()
         };
         assert_eq!([asked, quiet, serving].map(claims), [0, 17, 0]);
+    }
+
+    #[test]
+    fn who_waits_for_a_first_answer_is_shown_whether_the_pod_is_known_or_not() {
+        let running = |claimed| Exchange {
+            error: None,
+            running: Some(told(claimed)),
+        };
+        let on_node_path = token("of a pod that nothing identifies");
+        let exchanges = HashMap::from([
+            (Subject::Pod(pod(1)), running(Some(pod(1)))),
+            (on_node_path, running(Some(pod(2)))),
+        ]);
+        let shown = others(exchanges, vec![pod(1)], &HashSet::new());
+        assert_eq!(shown.len(), 2);
+        assert!(shown.iter().all(|(_, exchange)| exchange.running.is_some()));
     }
 }
