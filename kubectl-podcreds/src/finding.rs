@@ -138,7 +138,9 @@ impl Report {
                 true => "",
                 false => finding.seen.as_str(),
             };
-            let key = (finding.status, finding.check, seen);
+            // Others may need another remedy.
+            let remedy = finding.remedy.as_deref();
+            let key = (finding.status, finding.check, seen, remedy);
             let place = *places.entry(key).or_insert_with(|| {
                 groups.push(Group {
                     first: finding,

@@ -56,12 +56,18 @@ const WRITING_FAILED: u8 = 74;
 enum CommandError {
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
-    #[error("cannot look at {}: {}", .0.what, .0.why)]
+    #[error("cannot look at {}: {}{}", .0.what, .0.why, needs(.0))]
     Missing(Missing),
     #[error("no runtime: {0}")]
     Runtime(#[source] std::io::Error),
     #[error("writing the answer: {0}")]
     Write(#[from] show::ShowError),
+}
+
+fn needs(missing: &Missing) -> String {
+    let needs = missing.needs.as_ref();
+    let needs = needs.map(|needs| format!(" (needs the permission {needs})"));
+    needs.unwrap_or_default()
 }
 
 impl From<Missing> for CommandError {
@@ -90,8 +96,10 @@ fn main() -> ExitCode {
             let text = podcreds_output::harmless(&kubernetes::chain(&error));
             eprintln!("kubectl podcreds: {text}");
             match error {
-                CommandError::Kubeconfig(_) => USAGE.into(),
-                CommandError::Missing(_) | CommandError::Runtime(_) => UNAVAILABLE.into(),
+                CommandError::Kubeconfig(KubeconfigError::Read(_)) => USAGE.into(),
+                CommandError::Kubeconfig(KubeconfigError::Client(_))
+                | CommandError::Missing(_)
+                | CommandError::Runtime(_) => UNAVAILABLE.into(),
                 CommandError::Write(_) => WRITING_FAILED.into(),
             }
         }
@@ -149,7 +157,7 @@ async fn run_command(place: Place, command: Command) -> Result<bool, CommandErro
         Command::Migrate { from } => {
             let world = World::new(place).await?;
             let snapshot = world.cluster(Depth::Names).await;
-            let wanted = migrate::wanted(&snapshot, from);
+            let wanted = migrate::wanted(&snapshot, from)?;
             let arns = wanted.values().flatten().cloned().collect();
             let snapshot = world.with_roles(snapshot, arns).await;
             show(output, &Plan::new(&snapshot, &wanted))?;

@@ -13,7 +13,7 @@ use crate::{
     finding::Finding,
     policy::{self, ASSUME, Principal, TAG, Verdict, judge},
     show::Shown,
-    snapshot::{Cluster, Details, Role, Snapshot},
+    snapshot::{Cluster, Details, Missing, Role, Snapshot, account_of},
 };
 
 /// What kube2iam and kiam look for at pods.
@@ -42,29 +42,38 @@ struct Step {
 pub(crate) type Wanted = BTreeMap<ServiceAccount, BTreeSet<String>>;
 
 /// Which roles the annotations name, as ARNs.
-pub(crate) fn wanted(snapshot: &Snapshot, from: From) -> Wanted {
+///
+/// # Errors
+///
+/// When what has the annotations could not be looked at.
+pub(crate) fn wanted(snapshot: &Snapshot, from: From) -> Result<Wanted, Missing> {
     let mut wanted = Wanted::new();
     let mut want = |account: ServiceAccount, role: &str| {
+        if role.is_empty() {
+            return;
+        }
         let arn = arn(&snapshot.cluster, role);
         wanted.entry(account).or_default().insert(arn);
     };
     match from {
         From::Irsa => {
-            for (name, account) in snapshot.accounts.iter().flatten() {
+            let accounts = snapshot.accounts.as_ref().map_err(Clone::clone)?;
+            for (name, account) in accounts {
                 if let Some(role) = &account.irsa_role {
                     want(name.clone(), role);
                 }
             }
         }
         From::Kube2iam | From::Kiam => {
-            for pod in snapshot.pods.iter().flatten().filter(|pod| pod.is_alive()) {
+            let pods = snapshot.pods.as_ref().map_err(Clone::clone)?;
+            for pod in pods.iter().filter(|pod| pod.is_alive()) {
                 if let Some(role) = pod.annotations.get(POD_ROLE) {
                     want(pod.service_account(), role);
                 }
             }
         }
     }
-    wanted
+    Ok(wanted)
 }
 
 /// A role's ARN. kube2iam and kiam also take a name, with its path.
@@ -119,15 +128,26 @@ fn associate(snapshot: &Snapshot, account: &ServiceAccount, roles: &BTreeSet<Str
             command: None,
         };
     }
+    let own = snapshot.cluster.account();
+    if own.is_some() && account_of(role) != own {
+        return Step {
+            about: format!(
+                "{account}: {role} is of another account: it needs a role of this account, and \
+                 that one as --target-role-arn"
+            ),
+            command: None,
+        };
+    }
     let about = match account.name.as_str() {
         "default" => format!(
             "{account}: {role}; every pod of the namespace without a service account of its own \
              gets it"
         ),
-        _ => format!("{account}: {role}"),
+        _ => format!("{account}: {role}{}", also(snapshot, account)),
     };
     let like = Details {
         role: role.clone(),
+        session_tags: true,
         ..Details::default()
     };
     Step {
@@ -140,8 +160,24 @@ fn associate(snapshot: &Snapshot, account: &ServiceAccount, roles: &BTreeSet<Str
     }
 }
 
+/// Which pods get the role of others: an annotation is a pod's, and an association is its account's.
+fn also(snapshot: &Snapshot, account: &ServiceAccount) -> String {
+    let pods = snapshot.pods.iter().flatten();
+    let own = pods.filter(|pod| pod.is_alive() && pod.service_account() == *account);
+    let (with, without): (Vec<_>, Vec<_>) =
+        own.partition(|pod| pod.annotations.contains_key(POD_ROLE));
+    match (with.len(), without.len()) {
+        (0, _) | (_, 0) => String::new(),
+        (_, others) => format!("; so do {others} of its pods that have no annotation"),
+    }
+}
+
 /// What a role's trust policy lacks, if it lacks something.
 fn trust(snapshot: &Snapshot, arn: &str) -> Option<Step> {
+    let own = snapshot.cluster.account();
+    if own.is_some() && account_of(arn) != own {
+        return None;
+    }
     let role: &Role = match snapshot.roles.get(arn) {
         Some(Ok(Some(role))) => role,
         Some(Ok(None)) => {
@@ -153,17 +189,29 @@ fn trust(snapshot: &Snapshot, arn: &str) -> Option<Step> {
         // That it could not be looked at is a finding.
         Some(Err(_)) | None => return None,
     };
-    let lacks: Vec<_> = [ASSUME, TAG]
+    if !role.trust.is_object() {
+        return Some(Step {
+            about: format!("{arn}: its trust policy cannot be read"),
+            command: None,
+        });
+    }
+    let verdict = |action: &&str| {
+        let keys = policy::Keys::default();
+        judge(&role.trust, Principal::Pods, action, &keys)
+    };
+    let actions = [ASSUME, TAG];
+    if actions
+        .iter()
+        .any(|action| matches!(verdict(action), Verdict::Denied))
+    {
+        return Some(Step {
+            about: format!("{arn}: its trust policy denies EKS"),
+            command: None,
+        });
+    }
+    let lacks: Vec<_> = actions
         .into_iter()
-        .filter(|action| {
-            let verdict = judge(
-                &role.trust,
-                Principal::Pods,
-                action,
-                &policy::Keys::default(),
-            );
-            verdict == Verdict::NotAllowed
-        })
+        .filter(|action| verdict(action) == Verdict::NotAllowed)
         .collect();
     (!lacks.is_empty()).then(|| Step {
         about: format!("{arn}: EKS may not assume it yet"),
@@ -224,6 +272,8 @@ mod tests {
             annotations: [(POD_ROLE.to_owned(), role.to_owned())].into(),
             ..Pod::default()
         };
+        let mut unannotated = pod("web-3", "reader", "");
+        unannotated.annotations.clear();
         let irsa = Account {
             irsa_role: Some("arn:aws:iam::111122223333:role/reader".to_owned()),
         };
@@ -240,11 +290,12 @@ mod tests {
             cluster: Cluster {
                 name: "prod".to_owned(),
                 arn: Some("arn:aws-cn:eks:cn-north-1:111122223333:cluster/prod".to_owned()),
-                region: None,
+                ..Cluster::default()
             },
             pods: Ok(vec![
                 pod("web-1", "reader", "reader"),
                 pod("web-2", "reader", "reader"),
+                unannotated,
                 pod("api", "both", "one"),
                 pod("job", "both", "/team/two"),
                 pod("old", "done", "done"),
@@ -257,7 +308,10 @@ mod tests {
             roles: [
                 (
                     "arn:aws-cn:iam::111122223333:role/reader".to_owned(),
-                    Ok(Some(Role::default())),
+                    Ok(Some(Role {
+                        trust: json!({}),
+                        boundary: None,
+                    })),
                 ),
                 (
                     "arn:aws-cn:iam::111122223333:role/one".to_owned(),
@@ -276,12 +330,13 @@ mod tests {
     #[test]
     fn pods_with_one_role_get_an_association_and_those_with_two_a_hint() {
         let snapshot = snapshot();
-        let wanted = wanted(&snapshot, From::Kube2iam);
+        let wanted = wanted(&snapshot, From::Kube2iam).unwrap();
         let text = Plan::new(&snapshot, &wanted).text(None);
         let has = |piece: &str| assert!(text.contains(piece), "{piece}\n{text}");
         has("--namespace shop --service-account reader \
              --role-arn arn:aws-cn:iam::111122223333:role/reader\n");
         has("# shop/both: its pods have 2 roles");
+        has("; so do 1 of its pods that have no annotation\n");
         has("# shop/done: it has an association already\n");
         has("aws iam update-assume-role-policy --role-name reader ");
         has("role/team/two: there is no such role\n");
@@ -295,11 +350,34 @@ mod tests {
     #[test]
     fn irsa_is_found_at_service_accounts() {
         let snapshot = snapshot();
-        let wanted = wanted(&snapshot, From::Irsa);
+        let wanted = wanted(&snapshot, From::Irsa).unwrap();
         assert_eq!(wanted.len(), 1);
         let roles: Vec<_> = wanted.values().flatten().collect();
         assert_eq!(roles, ["arn:aws:iam::111122223333:role/reader"]);
+        let text = Plan::new(&snapshot, &wanted).text(None);
+        assert!(text.contains("--service-account reader"), "{text}");
         let none = Plan::new(&snapshot, &Wanted::new()).text(None);
         assert_eq!(none, "# nothing has such an annotation\n");
+    }
+
+    #[test]
+    fn a_role_of_another_account_is_a_hint_and_what_cannot_be_seen_an_error() {
+        let mut snapshot = snapshot();
+        let abroad = Account {
+            irsa_role: Some("arn:aws:iam::999922223333:role/reader".to_owned()),
+        };
+        snapshot.accounts = Ok([("shop/reader".parse().unwrap(), abroad)].into());
+        let wanted_roles = wanted(&snapshot, From::Irsa).unwrap();
+        let text = Plan::new(&snapshot, &wanted_roles).text(None);
+        assert!(text.contains("is of another account"), "{text}");
+        assert!(!text.contains("\naws "), "{text}");
+
+        let missing = Missing {
+            what: "serviceaccounts".to_owned(),
+            why: "no".to_owned(),
+            needs: None,
+        };
+        snapshot.accounts = Err(missing.clone());
+        assert_eq!(wanted(&snapshot, From::Irsa), Err(missing));
     }
 }

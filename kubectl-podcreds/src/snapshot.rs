@@ -47,6 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) arn: Option<String>,
     /// Its region.
     pub(crate) region: Option<String>,
+    /// Why EKS has said nothing about it.
+    pub(crate) missing: Option<Missing>,
 }
 
 impl Cluster {
@@ -111,33 +113,6 @@ impl Pod {
     pub(crate) fn is_injected(&self) -> bool {
         let mut uris = self.containers.iter().filter_map(|it| it.env.get(URI));
         uris.any(|uri| uri.as_deref().is_none_or(|uri| URIS.contains(&uri)))
-    }
-
-    /// The command that makes it anew.
-    pub(crate) fn restart(&self) -> String {
-        let namespace = &self.namespace;
-        let rollout = |kind: &str, name: &str| {
-            format!("kubectl -n {namespace} rollout restart {kind}/{name}")
-        };
-        match &self.owner {
-            Some(Owner { kind, name }) => match kind.as_str() {
-                "ReplicaSet" => {
-                    let hash = self.labels.get("pod-template-hash");
-                    let deployment = hash.and_then(|hash| name.strip_suffix(&format!("-{hash}")));
-                    match deployment {
-                        Some(deployment) => rollout("deployment", deployment),
-                        None => format!("kubectl -n {namespace} delete pod {}", self.name),
-                    }
-                }
-                "StatefulSet" => rollout("statefulset", name),
-                "DaemonSet" => rollout("daemonset", name),
-                _ => format!("kubectl -n {namespace} delete pod {}", self.name),
-            },
-            None => format!(
-                "kubectl -n {namespace} get pod {0} -o yaml > {0}.yaml, delete it and create it anew",
-                self.name
-            ),
-        }
     }
 }
 
@@ -259,30 +234,5 @@ mod tests {
         assert_eq!(role_name(arn), Some("reader"));
         assert_eq!(account_of(arn), Some("111122223333"));
         assert_eq!(role_name("arn:aws:iam::111122223333:user/x"), None);
-    }
-
-    #[test]
-    fn what_made_a_pod_is_restarted() {
-        let mut pod = Pod {
-            namespace: "shop".to_owned(),
-            name: "web-7f8d-x".to_owned(),
-            labels: [("pod-template-hash".to_owned(), "7f8d".to_owned())].into(),
-            ..Pod::default()
-        };
-        let restart = |pod: &mut Pod, kind: &str, name: &str| {
-            pod.owner = Some(Owner {
-                kind: kind.to_owned(),
-                name: name.to_owned(),
-            });
-            pod.restart()
-        };
-        let deployment = restart(&mut pod, "ReplicaSet", "web-7f8d");
-        assert_eq!(deployment, "kubectl -n shop rollout restart deployment/web");
-        let set = restart(&mut pod, "StatefulSet", "db");
-        assert_eq!(set, "kubectl -n shop rollout restart statefulset/db");
-        let job = restart(&mut pod, "Job", "once");
-        assert_eq!(job, "kubectl -n shop delete pod web-7f8d-x");
-        pod.owner = None;
-        assert!(pod.restart().contains("create it anew"));
     }
 }

@@ -22,6 +22,9 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(crate) struct Nodes {
     nodes: Vec<OneNode>,
+    /// Why nodes without an agent are not among them, if nobody says which nodes there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<String>,
 }
 
 /// One node.
@@ -56,10 +59,16 @@ pub(crate) async fn status(world: &World, args: &StatusArgs) -> Result<Nodes, Mi
     }
     let client = world.kubernetes.client();
     let answers = agents::ask(client, by_node, &words, QUICK).await;
-    let bare = nodes
-        .map(|all| without_agent(all, &answers, args))
-        .unwrap_or_default();
-    Ok(Nodes::new(answers, bare))
+    let incomplete = nodes.as_ref().err().map(|missing| {
+        let needs = missing.needs.as_ref();
+        let needs = needs.map(|needs| format!(" (needs the permission {needs})"));
+        let (why, needs) = (&missing.why, needs.unwrap_or_default());
+        format!("nodes without an agent are not shown: {why}{needs}")
+    });
+    let bare = nodes.map(|all| without_agent(all, &answers, args));
+    let mut nodes = Nodes::new(answers, bare.unwrap_or_default());
+    nodes.incomplete = incomplete;
+    Ok(nodes)
 }
 
 /// The nodes where an agent should be and none is.
@@ -106,13 +115,17 @@ impl Nodes {
         });
         let mut nodes: Vec<_> = asked.chain(bare).collect();
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
-        Self { nodes }
+        Self {
+            nodes,
+            incomplete: None,
+        }
     }
 
     /// Whether an agent is ready on each node.
     pub(crate) fn are_ready(&self) -> bool {
         let mut nodes = self.nodes.iter();
-        nodes.all(|node| node.agents.iter().any(|status| status.agent.ready))
+        !self.nodes.is_empty()
+            && nodes.all(|node| node.agents.iter().any(|status| status.agent.ready))
     }
 
     fn told(&self, width: Option<usize>, now: SystemTime) -> String {
@@ -132,6 +145,9 @@ impl Nodes {
             for remark in node.agents.iter().flat_map(|it| &it.agent.remarks) {
                 text.push_str(&format!("\n{}: {}", harmless(&node.node), harmless(remark)));
             }
+        }
+        if let Some(incomplete) = &self.incomplete {
+            text.push_str(&format!("\n{}", harmless(incomplete)));
         }
         if !text.ends_with('\n') {
             text.push('\n');
@@ -300,6 +316,8 @@ n4: no agent
 ";
         assert_eq!(text, expected);
         assert!(!nodes().are_ready());
+        let none = Nodes::new(BTreeMap::new(), BTreeSet::new());
+        assert!(!none.are_ready(), "nobody has looked at an agent");
     }
 
     #[test]

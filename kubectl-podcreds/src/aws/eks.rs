@@ -48,6 +48,7 @@ impl Eks {
             name: self.cluster.clone(),
             arn: answer.cluster.and_then(|cluster| cluster.arn),
             region,
+            missing: None,
         })
     }
 

@@ -8,7 +8,11 @@ mod iam;
 #[cfg(test)]
 mod tests;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
+use std::time::Duration;
+
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, profile::ProfileFileCredentialsProvider, retry::RetryConfig,
+};
 use aws_sdk_eks::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::{
     Builder, Connector,
@@ -16,15 +20,17 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::timeout::TimeoutConfig;
 
 pub(crate) use eks::Eks;
 pub(crate) use iam::Iam;
 
-use crate::snapshot::Missing;
+use crate::{kubernetes::chain, snapshot::Missing};
 
 /// Tries of one call, with pauses of up to 20 s between them.
 const TRIES: u32 = 8;
+/// How long one try may take, also where nobody ever answers.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Calls under way at once: few enough for what EKS and IAM let an account do.
 const AT_ONCE: usize = 10;
 
@@ -34,9 +40,21 @@ pub(crate) async fn config(profile: Option<&str>, region: Option<&str>) -> SdkCo
     let retries = RetryConfig::adaptive().with_max_attempts(TRIES);
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client())
-        .retry_config(retries);
+        .retry_config(retries)
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_attempt_timeout(PATIENCE)
+                .build(),
+        );
     if let Some(profile) = profile {
-        loader = loader.profile_name(profile);
+        // The default chain would take keys from the environment first, and the AWS CLI does not
+        // where a profile is named.
+        let credentials = ProfileFileCredentialsProvider::builder()
+            .profile_name(profile)
+            .build();
+        loader = loader
+            .profile_name(profile)
+            .credentials_provider(credentials);
     }
     if let Some(region) = region {
         loader = loader.region(Region::new(region.to_owned()));
@@ -65,7 +83,7 @@ where
     let is_denied = code.starts_with("AccessDenied") || code == "UnauthorizedOperation";
     let why = match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => DisplayErrorContext(error).to_string(),
+        _ => chain(error),
     };
     Missing {
         what: what.to_owned(),

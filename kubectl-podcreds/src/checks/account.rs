@@ -3,7 +3,7 @@
 use podcreds_types::ServiceAccount;
 
 use super::Scene;
-use crate::{commands, finding::Finding, snapshot::Pod};
+use crate::{commands, finding::Finding};
 
 pub(super) const EXISTS: &str = "account";
 pub(super) const ASSOCIATION: &str = "association";
@@ -24,10 +24,18 @@ pub(super) fn exists(scene: &Scene<'_>) -> Vec<Finding> {
     }
     let close = accounts.keys().find(|other| is_close(account, other));
     let (seen, remedy) = match (close, scene.association()) {
-        (Some(other), Some(_)) => (
-            format!("the service account {account} does not exist; there is {other}"),
-            commands::create_association(&scene.snapshot.cluster, other, scene.details()),
-        ),
+        (Some(other), Some(_)) => {
+            let details = scene.details();
+            let create = commands::create_association(&scene.snapshot.cluster, other, details);
+            let policy = match details.is_some_and(|details| details.has_policy) {
+                true => ", with the policy of the other",
+                false => "",
+            };
+            (
+                format!("the service account {account} does not exist; there is {other}"),
+                format!("{create}{policy}"),
+            )
+        }
         _ => (
             format!("the service account {account} does not exist"),
             format!("{create}, or take the association away"),
@@ -61,13 +69,18 @@ pub(super) fn association(scene: &Scene<'_>) -> Vec<Finding> {
         .filter(|other| other.namespace == account.namespace)
         .collect();
     let close = of_namespace.iter().find(|other| is_close(account, other));
+    // Somebody who has named no account may have meant the only one that has a role.
     let only = match of_namespace.as_slice() {
-        [only] => Some(only),
+        [only] if account.name == "default" => Some(only),
         _ => None,
     };
     if let Some(other) = close.or(only) {
         let seen = format!("no association for {account}; there is one for {other}");
-        return vec![Finding::fail(ASSOCIATION, seen, use_account(pod, other))];
+        return vec![Finding::fail(
+            ASSOCIATION,
+            seen,
+            commands::use_account(pod, other),
+        )];
     }
     let elsewhere = associations.keys().find(|other| other.name == account.name);
     let seen = match elsewhere {
@@ -78,28 +91,13 @@ pub(super) fn association(scene: &Scene<'_>) -> Vec<Finding> {
         ),
     };
     let create = commands::create_association(cluster, account, None);
-    let remedy = format!("{create}, then {}", pod.restart());
+    let remedy = format!("{create}, then {}", commands::restart(pod));
     vec![Finding::fail(ASSOCIATION, seen, remedy)]
 }
 
 fn irsa_role<'a>(scene: &'a Scene<'_>) -> Option<&'a str> {
     let accounts = scene.snapshot.accounts.as_ref().ok()?;
     accounts.get(&scene.account)?.irsa_role.as_deref()
-}
-
-/// How a pod gets another service account.
-fn use_account(pod: &Pod, other: &ServiceAccount) -> String {
-    let restart = pod.restart();
-    let target = restart.split_once(" rollout restart ");
-    match target {
-        Some((kubectl, target)) => {
-            format!("{kubectl} set serviceaccount {target} {}", other.name)
-        }
-        None => format!(
-            "set serviceAccountName: {} in what makes the pod, then {restart}",
-            other.name
-        ),
-    }
 }
 
 /// Whether one name was likely written for another: it differs in case, in a sign or two, or by a

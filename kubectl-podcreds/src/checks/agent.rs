@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Scene, is_of_aws};
 use crate::{
+    commands::quoted,
     finding::Finding,
     snapshot::{AgentReport, Node, Pod, Snapshot, role_name},
 };
@@ -25,7 +26,11 @@ pub(super) fn node(scene: &Scene<'_>) -> Vec<Finding> {
         return Vec::new();
     };
     let Some(name) = &pod.node else {
-        let describe = format!("kubectl -n {} describe pod {}", pod.namespace, pod.name);
+        let describe = format!(
+            "kubectl -n {} describe pod {}",
+            quoted(&pod.namespace),
+            quoted(&pod.name)
+        );
         return vec![Finding::fail(NODE, "it is on no node yet", describe)];
     };
     let Some(node) = scene
@@ -56,7 +61,7 @@ pub(super) fn node(scene: &Scene<'_>) -> Vec<Finding> {
         Node { ready: false, .. } => Finding::fail(
             NODE,
             format!("{name} is not ready"),
-            format!("kubectl describe node {name}"),
+            format!("kubectl describe node {}", quoted(name)),
         ),
         _ => Finding::pass(NODE, format!("{name} is ready")),
     }]
@@ -101,12 +106,26 @@ fn judge(agents: &[Pod], node: &str) -> Finding {
     let here = agents.iter().filter(|it| it.node.as_deref() == Some(node));
     let (of_aws, ours): (Vec<&Pod>, Vec<&Pod>) = here.partition(|it| is_of_aws(it));
     let ready = ours.iter().chain(&of_aws).find(|it| it.ready);
-    match (ready, ours.first(), of_aws.first()) {
-        (_, Some(_), Some(other)) => Finding::warn(
+    // One of ours that is ready, if there is one.
+    let own = ours.iter().find(|it| it.ready).or(ours.first());
+    match (ready, own, of_aws.first()) {
+        (_, Some(own), Some(other)) if own.ready => Finding::warn(
             NAME,
             format!("{} runs beside podcreds", other.full_name()),
             "take the add-on eks-pod-identity-agent away: aws eks delete-addon --addon-name \
              eks-pod-identity-agent --cluster-name CLUSTER",
+        ),
+        (_, Some(agent), Some(other)) if other.ready => Finding::fail(
+            NAME,
+            format!(
+                "podcreds is not ready, and {} serves its node still",
+                other.full_name()
+            ),
+            format!(
+                "kubectl -n {} logs {}, and describe pod",
+                quoted(&agent.namespace),
+                quoted(&agent.name)
+            ),
         ),
         (Some(agent), _, _) => Finding::pass(NAME, format!("{} is ready", agent.full_name())),
         (None, Some(agent), _) | (None, None, Some(agent)) => Finding::fail(
@@ -114,7 +133,8 @@ fn judge(agents: &[Pod], node: &str) -> Finding {
             "the agent on its node is not ready",
             format!(
                 "kubectl -n {} logs {}, and describe pod",
-                agent.namespace, agent.name
+                quoted(&agent.namespace),
+                quoted(&agent.name)
             ),
         ),
         (None, None, None) => Finding::fail(
@@ -172,7 +192,10 @@ fn served(scene: &Scene<'_>, role: Option<&str>) -> Option<Finding> {
         false => Finding::fail(
             SERVED,
             format!("it still has {served}, and the association says {wanted}"),
-            format!("kubectl podcreds refresh {}", scene.account),
+            format!(
+                "kubectl podcreds refresh {}",
+                quoted(&scene.account.to_string())
+            ),
         ),
     })
 }

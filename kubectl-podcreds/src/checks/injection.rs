@@ -2,6 +2,7 @@
 
 use super::Scene;
 use crate::{
+    commands,
     finding::Finding,
     snapshot::{Container, Pod},
     variables::{URI, URIS},
@@ -33,7 +34,7 @@ pub(super) fn injected(scene: &Scene<'_>) -> Vec<Finding> {
             format!("the container {} is told to ask elsewhere", container.name),
             format!(
                 "take {URI} out of what makes the pod, so that EKS sets it: {}",
-                edit(pod)
+                commands::edit(pod)
             ),
         )];
     }
@@ -52,7 +53,7 @@ pub(super) fn injected(scene: &Scene<'_>) -> Vec<Finding> {
 fn missed(scene: &Scene<'_>, pod: &Pod) -> Finding {
     if pod.annotations.contains_key(SKIP) {
         let seen = format!("{SKIP} keeps its containers out");
-        let remedy = format!("take the annotation away: {}", edit(pod));
+        let remedy = format!("take the annotation away: {}", commands::edit(pod));
         return Finding::fail(NAME, seen, remedy);
     }
     let since = scene.details().and_then(|details| details.created);
@@ -67,10 +68,5 @@ fn missed(scene: &Scene<'_>, pod: &Pod) -> Finding {
             "EKS's webhook has missed the pod: it runs with its node's role, if with any".to_owned()
         }
     };
-    Finding::fail(NAME, seen, pod.restart())
-}
-
-/// How what makes a pod is changed.
-fn edit(pod: &Pod) -> String {
-    pod.restart().replace(" rollout restart ", " edit ")
+    Finding::fail(NAME, seen, commands::restart(pod))
 }

@@ -150,7 +150,7 @@ fn place(check: &str) -> usize {
 /// What could not be looked at, and what would allow it.
 pub(crate) fn missing(snapshot: &Snapshot) -> Vec<Finding> {
     let Snapshot {
-        cluster: _,
+        cluster,
         pods,
         agents,
         accounts,
@@ -167,6 +167,7 @@ pub(crate) fn missing(snapshot: &Snapshot) -> Vec<Finding> {
         nodes.as_ref().err(),
         network_policies.as_ref().err(),
         associations.as_ref().err(),
+        cluster.missing.as_ref(),
         agent_report.as_ref().and_then(|it| it.as_ref().err()),
     ];
     let details = associations.iter().flat_map(|all| all.values());

@@ -1,7 +1,7 @@
 //! Network policies, which the node path needs and the in-pod path does not.
 
 use super::{Scene, is_of_aws};
-use crate::finding::Finding;
+use crate::{commands::quoted, finding::Finding};
 
 pub(super) const NAME: &str = "network";
 
@@ -33,8 +33,15 @@ pub(super) fn policies(scene: &Scene<'_>) -> Vec<Finding> {
     let Ok(agents) = &scene.snapshot.agents else {
         return Vec::new();
     };
-    let mut here = agents.iter().filter(|it| it.node.as_deref() == node);
-    if here.any(|agent| !is_of_aws(agent)) {
+    let here: Vec<_> = agents
+        .iter()
+        .filter(|it| it.node.as_deref() == node)
+        .collect();
+    // That no agent is there is said by another check.
+    if here.is_empty() {
+        return Vec::new();
+    }
+    if here.iter().any(|agent| !is_of_aws(agent)) {
         let seen = format!(
             "{} forbids 169.254.170.23, which does not matter: podcreds listens inside the pod",
             first.name
@@ -46,7 +53,8 @@ pub(super) fn policies(scene: &Scene<'_>) -> Vec<Finding> {
         format!("the network policy {} keeps it from the agent", first.name),
         format!(
             "allow egress to 169.254.170.23/32, port 80: kubectl -n {} edit networkpolicy {}",
-            first.namespace, first.name
+            quoted(&first.namespace),
+            quoted(&first.name)
         ),
     )]
 }

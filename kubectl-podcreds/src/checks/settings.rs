@@ -2,8 +2,9 @@
 
 use super::Scene;
 use crate::{
+    commands,
     finding::Finding,
-    snapshot::{Container, Pod},
+    snapshot::Container,
     variables::{NO_PROXY, PROXIES, ROLE_ARN, URI, WINNERS},
 };
 
@@ -37,12 +38,8 @@ pub(super) fn winners(scene: &Scene<'_>) -> Vec<Finding> {
             container.name
         );
         let remedy = match *what == WINNERS[1].1 {
-            true => pod.restart(),
-            false => format!(
-                "kubectl -n {} set env {} {variable}-",
-                pod.namespace,
-                target(pod)
-            ),
+            true => commands::restart(pod),
+            false => commands::unset(pod, variable),
         };
         return vec![Finding::fail(NAME, seen, remedy)];
     }
@@ -52,11 +49,7 @@ pub(super) fn winners(scene: &Scene<'_>) -> Vec<Finding> {
             "the container {} has {ROLE_ARN} and no token for it, which has no effect",
             container.name
         );
-        let remedy = format!(
-            "kubectl -n {} set env {} {ROLE_ARN}-",
-            pod.namespace,
-            target(pod)
-        );
+        let remedy = commands::unset(pod, ROLE_ARN);
         return vec![Finding::warn(NAME, seen, remedy)];
     }
     let hidden = pod
@@ -90,7 +83,8 @@ pub(super) fn irsa(scene: &Scene<'_>) -> Vec<Finding> {
         ),
         format!(
             "kubectl -n {} annotate serviceaccount {} eks.amazonaws.com/role-arn-",
-            account.namespace, account.name
+            commands::quoted(&account.namespace),
+            commands::quoted(&account.name)
         ),
     )]
 }
@@ -120,10 +114,8 @@ pub(super) fn proxy(scene: &Scene<'_>) -> Vec<Finding> {
             container.name
         ),
         format!(
-            "kubectl -n {} set env {} NO_PROXY=169.254.170.23,[fd00:ec2::23], with what it has \
-             already",
-            pod.namespace,
-            target(pod)
+            "add 169.254.170.23,[fd00:ec2::23] to NO_PROXY: {}",
+            commands::edit(pod)
         ),
     )]
 }
@@ -137,13 +129,4 @@ fn is_excepted(container: &Container) -> bool {
         // From elsewhere, which is not looked at.
         None => true,
     })
-}
-
-/// What `kubectl set env` changes.
-fn target(pod: &Pod) -> String {
-    let restart = pod.restart();
-    match restart.split_once(" rollout restart ") {
-        Some((_, target)) => target.to_owned(),
-        None => format!("pod/{}", pod.name),
-    }
 }

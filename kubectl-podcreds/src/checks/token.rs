@@ -2,6 +2,7 @@
 
 use super::Scene;
 use crate::{
+    commands,
     finding::Finding,
     snapshot::{Container, Pod, TokenVolume},
     variables::{AUDIENCE, TOKEN_FILE, URI},
@@ -29,7 +30,7 @@ pub(super) fn token(scene: &Scene<'_>) -> Vec<Finding> {
             format!(
                 "take {URI}, {TOKEN_FILE} and the token's volume out of what makes the pod, so \
                  that EKS adds them; then {}",
-                pod.restart()
+                commands::restart(pod)
             ),
         ),
         None => Finding::pass(NAME, format!("{} has a token for {AUDIENCE}", first.name)),

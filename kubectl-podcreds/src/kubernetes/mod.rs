@@ -12,6 +12,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client,
     api::{ListParams, Resource},
+    client::AuthError,
 };
 use podcreds_types::ServiceAccount;
 use serde::de::DeserializeOwned;
@@ -137,7 +138,10 @@ fn why(error: &kube::Error) -> String {
 }
 
 /// An error with what caused it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(text) = of_login(error) {
+        return text;
+    }
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -148,4 +152,53 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// What is wrong with the command by which a kubeconfig logs in. kube's own words for it have the
+/// command's environment and its output, in which there may be secrets.
+fn of_login(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref() {
+            Some(AuthError::AuthExecRun { out, .. }) => {
+                return Some(format!(
+                    "the command that the kubeconfig's user logs in with has failed ({}): run \
+                     kubectl, or that command, to see why",
+                    out.status
+                ));
+            }
+            Some(AuthError::AuthExecParse(_)) => {
+                let said =
+                    "the command that the kubeconfig's user logs in with gives no credential";
+                return Some(said.to_owned());
+            }
+            _ => next = error.source(),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process};
+
+    use super::*;
+    use crate::kubeconfig::KubeconfigError;
+
+    #[test]
+    fn a_login_that_fails_shows_no_secret() {
+        let out = process::Output {
+            status: process::ExitStatus::from_raw(256),
+            stdout: b"secret-token".to_vec(),
+            stderr: Vec::new(),
+        };
+        let error = AuthError::AuthExecRun {
+            cmd: "AWS_SECRET_ACCESS_KEY=\"secret-key\" \"/bin/false\"".to_owned(),
+            out: Box::new(out),
+        };
+        let error = KubeconfigError::Client(kube::Error::Auth(error));
+        let text = chain(&error);
+        assert!(text.contains("exit status: 1"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
 }

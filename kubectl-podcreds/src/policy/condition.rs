@@ -28,9 +28,42 @@ pub(super) enum Outcome {
 
 /// What a request has under a key.
 enum Have<'a> {
-    Value(&'a str),
+    /// One value, or several under a key that takes a list.
+    Values(Vec<&'a str>),
     Nothing,
     Unknown,
+}
+
+/// How an operator treats a list of values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Set {
+    Any,
+    All,
+}
+
+/// An operator in its parts: `ForAnyValue:StringEqualsIfExists`.
+struct Operator {
+    /// What it compares, in lower case.
+    name: String,
+    set: Option<Set>,
+    if_exists: bool,
+}
+
+impl Operator {
+    fn new(text: &str) -> Self {
+        let text = text.to_lowercase();
+        let (set, name) = match text.split_once(':') {
+            Some(("foranyvalue", name)) => (Some(Set::Any), name),
+            Some(("forallvalues", name)) => (Some(Set::All), name),
+            _ => (None, text.as_str()),
+        };
+        let without = name.strip_suffix("ifexists");
+        Self {
+            name: without.unwrap_or(name).to_owned(),
+            set,
+            if_exists: without.is_some(),
+        }
+    }
 }
 
 /// All of a statement's conditions: each must hold.
@@ -49,53 +82,61 @@ pub(super) fn judge(conditions: &Value, keys: &Keys) -> Outcome {
 }
 
 fn judge_one(operator: &str, key: &str, values: &Value, keys: &Keys) -> Outcome {
-    let operator_in_full = operator;
-    let operator = operator.to_lowercase();
-    let (any, operator) = match operator.strip_prefix("foranyvalue:") {
-        Some(rest) => (true, rest.to_owned()),
-        None => (false, operator),
-    };
-    let (all, operator) = match operator.strip_prefix("forallvalues:") {
-        Some(rest) => (true, rest.to_owned()),
-        None => (false, operator),
-    };
-    let (if_exists, operator) = match operator.strip_suffix("ifexists") {
-        Some(rest) => (true, rest.to_owned()),
-        None => (false, operator),
-    };
     let wanted: Vec<&str> = texts(values).collect();
-    let said = format!("{operator_in_full} {key} {}", quoted(&wanted));
+    let said = format!("{operator} {key} {}", quoted(&wanted, " or "));
     if wanted.iter().any(|value| value.contains("${")) {
         return Outcome::Unsure(said);
     }
+    let operator = Operator::new(operator);
     let key = key.to_lowercase();
-    if key == "aws:tagkeys" {
-        return tag_keys(&said, &wanted, any, keys);
-    }
     let have = have(&key, keys);
-    if operator == "null" {
-        let wants_nothing = texts(values).any(|it| it == "true") || values.as_bool() == Some(true);
-        return match have {
-            Have::Unknown if !keys.unknown.contains(&key) => Outcome::Unsure(said),
-            Have::Nothing if wants_nothing => Outcome::Met,
-            Have::Value(_) | Have::Unknown if !wants_nothing => Outcome::Met,
-            _ => Outcome::Unmet(said),
+    if operator.name == "null" {
+        let is_there = match have {
+            Have::Values(_) => true,
+            Have::Nothing => false,
+            Have::Unknown if keys.unknown.contains(&key) => true,
+            Have::Unknown => return Outcome::Unsure(said),
+        };
+        let is_true = |it: &&str| it.eq_ignore_ascii_case("true");
+        let wants_nothing = wanted.iter().any(is_true) || values.as_bool() == Some(true);
+        return match is_there != wants_nothing {
+            true => Outcome::Met,
+            false => Outcome::Unmet(said),
         };
     }
-    let Some((is_negated, equal)) = comparison(&operator) else {
+    compare(&operator, &wanted, have, said)
+}
+
+/// Whether what the request has compares as the operator wants. `said` is the whole condition.
+fn compare(operator: &Operator, wanted: &[&str], have: Have<'_>, said: String) -> Outcome {
+    let Some((is_negated, equal)) = comparison(&operator.name) else {
         return Outcome::Unsure(said);
     };
-    match have {
-        Have::Unknown => Outcome::Unsure(said),
-        Have::Nothing if is_negated || if_exists || all => Outcome::Met,
-        Have::Nothing => Outcome::Unmet(format!("{said}; the request has none")),
-        Have::Value(value) => {
-            let is_equal = wanted.iter().any(|wanted| equal(wanted, value));
-            match is_equal != is_negated {
-                true => Outcome::Met,
-                false => Outcome::Unmet(format!("{said}; the request has \"{value}\"")),
-            }
+    let is_wanted = |value: &&str| wanted.iter().any(|it| equal(it, value)) != is_negated;
+    let (is_met, has) = match have {
+        Have::Unknown => return Outcome::Unsure(said),
+        Have::Nothing => {
+            let is_met = match operator.set {
+                Some(Set::Any) => false,
+                Some(Set::All) => true,
+                None => is_negated,
+            };
+            (is_met || operator.if_exists, "none".to_owned())
         }
+        Have::Values(values) => {
+            let is_met = match (operator.set, values.as_slice()) {
+                (Some(Set::Any), values) => values.iter().any(is_wanted),
+                (Some(Set::All), values) => values.iter().all(is_wanted),
+                (None, [value]) => is_wanted(value),
+                // IAM does not say how it compares several values without a word on how.
+                (None, _) => return Outcome::Unsure(said),
+            };
+            (is_met, quoted(&values, " and "))
+        }
+    };
+    match is_met {
+        true => Outcome::Met,
+        false => Outcome::Unmet(format!("{said}; the request has {has}")),
     }
 }
 
@@ -118,33 +159,26 @@ fn comparison(operator: &str) -> Option<(bool, Equal)> {
 }
 
 fn have<'a>(key: &str, keys: &'a Keys) -> Have<'a> {
-    if let Some(value) = keys.known.get(key) {
-        return Have::Value(value);
+    const TAG: &str = "aws:requesttag/";
+    if key == "aws:tagkeys" {
+        let all = keys.known.keys().chain(&keys.unknown);
+        let tags: Vec<_> = all.filter_map(|key| key.strip_prefix(TAG)).collect();
+        return match tags.is_empty() {
+            true => Have::Nothing,
+            false => Have::Values(tags),
+        };
     }
-    let is_tag = key.starts_with("aws:requesttag/");
+    if let Some(value) = keys.known.get(key) {
+        return Have::Values(vec![value]);
+    }
     let is_external = key == "sts:externalid";
-    match (is_tag || is_external) && !keys.unknown.iter().any(|it| it == key) {
+    match (key.starts_with(TAG) || is_external) && !keys.unknown.iter().any(|it| it == key) {
         true => Have::Nothing,
         false => Have::Unknown,
     }
 }
 
-/// The names of the session tags, of which there may be several.
-fn tag_keys(said: &str, wanted: &[&str], any: bool, keys: &Keys) -> Outcome {
-    let all = keys.known.keys().chain(&keys.unknown);
-    let mut tags = all.filter_map(|key| key.strip_prefix("aws:requesttag/"));
-    let is_wanted = |tag: &str| wanted.iter().any(|it| matches(&it.to_lowercase(), tag));
-    let is_met = match any {
-        true => tags.any(is_wanted),
-        false => tags.all(is_wanted),
-    };
-    match is_met {
-        true => Outcome::Met,
-        false => Outcome::Unmet(said.to_owned()),
-    }
-}
-
-fn quoted(values: &[&str]) -> String {
+fn quoted(values: &[&str], between: &str) -> String {
     let quoted = values.iter().map(|value| format!("\"{value}\""));
-    quoted.collect::<Vec<_>>().join(" or ")
+    quoted.collect::<Vec<_>>().join(between)
 }

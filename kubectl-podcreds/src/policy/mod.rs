@@ -31,14 +31,27 @@ pub(crate) enum Principal<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Allowed,
-    /// A statement forbids it.
-    Denied,
-    /// No statement names this principal and this action.
-    NotAllowed,
-    /// One would allow it, but for this condition.
-    Unmet(String),
     /// It depends on this condition, which cannot be judged here.
     Unsure(String),
+    /// A statement would allow it, but for this condition.
+    Unmet(String),
+    /// No statement names this principal and this action.
+    NotAllowed,
+    /// A statement forbids it.
+    Denied,
+}
+
+impl Verdict {
+    /// How far it is from a permission.
+    pub(crate) const fn gravity(&self) -> u8 {
+        match self {
+            Self::Allowed => 0,
+            Self::Unsure(_) => 1,
+            Self::Unmet(_) => 2,
+            Self::NotAllowed => 3,
+            Self::Denied => 4,
+        }
+    }
 }
 
 /// Judges whether the policy lets `principal` do `action`.
@@ -49,6 +62,8 @@ pub(crate) fn judge(
     keys: &Keys,
 ) -> Verdict {
     let mut verdict = Verdict::NotAllowed;
+    // One that may apply. A later one may be sure, and without a permission it changes nothing.
+    let mut denial = None;
     for statement in statements(policy) {
         if !names_principal(statement, principal) || !names_action(statement, action) {
             continue;
@@ -57,7 +72,7 @@ pub(crate) fn judge(
         match (is_denial, condition::judge(&statement["Condition"], keys)) {
             (true, Outcome::Met) => return Verdict::Denied,
             (true, Outcome::Unmet(_)) => {}
-            (true, Outcome::Unsure(why)) => return Verdict::Unsure(why),
+            (true, Outcome::Unsure(why)) => denial = denial.or(Some(why)),
             (false, Outcome::Met) => verdict = Verdict::Allowed,
             (false, Outcome::Unsure(why)) if verdict != Verdict::Allowed => {
                 verdict = Verdict::Unsure(why);
@@ -68,7 +83,10 @@ pub(crate) fn judge(
             (false, _) => {}
         }
     }
-    verdict
+    match (denial, verdict) {
+        (Some(why), Verdict::Allowed | Verdict::Unsure(_)) => Verdict::Unsure(why),
+        (_, verdict) => verdict,
+    }
 }
 
 /// The policy with a statement more, which lets EKS Pod Identity do `actions` under the conditions
@@ -88,8 +106,11 @@ pub(crate) fn extended(policy: &Value, actions: &[&str]) -> Value {
         statement["Condition"] = condition;
     }
     all.push(statement);
-    let version = policy["Version"].as_str().unwrap_or("2012-10-17");
-    json!({ "Version": version, "Statement": all })
+    let mut extended = policy.as_object().cloned().unwrap_or_default();
+    let version = extended.entry("Version");
+    version.or_insert_with(|| json!("2012-10-17"));
+    extended.insert("Statement".to_owned(), Value::Array(all));
+    Value::Object(extended)
 }
 
 /// A policy may have one statement, or a list of them.
@@ -112,6 +133,10 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
 fn names_principal(statement: &Value, principal: Principal<'_>) -> bool {
     let is_among = |principals: &Value| {
         if principals == "*" {
+            return true;
+        }
+        // IAM denies services too by this. That it allows them anything is not documented.
+        if statement["Effect"] == "Deny" && texts(&principals["AWS"]).any(|it| it == "*") {
             return true;
         }
         match principal {

@@ -9,6 +9,7 @@ fn keys() -> Keys {
         name: "prod".to_owned(),
         arn: Some("arn:aws:eks:eu-central-1:111122223333:cluster/prod".to_owned()),
         region: None,
+        missing: None,
     };
     let pod = Pod {
         name: "web-1".to_owned(),
@@ -16,6 +17,18 @@ fn keys() -> Keys {
     };
     let account: ServiceAccount = "shop/reader".parse().unwrap();
     pod_keys(&cluster, Some(&pod), &account, true)
+}
+
+/// The names of EKS's session tags.
+fn tags() -> Value {
+    json!([
+        "eks-cluster-arn",
+        "eks-cluster-name",
+        "kubernetes-namespace",
+        "kubernetes-service-account",
+        "kubernetes-pod-name",
+        "kubernetes-pod-uid",
+    ])
 }
 
 fn policy(actions: Value, condition: Value) -> Value {
@@ -87,16 +100,87 @@ fn a_denial_wins() {
     assert_eq!(verdict(&policy), Verdict::Allowed);
 }
 
+/// A permission of both actions, and these statements after it.
+fn with_denials(denials: &[Value]) -> Value {
+    let mut policy = policy(json!("sts:*"), Value::Null);
+    let statements = policy["Statement"].as_array_mut().unwrap();
+    statements.extend_from_slice(denials);
+    policy
+}
+
+fn denial(condition: Value) -> Value {
+    json!({ "Effect": "Deny", "Principal": "*", "Action": "sts:*", "Condition": condition })
+}
+
+#[test]
+fn a_denial_that_may_apply_hides_neither_a_sure_one_nor_a_lacking_permission() {
+    let unsure = denial(json!({ "StringNotEquals": { "aws:PrincipalOrgID": "o-1" } }));
+    let one = with_denials(std::slice::from_ref(&unsure));
+    assert!(matches!(verdict(&one), Verdict::Unsure(_)));
+    let both = with_denials(&[unsure.clone(), denial(Value::Null)]);
+    assert_eq!(verdict(&both), Verdict::Denied);
+    let mut lacking = with_denials(std::slice::from_ref(&unsure));
+    lacking["Statement"][0]["Principal"]["Service"] = json!("ec2.amazonaws.com");
+    assert_eq!(verdict(&lacking), Verdict::NotAllowed);
+    let mut unmet = with_denials(&[unsure]);
+    unmet["Statement"][0]["Condition"] = json!({ "StringEquals": { "aws:RequestTag/team": "a" } });
+    assert!(matches!(verdict(&unmet), Verdict::Unmet(_)));
+}
+
+#[test]
+fn a_denial_to_every_principal_of_aws_is_one_to_pods_too() {
+    let mut all = denial(Value::Null);
+    all["Principal"] = json!({ "AWS": "*" });
+    assert_eq!(verdict(&with_denials(&[all])), Verdict::Denied);
+    let mut allowed = policy(json!("sts:*"), Value::Null);
+    allowed["Statement"][0]["Principal"] = json!({ "AWS": "*" });
+    assert_eq!(verdict(&allowed), Verdict::NotAllowed);
+}
+
+#[test]
+fn a_denial_of_tags_that_eks_does_not_set_leaves_pods_alone() {
+    let others = json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": tags() } });
+    assert_eq!(verdict(&with_denials(&[denial(others)])), Verdict::Allowed);
+    let some = json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": "eks-cluster-arn" } });
+    assert_eq!(verdict(&with_denials(&[denial(some)])), Verdict::Denied);
+}
+
+#[test]
+fn where_there_are_no_tags_only_conditions_without_them_are_met() {
+    let judged = |condition: Value| {
+        let policy = policy(json!([ASSUME, TAG]), condition);
+        judge(&policy, Principal::Pods, ASSUME, &Keys::default())
+    };
+    for condition in [
+        json!({ "Null": { "aws:TagKeys": "true" } }),
+        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": "a" } }),
+        json!({ "StringNotEquals": { "aws:TagKeys": "a" } }),
+    ] {
+        assert_eq!(judged(condition.clone()), Verdict::Allowed, "{condition}");
+    }
+    for condition in [
+        json!({ "Null": { "aws:TagKeys": "false" } }),
+        json!({ "ForAnyValue:StringEquals": { "aws:TagKeys": "a" } }),
+        json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": "a" } }),
+    ] {
+        let verdict = judged(condition.clone());
+        assert!(matches!(verdict, Verdict::Unmet(_)), "{condition}");
+    }
+}
+
 #[test]
 fn conditions_on_tags_that_the_pod_has_are_met() {
     for condition in [
         json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": ["pay", "shop"] } }),
         json!({ "StringLike": { "aws:requesttag/kubernetes-service-account": "read*" } }),
         json!({ "StringNotEquals": { "aws:RequestTag/kubernetes-namespace": "pay" } }),
-        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": [
-            "eks-cluster-arn", "eks-cluster-name", "kubernetes-namespace",
-            "kubernetes-service-account", "kubernetes-pod-name", "kubernetes-pod-uid",
-        ] } }),
+        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": tags() },
+                "Null": { "aws:TagKeys": "false" } }),
+        json!({ "ForAllValues:StringLike": { "aws:TagKeys": ["eks-*", "kubernetes-*"] } }),
+        json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": "kubernetes-namespace" } }),
+        json!({ "ForAllValues:StringNotEquals": { "aws:TagKeys": ["team", "*"] } }),
+        json!({ "Null": { "aws:TagKeys": false } }),
+        json!({ "ForAnyValue:StringNotEqualsIfExists": { "aws:RequestTag/team": "a" } }),
         json!({ "Null": { "aws:RequestTag/kubernetes-pod-uid": "false" } }),
         json!({ "StringEqualsIfExists": { "aws:RequestTag/team": "a" } }),
         json!({ "StringEquals": { "aws:SourceAccount": "111122223333" },
@@ -117,6 +201,10 @@ fn conditions_that_the_pod_does_not_meet_are_named() {
         json!({ "StringEquals": { "aws:RequestTag/team": "a" } }),
         json!({ "StringNotLike": { "aws:RequestTag/eks-cluster-name": "pro?" } }),
         json!({ "ForAllValues:StringEquals": { "aws:TagKeys": ["kubernetes-namespace"] } }),
+        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": "*" } }),
+        json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": tags() } }),
+        json!({ "ForAnyValue:StringNotEquals": { "aws:RequestTag/team": "a" } }),
+        json!({ "Null": { "aws:TagKeys": "true" } }),
         json!({ "Null": { "aws:RequestTag/kubernetes-namespace": "true" } }),
         json!({ "StringEquals": { "aws:SourceAccount": "444455556666" } }),
     ] {
@@ -134,6 +222,8 @@ fn what_nobody_knows_here_is_unsure_and_never_allowed() {
         json!({ "StringEquals": { "aws:RequestTag/kubernetes-pod-uid": "x" } }),
         json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "${aws:PrincipalTag/x}" } }),
         json!({ "IpAddress": { "aws:SourceIp": "10.0.0.0/8" } }),
+        json!({ "ForAnyValue:NumericEquals": { "aws:TagKeys": "1" } }),
+        json!({ "StringEquals": { "aws:TagKeys": tags() } }),
     ] {
         assert!(
             matches!(with_condition(condition.clone()), Verdict::Unsure(_)),
@@ -163,8 +253,13 @@ fn a_role_is_trusted_by_its_arn_or_its_account() {
 #[test]
 fn what_is_added_to_a_policy_keeps_its_conditions_and_all_else() {
     let condition = json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "shop" } });
-    let before = policy(json!(ASSUME), condition.clone());
+    let mut before = policy(json!(ASSUME), condition.clone());
+    before["Id"] = json!("ours");
     let after = extended(&before, &[TAG]);
+    assert_eq!(
+        (&after["Id"], &after["Version"]),
+        (&before["Id"], &before["Version"])
+    );
     assert_eq!(after["Statement"][0], before["Statement"][0]);
     assert_eq!(after["Statement"][1]["Condition"], condition);
     assert_eq!(verdict(&after), Verdict::Allowed);

@@ -113,6 +113,7 @@ pub(super) fn healthy() -> Snapshot {
             name: text("prod"),
             arn: Some(text("arn:aws:eks:eu-central-1:111122223333:cluster/prod")),
             region: Some(text("eu-central-1")),
+            missing: None,
         },
         pods: Ok(vec![web()]),
         agents: Ok(vec![agent("podcreds", true)]),

@@ -109,7 +109,7 @@ pub(super) const OF_THE_POD: [Mistake; 16] = [
     ),
 ];
 
-pub(super) const AROUND_IT: [Mistake; 19] = [
+pub(super) const AROUND_IT: [Mistake; 20] = [
     (
         |it| set(it, "AWS_ROLE_ARN", "x"),
         "settings",
@@ -127,9 +127,19 @@ pub(super) const AROUND_IT: [Mistake; 19] = [
     (
         |it| set(it, "HTTP_PROXY", "x"),
         "proxy",
-        "set env deployment/web NO_PROXY=169.254.170.23",
+        "to NO_PROXY: kubectl -n shop edit deployment/web",
     ),
     // The node and its agents.
+    (
+        |it| {
+            it.agents = Ok(vec![
+                agent("podcreds", false),
+                agent("eks-pod-identity-agent", true),
+            ]);
+        },
+        "agent",
+        "kubectl -n kube-system logs ",
+    ),
     (|it| node(it).is_fargate = true, "node", "Fargate profile"),
     (
         |it| node(it).is_windows = true,

@@ -2,6 +2,7 @@
 
 mod healthy;
 mod mistakes;
+mod role;
 
 use serde_json::json;
 
