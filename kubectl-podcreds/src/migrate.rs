@@ -160,7 +160,8 @@ fn associate(snapshot: &Snapshot, account: &ServiceAccount, roles: &BTreeSet<Str
     }
 }
 
-/// Which pods get the role of others: an annotation is a pod's, and an association is its account's.
+/// Which pods get the role of others: an annotation is a pod's, and an association is its
+/// account's.
 fn also(snapshot: &Snapshot, account: &ServiceAccount) -> String {
     let pods = snapshot.pods.iter().flatten();
     let own = pods.filter(|pod| pod.is_alive() && pod.service_account() == *account);
