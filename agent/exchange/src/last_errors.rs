@@ -24,7 +24,7 @@ pub struct LastError {
     pub at: SystemTime,
     /// EKS Auth's words or the agent's, without secrets.
     pub message: Arc<str>,
-    /// What the token tells of its pod.
+    /// What the token says about its pod.
     pub told: Told,
 }
 

@@ -21,13 +21,13 @@ pub struct ExchangeReport {
     pub limiter: LimiterReport,
     /// How EKS Auth is doing.
     pub upstream: UpstreamReport,
-    /// Subjects with a token in a queue, and what that one tells of them.
+    /// Subjects with a token in a queue, and what it says about them.
     pub exchanging: Vec<(Subject, Told)>,
     /// Why subjects last got no new credentials.
     pub errors: Vec<(Subject, LastError)>,
 }
 
-/// What a token tells of its pod. Nobody may have verified that.
+/// What a token says about its pod. Nobody may have verified that.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// The pod that it was issued to.
