@@ -48,7 +48,7 @@ impl Image {
         fs::create_dir_all(self.at(PROGRAMS))?;
         // Tables of lines and names are most of a program, and nobody reads them there.
         run(Command::new("strip")
-            .arg("--strip-debug")
+            .arg("--strip-all")
             .arg("-o")
             .arg(self.at(PROGRAMS).join(name))
             .arg(program))?;

@@ -21,6 +21,9 @@ const QEMU: &str = "qemu-system-x86_64";
 /// processor helps.
 const TRIAL: Duration = Duration::from_secs(5);
 
+/// What programs have to run in, in MiB, beside the file system that they are in.
+const ROOM: u64 = 640;
+
 /// What the kernel is told: where its console is, to end when it crashes, to have random numbers
 /// from the start, and that cgroup v1 is not wanted.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 random.trust_cpu=on cgroup_no_v1=all";
@@ -97,10 +100,12 @@ impl Machine {
         console: &Path,
     ) -> Result<Self> {
         let complaints = File::create(console.with_extension("qemu"))?;
+        let memory = memory(files)?;
         let mut serial = OsString::from("file:");
         serial.push(console);
         let mut qemu = bound(QEMU);
-        qemu.args(["-accel", accelerator.name(), "-cpu", "max", "-m", "1024"])
+        qemu.args(["-accel", accelerator.name(), "-cpu", "max"])
+            .args(["-m", &memory.to_string()])
             .args(accelerator.clock())
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none"])
@@ -157,6 +162,13 @@ impl Machine {
         while self.line(end)?.is_some() {}
         Ok(self.qemu.wait()?)
     }
+}
+
+/// How much memory a machine gets, in MiB. Its kernel keeps the archive of its file system until that
+/// is unpacked, and unpacks it into half of what is left then.
+fn memory(files: Option<&Path>) -> Result<u64> {
+    let bytes = files.map_or(Ok(0), |files| files.metadata().map(|file| file.len()))?;
+    Ok(ROOM + 3 * bytes.div_ceil(1 << 20))
 }
 
 impl Drop for Machine {
