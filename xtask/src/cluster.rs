@@ -20,6 +20,7 @@ const TESTS: &str = "kubernetes";
 
 pub(crate) fn run_command(command: &Cluster) -> Result<()> {
     match command {
+        Cluster::Prepare => prepare().map(|_| ()),
         Cluster::Up => {
             prepare()?;
             run(built("cluster", false)?.arg("up"))

@@ -95,6 +95,8 @@ enum Command {
 
 #[derive(Subcommand)]
 pub(crate) enum Cluster {
+    /// Build what it is made of, and start nothing. The others do it too where it is needed.
+    Prepare,
     /// Start it, and wait until podcreds serves its pods.
     Up,
     /// Start it, run the tests on it, and take it down.
