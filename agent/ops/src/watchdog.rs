@@ -28,7 +28,7 @@ use super::privileges;
 
 /// How often the watchdog looks, as long as all parts answer. Each look wakes four threads, which
 /// makes less than 60 wake-ups a minute.
-const TICK: Duration = Duration::from_millis(4200);
+const TICK: Duration = Duration::from_millis(4500);
 /// How often it looks while a part does not answer.
 const CLOSE_TICK: Duration = Duration::from_millis(500);
 /// How long a part may take to answer before `/healthz` says so.
