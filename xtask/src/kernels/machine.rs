@@ -164,8 +164,8 @@ impl Machine {
     }
 }
 
-/// How much memory a machine gets, in MiB. Its kernel keeps the archive of its file system until that
-/// is unpacked, and unpacks it into half of what is left then.
+/// How much memory a machine gets, in MiB. Its kernel keeps the archive of its file system until
+/// that is unpacked, and unpacks it into half of what is left then.
 fn memory(files: Option<&Path>) -> Result<u64> {
     let bytes = files.map_or(Ok(0), |files| files.metadata().map(|file| file.len()))?;
     Ok(ROOM + 3 * bytes.div_ceil(1 << 20))

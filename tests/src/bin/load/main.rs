@@ -10,6 +10,7 @@ mod at_once;
 mod churn;
 mod memory;
 mod nginx;
+mod other;
 mod outcome;
 mod pods;
 mod report;
@@ -19,6 +20,7 @@ mod speed;
 mod steady;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -26,9 +28,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use podcreds_tests::privileged;
+use podcreds_tests::{eks_auth::EksAuth, privileged};
 use serde_json::Value;
 
+use other::Other;
 use report::Report;
 use scenario::Scenario;
 
@@ -44,6 +47,13 @@ struct Arguments {
     /// Another build of it to measure in turns with the first one.
     #[arg(long)]
     against: Option<PathBuf>,
+    /// A shell command that starts another agent, to be asked in turns too, in the host's network
+    /// (cached). In its environment are `$CLUSTER`, and EKS Auth's address as `$EKS_AUTH`.
+    #[arg(long, value_name = "COMMAND", requires = "other_address")]
+    other: Option<String>,
+    /// Where it listens.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "other")]
+    other_address: Option<SocketAddr>,
     /// The nginx to compare with (cached).
     #[arg(long)]
     nginx: Option<PathBuf>,
@@ -103,6 +113,14 @@ impl Arguments {
             binary: binary.clone(),
         };
         binaries.into_iter().flatten().map(subject).collect()
+    }
+
+    /// Starts the agent that is not podcreds, if one is named.
+    fn other(&self, eks_auth: &EksAuth) -> Result<Option<Other>> {
+        let named = self.other.as_deref().zip(self.other_address);
+        named
+            .map(|(command, address)| Other::start(command, address, eks_auth))
+            .transpose()
     }
 }
 

@@ -52,7 +52,7 @@ impl Connections {
 struct Server<'a> {
     name: &'a str,
     pod: &'a Pod,
-    address: Option<&'static str>,
+    address: Option<&'a str>,
     process: u32,
 }
 
@@ -96,6 +96,13 @@ pub(crate) fn measure(arguments: &Arguments, eks_auth: &EksAuth) -> Result<Vec<O
         pod: &one.pod,
         address: None,
         process: one.agent.id(),
+    }));
+    let other = arguments.other(eks_auth)?;
+    servers.extend(other.iter().map(|other| Server {
+        name: "other",
+        pod: other.pod(),
+        address: Some(other.address()),
+        process: other.process(),
     }));
     let mut outcomes = Vec::new();
     for connections in Connections::ALL {
