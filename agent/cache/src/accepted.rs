@@ -81,6 +81,42 @@ impl AcceptedTokens {
         }
     }
 
+    /// Adds what others hold, as far as there is room for more. True if that changed anything.
+    pub(crate) fn merge(&mut self, others: Self) -> bool {
+        let mut has_changed = false;
+        for digest in others.latest.into_iter().chain(others.older) {
+            if self.contains(&digest) {
+                continue;
+            }
+            if self.latest.is_none() {
+                self.latest = Some(digest);
+            } else if self.older.len() < OLDER {
+                self.older.push(digest);
+            } else {
+                continue;
+            }
+            has_changed = true;
+        }
+        let expires_at = |renewing: &Renewing| renewing.expires_at;
+        if let Some(other) = others.renewing
+            && self
+                .renewing
+                .as_ref()
+                .is_none_or(|own| expires_at(own) < expires_at(&other))
+        {
+            self.renewing = Some(other);
+            has_changed = true;
+        }
+        has_changed
+    }
+
+    /// Whether each of these is one of the others.
+    pub(crate) fn are_among(&self, others: &Self) -> bool {
+        let renewing = self.renewing.as_ref().map(|renewing| &renewing.digest);
+        let mut all = self.latest.iter().chain(&self.older).chain(renewing);
+        all.all(|digest| others.contains(digest))
+    }
+
     /// Removes a token. Without the one that renews the credentials, they cannot be renewed.
     pub(crate) fn revoke(&mut self, digest: &TokenDigest) {
         self.older.retain(|older| older != digest);

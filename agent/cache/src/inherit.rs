@@ -1,7 +1,12 @@
-//! Entries as one agent tells them to the next: what leaves, and what comes in.
+//! Entries as two agents tell them to each other: what leaves, and what comes in.
+//!
+//! The leader has the say. Its successor takes in what it is told, and tells the leader what it got
+//! itself ([`Cache::own_snapshot`]). What the leader has learned from that it tells as anything
+//! else, and from then on it is the leader's, also in the successor's eyes.
 
 use std::{
     collections::HashSet,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -41,6 +46,14 @@ pub struct Snapshot {
     pub failures: u32,
 }
 
+impl Snapshot {
+    /// Takes its tokens out of it.
+    fn take_tokens(&mut self) -> AcceptedTokens {
+        let older = mem::take(&mut self.older);
+        AcceptedTokens::from_parts(self.latest, older, self.renewing.take())
+    }
+}
+
 impl Cache {
     /// The subjects that there are credentials of, the one that was used last at the end.
     pub fn subjects(&self) -> Vec<Subject> {
@@ -71,9 +84,69 @@ impl Cache {
         })
     }
 
+    /// A copy of a subject's credentials if this agent got them itself, or a token for them.
+    pub fn own_snapshot(&self, subject: &Subject) -> Option<Snapshot> {
+        let is_own = |entry: &Entry| entry.kept.as_ref().is_some_and(|kept| !kept.inherited);
+        let is_own = self
+            .entries
+            .get(subject)
+            .is_some_and(|entry| is_own(&entry));
+        is_own.then(|| self.snapshot(subject)).flatten()
+    }
+
+    /// Takes in a copy of what the successor got. What there is stays if that is as good, and is
+    /// then good for the copy's tokens as well. Nothing is taken in that has expired, or whose pod
+    /// is not here.
+    pub fn learn(&self, subject: Subject, mut told: Snapshot) {
+        let now = self.clock.read();
+        let freshness = Freshness::told(told.ages, now, self.config.retention);
+        if self.is_off() || freshness.has_expired(now) {
+            return;
+        }
+        let accepted = told.take_tokens();
+        let mut entry = self.entries.entry(subject).or_default();
+        let Some(mut accepted) = still_accepted(&entry, &freshness, accepted) else {
+            return;
+        };
+        let is_better = |own: &Kept| {
+            let is_newer = freshness.is_newer_than(&own.freshness) && own.body != told.body;
+            is_newer && freshness.expiration >= own.freshness.expiration
+        };
+        match &mut entry.kept {
+            Some(own) if !own.freshness.has_expired(now) && !is_better(own) => {
+                let before = own.bytes();
+                if !own.accepted.merge(accepted) {
+                    return;
+                }
+                self.metrics.bytes.add(own.bytes() - before);
+            }
+            own => {
+                if let Some(own) = own {
+                    accepted.merge(own.accepted.clone());
+                }
+                let kept = self.kept(told, freshness, accepted, false);
+                if let Some(before) = self.put(&mut entry, Some(kept))
+                    && let Some(kept) = &entry.kept
+                {
+                    kept.asked.fetch_or(before.asked.into_inner(), Relaxed);
+                    kept.asked_at.store(before.asked_at.into_inner(), Relaxed);
+                }
+            }
+        }
+        drop(entry);
+        self.changed(subject);
+        self.make_room();
+        self.work.notify_one();
+        // Only now, since the pod may have gone at any time before.
+        if !self.presence.has(&subject) {
+            self.forget(&subject);
+        }
+    }
+
     /// Takes a copy in, unless it has expired, its pod is gone, or there is something newer. True
-    /// if there are credentials of the agent before this one now.
-    pub fn inherit(&self, subject: Subject, told: Snapshot) -> bool {
+    /// if there are credentials of the agent before this one now. They stay this agent's own as
+    /// long as one of its tokens is not among the copy's, so that the other agent learns of it.
+    pub fn inherit(&self, subject: Subject, mut told: Snapshot) -> bool {
         let now = self.clock.read();
         // This agent may have been told to keep them for less long.
         let freshness = Freshness::told(told.ages, now, self.config.retention);
@@ -84,23 +157,20 @@ impl Cache {
         // With the entry held: a refusal that comes from here on finds the credentials.
         let mut entry = self.entries.entry(subject).or_default();
         let own = entry.kept.as_ref().filter(|own| !own.inherited);
-        if own.is_some_and(|own| own.freshness.is_newer_than(&freshness)) {
+        let is_newer =
+            |own: &Kept| own.freshness.is_newer_than(&freshness) && own.body != told.body;
+        if own.is_some_and(is_newer) {
             return false;
         }
-        let accepted = AcceptedTokens::from_parts(told.latest, told.older, told.renewing);
+        let accepted = told.take_tokens();
+        let theirs = accepted.clone();
         let accepted = still_accepted(&entry, &freshness, accepted);
-        if let Some(accepted) = accepted {
-            let kept = Kept {
-                body: told.body,
-                freshness,
-                accepted,
-                role: told.role.map(|role| self.roles.shared(role)),
-                asked: AtomicBool::new(told.asked),
-                asked_at: AtomicU32::new(0),
-                last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
-                failures: told.failures,
-                inherited: true,
-            };
+        if let Some(mut accepted) = accepted {
+            if let Some(own) = own {
+                accepted.merge(own.accepted.clone());
+            }
+            let inherited = accepted.are_among(&theirs);
+            let kept = self.kept(told, freshness, accepted, inherited);
             self.put(&mut entry, Some(kept));
             drop(entry);
             self.changed(subject);
@@ -110,11 +180,35 @@ impl Cache {
             if self.presence.has(&subject) {
                 return true;
             }
+            if !inherited {
+                self.forget(&subject);
+            }
         } else {
             drop(entry);
         }
         self.disown(&subject);
         false
+    }
+
+    /// What is kept of a copy.
+    fn kept(
+        &self,
+        told: Snapshot,
+        freshness: Freshness,
+        accepted: AcceptedTokens,
+        inherited: bool,
+    ) -> Kept {
+        Kept {
+            body: told.body,
+            freshness,
+            accepted,
+            role: told.role.map(|role| self.roles.shared(role)),
+            asked: AtomicBool::new(told.asked),
+            asked_at: AtomicU32::new(0),
+            last_used: AtomicU64::new(self.hits.fetch_add(1, Relaxed)),
+            failures: told.failures,
+            inherited,
+        }
     }
 
     /// Drops a subject's credentials if they came from the agent before this one.

@@ -46,6 +46,7 @@ mod preflight;
 mod processes;
 mod programs;
 mod reachability;
+mod reaching;
 mod schedule;
 mod sockopt;
 mod watches;
@@ -65,8 +66,11 @@ pub use lending::Lending;
 pub use metrics::Metrics;
 pub use node::{Need, NodePath};
 pub use pods::{OnLeftAlone, OnPod, OnReachable};
+pub use reaching::Reaching;
 
-use podcreds_types::{PodUid, Vitals};
+use podcreds_types::{PodUid, ReachedListeners, Vitals};
+
+use self::worker::Command;
 
 /// How long connects that were under way when the listeners were moved may take to reach a backlog:
 /// microseconds, unless the caller is put off the processor just then and others have it for a
@@ -103,7 +107,7 @@ pub struct Hooks {
 
 /// The running datapath. Dropping it detaches the programs and closes the listeners at once.
 pub struct Datapath {
-    stop: mpsc::Sender<oneshot::Sender<()>>,
+    commands: mpsc::Sender<Command>,
     thread: Option<thread::JoinHandle<()>>,
     pods: Arc<known_pods::KnownPods>,
 }
@@ -123,20 +127,22 @@ impl Datapath {
         metrics: Metrics,
         registry: &MetricsRegistry,
     ) -> Result<Self, DatapathError> {
-        let (stop, stopped) = mpsc::channel(1);
+        let (commands, commanded) = mpsc::channel(1);
         let (started, start) = std::sync::mpsc::channel();
         let registry = registry.clone();
         let thread = thread::Builder::new()
             .name("datapath".to_owned())
             .spawn(move || {
-                worker::run(config, hooks, serving, metrics, &registry, started, stopped);
+                worker::run(
+                    config, hooks, serving, metrics, &registry, started, commanded,
+                );
             })
             .map_err(DatapathError::io("starting the datapath's thread"))?;
         let pods = start.recv().map_err(|_| {
             DatapathError::Unsupported("the datapath's thread panicked".to_owned())
         })??;
         Ok(Self {
-            stop,
+            commands,
             thread: Some(thread),
             pods,
         })
@@ -148,12 +154,25 @@ impl Datapath {
         move |uid| pods.has(uid)
     }
 
+    /// The listeners to which pods are sent, and which they reach.
+    pub async fn reached(&self) -> Vec<ReachedListeners> {
+        let (reply, reached) = oneshot::channel();
+        // An error means that the thread has ended: there are none any more.
+        let _ = self.commands.send(Command::Reached(reply)).await;
+        reached.await.unwrap_or_default()
+    }
+
+    /// Goes to listeners that another agent reaches.
+    pub fn reaching(&self) -> Reaching {
+        Reaching(self.commands.downgrade())
+    }
+
     /// Stops redirecting, accepts what is under way, and closes the listeners.
     ///
     /// In this order no connect meets a closed listener. What has been accepted is not touched.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
-        if self.stop.send(done).await.is_ok() {
+        if self.commands.send(Command::Stop(done)).await.is_ok() {
             // An error means that the thread has ended, and its listeners with it.
             let _stopped = stopped.await;
         }
@@ -163,7 +182,7 @@ impl Datapath {
 impl Drop for Datapath {
     fn drop(&mut self) {
         let (closed, _) = mpsc::channel(1);
-        drop(std::mem::replace(&mut self.stop, closed));
+        drop(std::mem::replace(&mut self.commands, closed));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -117,6 +117,23 @@ impl Nested {
         self.publish(programs, key)
     }
 
+    /// All that the programs know of, with a process of the pod that is there.
+    pub(super) fn published(&mut self) -> Vec<(NestedKey, PodEndpoint, u32)> {
+        let open = self.open.iter_mut();
+        let used = open.filter_map(|(key, listeners)| {
+            // The process that has asked may have ended since.
+            let is_there = listeners.published && listeners.is_used();
+            is_there.then(|| (*key, listeners.endpoint, listeners.witness.pid()))
+        });
+        used.collect()
+    }
+
+    /// One of them.
+    pub(super) fn published_at(&self, key: NestedKey) -> Option<PodEndpoint> {
+        let open = self.open.get(&key).filter(|listeners| listeners.published);
+        open.map(|listeners| listeners.endpoint)
+    }
+
     fn is_full(&self, pod: u64) -> bool {
         let of_pod = self.open.keys().filter(|key| key.pod == pod).count();
         of_pod >= MAX_PER_POD || self.open.len() >= MAX_NESTED

@@ -2,6 +2,7 @@
 
 mod events;
 mod looks;
+mod reached;
 
 use std::{collections::HashMap, io, net::IpAddr, path::Path, sync::Arc, time::Instant};
 

@@ -118,6 +118,11 @@ fn first_of(
 }
 
 impl Witness {
+    /// Its number, which may be another process's by now.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Opens the process, so that its end can be waited for.
     ///
     /// # Errors

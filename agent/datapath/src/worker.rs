@@ -7,7 +7,7 @@ use std::{
 };
 
 use podcreds_common::KernelEvent;
-use podcreds_types::Vital;
+use podcreds_types::{ReachedListeners, Vital};
 use prometheus::Registry as MetricsRegistry;
 use tokio::{
     runtime::{Builder, Handle},
@@ -30,6 +30,7 @@ use super::{
     pods::{PodHooks, Pods},
     preflight,
     programs::{Links, Loaded, Programs},
+    reaching::Pursuit,
 };
 
 /// How often what is not as it should be is tried again.
@@ -41,7 +42,18 @@ const ARRIVALS: Duration = Duration::from_secs(8);
 /// How long to wait after the programs' events could not be waited for.
 const EVENTS_PAUSE: Duration = Duration::from_secs(1);
 
-type StopRequests = mpsc::Receiver<oneshot::Sender<()>>;
+/// What the thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// To end in order, and to say when that is done.
+    Stop(oneshot::Sender<()>),
+    /// To say which listeners are reached.
+    Reached(oneshot::Sender<Vec<ReachedListeners>>),
+    /// To reach listeners that another agent reaches.
+    Reach(Pursuit),
+}
+
+type Commands = mpsc::Receiver<Command>;
 
 /// What the thread owns while it runs.
 struct Worker {
@@ -84,7 +96,7 @@ pub(super) fn run(
     metrics: Metrics,
     registry: &MetricsRegistry,
     started: Sender<Result<Arc<KnownPods>, DatapathError>>,
-    stop: StopRequests,
+    commands: Commands,
 ) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -101,7 +113,7 @@ pub(super) fn run(
         match Worker::start(config, hooks, serving, metrics, registry) {
             Ok(worker) => {
                 let _sent = started.send(Ok(Arc::clone(&worker.known)));
-                worker.follow(stop, vital).await;
+                worker.follow(commands, vital).await;
             }
             Err(error) => {
                 let _sent = started.send(Err(error));
@@ -188,18 +200,35 @@ impl Worker {
     }
 
     /// Follows the pods until told to stop, and shows by `vital` that it does.
-    async fn follow(mut self, mut stop: StopRequests, vital: Vital) {
+    async fn follow(mut self, mut commands: Commands, vital: Vital) {
         vital.beat();
         let mut scan_at = Instant::now() + self.discovery.scan_interval();
         let mut retry_at = None;
+        let mut pursuit: Option<Pursuit> = None;
         let request = loop {
+            pursuit = pursuit.and_then(|pursuit| pursuit.look(&self.pods));
             let look_at = self.pods.next_look();
             retry_at = match self.pods.has_trouble() {
                 true => retry_at.or_else(|| Some(Instant::now() + RETRY)),
                 false => None,
             };
             tokio::select! {
-                request = stop.recv() => break request,
+                command = commands.recv() => match command {
+                    None => break None,
+                    Some(Command::Stop(done)) => break Some(done),
+                    // An error means that nobody waits any more.
+                    Some(Command::Reached(reply)) => drop(reply.send(self.pods.reached())),
+                    Some(Command::Reach(wanted)) => {
+                        // Pods that are not known after that are gone.
+                        scan_at = self.scan(&vital);
+                        pursuit = Some(wanted);
+                    }
+                },
+                () = wait_until(pursuit.as_ref().map(Pursuit::retry_at)) => {
+                    if let Some(pursuit) = &mut pursuit {
+                        pursuit.retry(&mut self.pods, || vital.beat());
+                    }
+                }
                 changes = self.discovery.next() => match changes {
                     Some(changes) => self.pods.apply(changes, || vital.beat()),
                     None => {

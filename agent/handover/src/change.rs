@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use super::frame::LONGEST;
+
 /// Room for all but the body and the token.
 const FRAME: usize = 2048;
 
@@ -73,6 +75,12 @@ impl EntryChange {
         let mut buffer = Zeroizing::new(Vec::with_capacity(FRAME + secrets));
         serde_json::to_writer(&mut *buffer, &message).ok()?;
         Some(buffer)
+    }
+
+    /// The change in bytes, unless there are too many of them for a frame.
+    pub(super) fn in_a_frame(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let bytes = self.encode()?;
+        (bytes.len() <= LONGEST as usize).then_some(bytes)
     }
 
     /// In place of one that cannot be told: nothing is kept of this subject's credentials.

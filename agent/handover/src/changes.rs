@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use podcreds_cache::{Cache, Subject};
+use podcreds_cache::{Cache, Snapshot, Subject};
 use tokio::sync::broadcast::{
     self,
     error::{RecvError, TryRecvError},
@@ -19,6 +19,7 @@ use super::change::EntryChange;
 /// once.
 pub(super) struct Changes {
     cache: Arc<Cache>,
+    copy: CopyOf,
     events: broadcast::Receiver<Subject>,
     order: VecDeque<Subject>,
     waiting: HashSet<Subject>,
@@ -26,10 +27,25 @@ pub(super) struct Changes {
     told: HashSet<Subject>,
 }
 
+/// Copies what is to be told of a subject.
+type CopyOf = fn(&Cache, &Subject) -> Option<Snapshot>;
+
 impl Changes {
+    /// What a leader tells its successor: all there is.
     pub(super) fn of(cache: &Arc<Cache>) -> Self {
+        Self::copied(cache, Cache::snapshot)
+    }
+
+    /// What a successor tells the leader: what it got itself. Of anything else it says that there
+    /// is nothing.
+    pub(super) fn own_of(cache: &Arc<Cache>) -> Self {
+        Self::copied(cache, Cache::own_snapshot)
+    }
+
+    fn copied(cache: &Arc<Cache>, copy: CopyOf) -> Self {
         let mut changes = Self {
             cache: Arc::clone(cache),
+            copy,
             // First, so that nothing is missed in between.
             events: cache.subscribe(),
             order: VecDeque::new(),
@@ -55,7 +71,7 @@ impl Changes {
     pub(super) fn take(&mut self) -> Option<EntryChange> {
         let subject = self.order.pop_front()?;
         self.waiting.remove(&subject);
-        let snapshot = self.cache.snapshot(&subject);
+        let snapshot = (self.copy)(&self.cache, &subject);
         match snapshot {
             Some(_) => self.told.insert(subject),
             None => self.told.remove(&subject),

@@ -2,7 +2,8 @@
 //!
 //! Each begins with a greeting that names its version of all that follows, and says nothing more to
 //! one that speaks another. Then the leader sends frames, and the successor says one word: that it
-//! serves.
+//! serves. A leader whose first frame is [`Frame::Extended`] also understands frames, of which the
+//! successor's first one is the same.
 
 use std::io;
 
@@ -25,9 +26,19 @@ const SERVING: u8 = b'!';
 const CHANGE: u8 = 1;
 const COMPLETE: u8 = 2;
 const LEAVING: u8 = 3;
+const EXTENDED: u8 = 4;
+const REACH: u8 = 5;
+const REACHED: u8 = 6;
 
 /// One frame.
 pub(super) enum Frame {
+    /// What goes beyond the first builds is understood: changes that the successor tells, and
+    /// questions about listeners.
+    Extended,
+    /// The leader asks whether the successor reaches these listeners: a question, in bytes.
+    Reach(Vec<u8>),
+    /// The successor reaches all listeners of the question with this number.
+    Reached(u64),
     /// A change, in bytes.
     Change(Zeroizing<Vec<u8>>),
     /// The successor knows all there is. From here on it hears of what changes.
@@ -58,7 +69,14 @@ pub(super) async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u1
 
 /// Sends one frame.
 pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+    let number;
     let (kind, payload) = match frame {
+        Frame::Extended => (EXTENDED, [].as_slice()),
+        Frame::Reach(bytes) => (REACH, bytes.as_slice()),
+        Frame::Reached(question) => {
+            number = question.to_be_bytes();
+            (REACHED, number.as_slice())
+        }
         Frame::Change(bytes) => (CHANGE, bytes.as_slice()),
         Frame::Complete => (COMPLETE, [].as_slice()),
         Frame::Leaving => (LEAVING, [].as_slice()),
@@ -77,6 +95,10 @@ pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) 
 /// Receives one frame. Not to be given up half-way.
 pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
     let kind = stream.read_u8().await?;
+    receive_rest(stream, kind).await
+}
+
+async fn receive_rest(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> io::Result<Frame> {
     let length = stream.read_u32().await?;
     if length > LONGEST {
         skip(stream, length).await?;
@@ -88,6 +110,12 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result
         CHANGE => Ok(Frame::Change(payload)),
         COMPLETE if payload.is_empty() => Ok(Frame::Complete),
         LEAVING if payload.is_empty() => Ok(Frame::Leaving),
+        EXTENDED if payload.is_empty() => Ok(Frame::Extended),
+        REACH => Ok(Frame::Reach(payload.to_vec())),
+        REACHED => Ok(match <[u8; 8]>::try_from(payload.as_slice()) {
+            Ok(number) => Frame::Reached(u64::from_be_bytes(number)),
+            Err(_) => Frame::Unknown("it is no number"),
+        }),
         _ => Ok(Frame::Unknown("it is of an unknown kind")),
     }
 }
@@ -112,10 +140,14 @@ pub(super) async fn say_serving(stream: &mut (impl AsyncWrite + Unpin)) -> io::R
     stream.write_u8(SERVING).await
 }
 
-/// Waits until the successor says that it serves. May be given up at any time.
-pub(super) async fn hear_serving(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+/// Receives what a successor says: a frame, or `None` when it says that it serves. Not to be given
+/// up half-way.
+pub(super) async fn hear_successor(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<Frame>> {
     match stream.read_u8().await? {
-        SERVING => Ok(()),
+        SERVING => Ok(None),
+        kind @ (CHANGE | EXTENDED | REACHED) => receive_rest(stream, kind).await.map(Some),
         _ => Err(nonsense("not what a successor says")),
     }
 }
@@ -146,7 +178,8 @@ mod tests {
         run(async {
             greet(&mut wire).await.unwrap();
             let change = Frame::Change(Zeroizing::new(payload.clone()));
-            for frame in [change, Frame::Complete, Frame::Leaving] {
+            let reach = Frame::Reach(payload.clone());
+            for frame in [change, Frame::Complete, reach, Frame::Leaving] {
                 send(&mut wire, &frame).await.unwrap();
             }
             let mut wire = wire.as_slice();
@@ -156,9 +189,32 @@ mod tests {
             };
             assert_eq!(*received, payload);
             assert!(matches!(receive(&mut wire).await, Ok(Frame::Complete)));
+            let Frame::Reach(received) = receive(&mut wire).await.unwrap() else {
+                panic!("not a question");
+            };
+            assert_eq!(received, payload);
             assert!(matches!(receive(&mut wire).await, Ok(Frame::Leaving)));
             let end = receive(&mut wire).await.err().map(|error| error.kind());
             assert_eq!(end, Some(io::ErrorKind::UnexpectedEof));
+        });
+    }
+
+    #[test]
+    fn a_successors_words_are_told_from_its_frames() {
+        run(async {
+            let mut wire = Vec::new();
+            send(&mut wire, &Frame::Extended).await.unwrap();
+            say_serving(&mut wire).await.unwrap();
+            send(&mut wire, &Frame::Reached(7 << 40)).await.unwrap();
+            send(&mut wire, &Frame::Leaving).await.unwrap();
+            let mut wire = wire.as_slice();
+            let mut heard = async || hear_successor(&mut wire).await;
+            assert!(matches!(heard().await, Ok(Some(Frame::Extended))));
+            assert!(matches!(heard().await, Ok(None)));
+            let reached = heard().await;
+            assert!(matches!(reached, Ok(Some(Frame::Reached(number))) if number == 7 << 40));
+            // Only a leader says that.
+            assert!(heard().await.is_err());
         });
     }
 

@@ -5,7 +5,8 @@ use tokio::runtime::Builder;
 
 use super::{
     change::EntryChange,
-    frame::{Frame, LONGEST, hear, hear_serving, receive},
+    frame::{Frame, LONGEST, hear, hear_successor, receive},
+    reaching::Question,
 };
 
 const FUZZ: Fuzz = Fuzz {
@@ -26,7 +27,7 @@ const FUZZ: Fuzz = Fuzz {
         "null",
         "true",
         "\\ud800",
-        "[[[[",
+        "{\"number\":1,\"listeners\":[{\"pod\":7,\"netns\":8,\"v4\":true,",
     ],
 };
 
@@ -36,12 +37,20 @@ fn fuzz_frames() {
     FUZZ.feed("frames", |input| {
         runtime.block_on(async {
             let mut wire = input;
-            let mut heard = vec![hear_serving(&mut &*input).await.is_ok()];
+            let mut said = input;
+            let mut heard = Vec::new();
+            while let Ok(said) = hear_successor(&mut said).await {
+                heard.push(said.is_some());
+            }
+            heard.truncate(3);
             heard.push(hear(&mut wire).await.is_ok());
             while let Ok(frame) = receive(&mut wire).await {
                 if let Frame::Change(bytes) = &frame {
                     assert!(bytes.len() <= LONGEST as usize);
                     let _ = EntryChange::decode(bytes).or_else(|| EntryChange::gone_by(bytes));
+                }
+                if let Frame::Reach(bytes) = &frame {
+                    let _ = Question::decode(bytes);
                 }
                 heard.push(matches!(frame, Frame::Unknown(_)));
             }

@@ -1,15 +1,19 @@
-//! The leader's side: it tells the successor what it has.
+//! The leader's side: it tells the successor what it has, and learns what that has got itself.
 
-use std::{io, os::unix::net::UnixListener as StdListener, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, io, os::unix::net::UnixListener as StdListener, sync::Arc, time::Duration,
+};
 
 use podcreds_cache::Cache;
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
-use zeroize::Zeroizing;
 
 use super::{
     change::EntryChange,
@@ -17,6 +21,7 @@ use super::{
     frame::{self, Frame},
     metrics::Metrics,
     peer,
+    reaching::{Question, Said},
 };
 
 /// How long the successor may take to greet, or to read a frame.
@@ -32,8 +37,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Leader {
     pub(super) cache: Arc<Cache>,
     pub(super) metrics: Metrics,
-    /// Turns true when a successor says that it serves.
-    pub(super) successor_serves: watch::Sender<bool>,
+    /// What the successor says.
+    pub(super) said: watch::Sender<Said>,
+    /// What it is to be asked.
+    pub(super) asking: watch::Receiver<Option<Arc<Question>>>,
     pub(super) leaving: watch::Receiver<bool>,
 }
 
@@ -52,7 +59,7 @@ impl Leader {
             match accepted {
                 Ok((stream, _)) if successors.len() < SUCCESSORS => {
                     let leader = self.clone();
-                    successors.spawn(Conversation { leader, stream }.hold());
+                    successors.spawn(hold(leader, stream));
                 }
                 Ok(_) => tracing::warn!("too many agents want to be told what this one has"),
                 Err(error) => {
@@ -66,49 +73,93 @@ impl Leader {
     }
 }
 
+/// Serves a successor, and notes how that ended.
+async fn hold(leader: Leader, mut stream: UnixStream) {
+    match welcome(&mut stream).await {
+        Ok(frame::VERSION) => {}
+        Ok(theirs) => {
+            return tracing::warn!(
+                ours = frame::VERSION,
+                theirs,
+                "another agent hands over in another version: it gets no credentials from this one"
+            );
+        }
+        Err(error) => {
+            return tracing::warn!(
+                %error,
+                "somebody who is no agent of this node's asks for its credentials, and gets none"
+            );
+        }
+    }
+    let said = leader.said.clone();
+    if let Err(error) = converse(leader, stream).await {
+        tracing::info!(%error, "the agent that comes next no longer listens");
+        said.send_replace(Said::default());
+    }
+}
+
+/// Tells a successor that has been greeted what there is, and takes in what that says.
+pub(super) async fn converse(leader: Leader, stream: UnixStream) -> io::Result<()> {
+    let (from_successor, to_successor) = stream.into_split();
+    let learning = learn(leader.clone(), from_successor);
+    let mut conversation = Conversation {
+        leader,
+        stream: to_successor,
+    };
+    tokio::select! {
+        told = conversation.tell() => told,
+        learned = learning => learned.map(|never| match never {}),
+    }
+}
+
+/// Greets the successor, and hears which version it speaks.
+async fn welcome(stream: &mut UnixStream) -> io::Result<u16> {
+    peer::check(stream)?;
+    in_time(async {
+        frame::greet(stream).await?;
+        frame::hear(stream).await
+    })
+    .await
+}
+
+/// Takes in what a successor says, for as long as it does.
+async fn learn(leader: Leader, mut from_successor: OwnedReadHalf) -> io::Result<Infallible> {
+    loop {
+        match frame::hear_successor(&mut from_successor).await? {
+            None => leader.said.send_modify(|said| said.serves = true),
+            Some(Frame::Extended) => leader.said.send_modify(|said| said.is_extended = true),
+            Some(Frame::Reached(number)) => leader.said.send_modify(|said| {
+                said.reached = said.reached.max(number);
+            }),
+            Some(Frame::Change(bytes)) => match EntryChange::decode(&bytes) {
+                Some(EntryChange {
+                    subject,
+                    snapshot: Some(snapshot),
+                }) => {
+                    leader.metrics.received.inc();
+                    leader.cache.learn(subject, snapshot);
+                }
+                // What it does not have any more is no news here.
+                Some(_) => {}
+                None => leader.metrics.received_skipped.inc(),
+            },
+            Some(_) => leader.metrics.received_skipped.inc(),
+        }
+    }
+}
+
 /// What is said to one successor.
 struct Conversation {
     leader: Leader,
-    stream: UnixStream,
+    stream: OwnedWriteHalf,
 }
 
 impl Conversation {
-    /// Serves the successor, and notes how that ended.
-    async fn hold(mut self) {
-        match self.welcome().await {
-            Ok(frame::VERSION) => {}
-            Ok(theirs) => {
-                return tracing::warn!(
-                    ours = frame::VERSION,
-                    theirs,
-                    "another agent hands over in another version: it gets no credentials from this one"
-                );
-            }
-            Err(error) => {
-                return tracing::warn!(
-                    %error,
-                    "somebody who is no agent of this node's asks for its credentials, and gets none"
-                );
-            }
-        }
-        if let Err(error) = self.tell().await {
-            tracing::info!(%error, "the agent that comes next no longer listens");
-            self.leader.successor_serves.send_replace(false);
-        }
-    }
-
-    /// Greets the successor, and hears which version it speaks.
-    async fn welcome(&mut self) -> io::Result<u16> {
-        peer::check(&self.stream)?;
-        in_time(async {
-            frame::greet(&mut self.stream).await?;
-            frame::hear(&mut self.stream).await
-        })
-        .await
-    }
-
     /// Tells all there is, then what changes, and at the end that this is the end.
     async fn tell(&mut self) -> io::Result<()> {
+        self.send(Frame::Extended).await?;
+        let mut said = self.leader.said.subscribe();
+        let mut asked = 0;
         let mut changes = Changes::of(&self.leader.cache);
         let mut is_complete = false;
         let mut has_complained = false;
@@ -121,7 +172,7 @@ impl Conversation {
                 let Some(change) = changes.take() else {
                     break;
                 };
-                let told = match bytes_of(&change) {
+                let told = match change.in_a_frame() {
                     Some(bytes) => Some(bytes),
                     None => {
                         self.leader.metrics.sent_skipped.inc();
@@ -134,7 +185,7 @@ impl Conversation {
                             has_complained = true;
                         }
                         // What it was told of them before is no longer true.
-                        bytes_of(&EntryChange::gone(change.subject))
+                        EntryChange::gone(change.subject).in_a_frame()
                     }
                 };
                 if let Some(bytes) = told {
@@ -150,26 +201,34 @@ impl Conversation {
             if is_last {
                 return self.send(Frame::Leaving).await;
             }
+            let is_extended = said.borrow_and_update().is_extended;
+            asked = self.ask(asked, is_extended).await?;
             tokio::select! {
                 () = changes.wait() => {}
                 _ = self.leader.leaving.changed() => {}
-                serves = frame::hear_serving(&mut self.stream) => {
-                    serves?;
-                    self.leader.successor_serves.send_replace(true);
-                }
+                Ok(()) = self.leader.asking.changed() => {}
+                Ok(()) = said.changed() => {}
             }
         }
+    }
+
+    /// Asks what there is to ask, if that is newer than what was `asked` before, and the successor
+    /// understands it. Says which question was the last.
+    async fn ask(&mut self, asked: u64, is_extended: bool) -> io::Result<u64> {
+        let question = self.leader.asking.borrow_and_update().clone();
+        let Some(question) = question.filter(|it| is_extended && it.number > asked) else {
+            return Ok(asked);
+        };
+        let bytes = question.encode();
+        if let Some(bytes) = bytes.filter(|it| it.len() <= frame::LONGEST as usize) {
+            self.send(Frame::Reach(bytes)).await?;
+        }
+        Ok(question.number)
     }
 
     async fn send(&mut self, frame: Frame) -> io::Result<()> {
         in_time(frame::send(&mut self.stream, &frame)).await
     }
-}
-
-/// A change in bytes, unless there are too many of them.
-fn bytes_of(change: &EntryChange) -> Option<Zeroizing<Vec<u8>>> {
-    let bytes = change.encode()?;
-    (bytes.len() <= frame::LONGEST as usize).then_some(bytes)
 }
 
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -229,15 +288,19 @@ mod tests {
         let leader = Leader {
             cache,
             metrics: Metrics::register(&Registry::new()).unwrap(),
-            successor_serves: watch::Sender::new(false),
+            said: watch::Sender::default(),
+            asking: watch::Sender::default().subscribe(),
             leaving: watch::Sender::new(true).subscribe(),
         };
         let skipped = leader.metrics.sent_skipped.clone();
+        let (_from_successor, to_successor) = ours.into_split();
         let mut conversation = Conversation {
             leader,
-            stream: ours,
+            stream: to_successor,
         };
         let telling = tokio::spawn(async move { conversation.tell().await });
+        let first = frame::receive(&mut theirs).await;
+        assert!(matches!(first, Ok(Frame::Extended)));
         let mut heard = Vec::new();
         while let Frame::Change(bytes) = frame::receive(&mut theirs).await.unwrap() {
             let change: Value = serde_json::from_slice(&bytes).unwrap();

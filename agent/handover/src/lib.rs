@@ -21,6 +21,7 @@ mod lender;
 mod member;
 mod metrics;
 mod peer;
+mod reaching;
 mod successor;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use self::{
     error::HandoverError,
     lender::{Lend, Predecessor},
     metrics::Metrics,
+    reaching::{Reach, UntilReached},
 };
 use podcreds_cache::Cache;
 use podcreds_types::Vitals;
@@ -50,6 +52,7 @@ use self::{
     folder::{HandoverFolder, Lock, SUCCESSOR},
     member::Member,
     metrics::Role,
+    reaching::{Question, Said},
 };
 
 /// How often an agent looks whether it is its turn.
@@ -115,7 +118,10 @@ pub struct Membership {
     leaving: watch::Sender<bool>,
     serving: watch::Sender<bool>,
     role: watch::Receiver<Role>,
-    successor_serves: watch::Receiver<bool>,
+    /// What the successor says.
+    said: watch::Receiver<Said>,
+    /// What it is asked.
+    asking: watch::Sender<Option<Arc<Question>>>,
     /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to
     /// itself.
     member: Option<(Arc<HandoverFolder>, AbortOnDropHandle<()>)>,
@@ -209,7 +215,8 @@ impl Handover {
 
     /// Waits until at most one other agent is there, and takes over what that has. An agent that is
     /// alone does not wait. What goes on afterwards does so on `runtime`, and is vital: the next
-    /// agent is told what is in `cache`, and lent what `lend` lends.
+    /// agent is told what is in `cache`, and lent what `lend` lends. `reach` goes to the listeners
+    /// that the agent before this one reaches.
     ///
     /// # Errors
     ///
@@ -218,12 +225,14 @@ impl Handover {
         self,
         cache: Arc<Cache>,
         lend: Lend,
+        reach: Reach,
         vitals: &Vitals,
         runtime: &Handle,
     ) -> Result<Membership, HandoverError> {
         let (leaving, left) = watch::channel(false);
         let (serving, serves) = watch::channel(false);
-        let (successor_speaks, successor_serves) = watch::channel(false);
+        let (successor_says, said) = watch::channel(Said::default());
+        let (asking, asked) = watch::channel(None);
         let (role, roles) = (self.role.clone(), self.role.subscribe());
         let member = match self.opened {
             Some(opened) => {
@@ -237,7 +246,9 @@ impl Handover {
                     role,
                     left,
                     serves,
-                    successor_serves: successor_speaks,
+                    reach,
+                    said: successor_says,
+                    asking: asked,
                     optional: opened.optional,
                 };
                 let task = member.join(opened.successor, runtime).await?;
@@ -252,7 +263,8 @@ impl Handover {
             leaving,
             serving,
             role: roles,
-            successor_serves,
+            said,
+            asking,
             member,
         })
     }
@@ -295,7 +307,7 @@ impl Membership {
 
     /// Whether there is a successor that does not serve yet.
     fn successor_is_late(&self) -> bool {
-        !*self.successor_serves.borrow() && self.has_successor()
+        !self.said.borrow().serves && self.has_successor()
     }
 
     fn has_successor(&self) -> bool {

@@ -17,6 +17,7 @@ use super::{
     leader::Leader,
     lender::{Lend, lend_to_all},
     metrics::Role,
+    reaching::{Question, Reach, Said},
     successor::Successor,
 };
 
@@ -40,8 +41,12 @@ pub(super) struct Member {
     pub(super) left: watch::Receiver<bool>,
     /// Whether it serves.
     pub(super) serves: watch::Receiver<bool>,
-    /// Whether its successor does.
-    pub(super) successor_serves: watch::Sender<bool>,
+    /// Goes to the listeners that the leader reaches.
+    pub(super) reach: Reach,
+    /// What the successor says.
+    pub(super) said: watch::Sender<Said>,
+    /// What it is to be asked.
+    pub(super) asking: watch::Receiver<Option<Arc<Question>>>,
     pub(super) optional: Optional,
 }
 
@@ -96,14 +101,17 @@ impl Member {
         let mut left = self.left.clone();
         let (last, is_last) = watch::channel(false);
         let successor = Successor {
-            folder: Arc::clone(&self.folder),
             cache: Arc::clone(&self.cache),
             metrics: self.metrics.clone(),
             learned,
             serves: self.serves.clone(),
+            reach: Arc::clone(&self.reach),
         };
         let vital = self.vitals.task("following the agent before this one");
-        let follow = tokio::spawn(watched(vital, successor.follow(is_last)));
+        let follow = tokio::spawn(watched(
+            vital,
+            successor.follow(Arc::clone(&self.folder), is_last),
+        ));
         let follow = AbortOnDropHandle::new(follow);
         let lead = tokio::select! {
             lead = self.turn(LEADER) => lead,
@@ -140,7 +148,8 @@ impl Member {
             let leader = Leader {
                 cache: Arc::clone(&self.cache),
                 metrics: self.metrics.clone(),
-                successor_serves: self.successor_serves.clone(),
+                said: self.said.clone(),
+                asking: self.asking.clone(),
                 leaving: self.left.clone(),
             };
             let told = leader.lead(listener).await;

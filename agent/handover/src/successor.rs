@@ -1,20 +1,25 @@
-//! The successor's side: it takes in what the leader tells.
+//! The successor's side: it takes in what the leader tells, and tells it what it has got itself.
 
 use std::{collections::HashSet, future::pending, io, sync::Arc, time::Duration};
 
 use podcreds_cache::Cache;
 use tokio::{
-    net::{UnixStream, unix::ReadHalf},
-    sync::watch,
+    net::{
+        UnixStream,
+        unix::{ReadHalf, WriteHalf},
+    },
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 
 use super::{
     change::EntryChange,
+    changes::Changes,
     folder::HandoverFolder,
     frame::{self, Frame},
     metrics::Metrics,
     peer,
+    reaching::{Question, Reach, UntilReached},
 };
 
 /// How long the leader may take to greet.
@@ -27,7 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const MOST: usize = 100_000;
 
 /// How a conversation with the leader ended.
-enum Ended {
+#[derive(Debug)]
+pub(super) enum Ended {
     /// It has said its last word.
     Left,
     /// It does not speak this agent's version.
@@ -36,23 +42,24 @@ enum Ended {
 
 /// An agent that takes in what its leader tells.
 pub(super) struct Successor {
-    pub(super) folder: Arc<HandoverFolder>,
     pub(super) cache: Arc<Cache>,
     pub(super) metrics: Metrics,
     /// Turns true when the leader has told everything, or never will.
     pub(super) learned: watch::Sender<bool>,
     /// Whether it serves.
     pub(super) serves: watch::Receiver<bool>,
+    /// Goes to the listeners that the leader reaches.
+    pub(super) reach: Reach,
 }
 
 impl Successor {
     /// Takes in what is told, over as many connections as it takes, until `last` turns true and the
     /// leader says nothing any more.
-    pub(super) async fn follow(self, mut last: watch::Receiver<bool>) {
+    pub(super) async fn follow(self, folder: Arc<HandoverFolder>, mut last: watch::Receiver<bool>) {
         let mut complaint = None;
         let mut pause = PAUSE;
         loop {
-            let heard = match self.folder.connect().await {
+            let heard = match folder.connect().await {
                 Ok(Some(stream)) => self.listen(stream).await,
                 Ok(None) => Err(io::ErrorKind::NotConnected.into()),
                 Err(error) => Err(io::Error::other(error)),
@@ -102,27 +109,87 @@ impl Successor {
         if theirs != frame::VERSION {
             return Ok(Ended::Foreign(theirs));
         }
-        let (from_leader, mut to_leader) = stream.split();
-        let mut serves = self.serves.clone();
+        self.converse(stream).await
+    }
+
+    /// Takes in what a leader tells that has been greeted, and speaks to it.
+    pub(super) async fn converse(&self, mut stream: UnixStream) -> io::Result<Ended> {
+        let (mut from_leader, to_leader) = stream.split();
+        let first = frame::receive(&mut from_leader).await?;
+        let is_extended = matches!(first, Frame::Extended);
+        let (asked, questions) = mpsc::unbounded_channel();
         tokio::select! {
-            end = self.take_in(from_leader) => end,
-            // Never: it is said once, and what comes of that is told on the other side.
+            end = self.take_in(first, from_leader, asked) => end,
+            // Never: whether the leader still listens is heard on the other side, after all that it
+            // has said.
             never = async {
-                if serves.wait_for(|serves| *serves).await.is_ok() {
-                    let _said = frame::say_serving(&mut to_leader).await;
-                }
+                let _error = self.speak(to_leader, is_extended, questions).await;
                 pending().await
             } => never,
         }
     }
 
-    async fn take_in(&self, mut from_leader: ReadHalf<'_>) -> io::Result<Ended> {
+    /// Says that this agent serves, once it does. To a leader that understands it, also tells what
+    /// this agent gets itself, and answers questions.
+    async fn speak(
+        &self,
+        mut to_leader: WriteHalf<'_>,
+        is_extended: bool,
+        mut questions: mpsc::UnboundedReceiver<Question>,
+    ) -> io::Result<()> {
+        let mut serves = self.serves.clone();
+        let mut is_said = false;
+        let mut changes = Changes::own_of(&self.cache);
+        let mut answer: Option<(u64, UntilReached)> = None;
+        if is_extended {
+            frame::send(&mut to_leader, &Frame::Extended).await?;
+        }
+        loop {
+            for _ in 0..changes.waiting() {
+                let told = changes
+                    .take()
+                    .filter(|it| is_extended && it.snapshot.is_some());
+                if let Some(bytes) = told.and_then(|change| change.in_a_frame()) {
+                    frame::send(&mut to_leader, &Frame::Change(bytes)).await?;
+                    self.metrics.sent.inc();
+                }
+            }
+            tokio::select! {
+                () = changes.wait() => {}
+                is_serving = turns_true(&mut serves), if !is_said => {
+                    is_said = true;
+                    if is_serving {
+                        frame::say_serving(&mut to_leader).await?;
+                    }
+                }
+                Some(Question { number, listeners }) = questions.recv() => {
+                    answer = Some((number, (self.reach)(listeners)));
+                }
+                number = reached(&mut answer) => {
+                    answer = None;
+                    frame::send(&mut to_leader, &Frame::Reached(number)).await?;
+                }
+            }
+        }
+    }
+
+    async fn take_in(
+        &self,
+        first: Frame,
+        mut from_leader: ReadHalf<'_>,
+        asked: mpsc::UnboundedSender<Question>,
+    ) -> io::Result<Ended> {
+        let mut first = Some(first);
         let started = Instant::now();
         let (mut told, mut kept) = (HashSet::new(), 0);
         let mut is_complete = false;
         let mut has_complained = false;
         loop {
-            let skipped = match frame::receive(&mut from_leader).await? {
+            let frame = match first.take() {
+                Some(first) => first,
+                None => frame::receive(&mut from_leader).await?,
+            };
+            let skipped = match frame {
                 Frame::Change(bytes) => match EntryChange::decode(&bytes) {
                     Some(_) if !is_complete && told.len() >= MOST => Some("there are too many"),
                     Some(change) => {
@@ -141,6 +208,13 @@ impl Successor {
                         Some("it cannot be read")
                     }
                 },
+                Frame::Extended => None,
+                Frame::Reach(bytes) => match Question::decode(&bytes) {
+                    // An error means that this connection ends.
+                    Some(question) => asked.send(question).err().map(|_| "nobody answers"),
+                    None => Some("it cannot be read"),
+                },
+                Frame::Reached(_) => Some("only a successor says that"),
                 Frame::Unknown(why) => Some(why),
                 Frame::Complete => {
                     is_complete = true;
@@ -177,5 +251,21 @@ impl Successor {
                 false
             }
         }
+    }
+}
+
+/// Waits until it is true. False if nobody can say so any more.
+async fn turns_true(value: &mut watch::Receiver<bool>) -> bool {
+    value.wait_for(|value| *value).await.is_ok()
+}
+
+/// Waits until the listeners of a question are reached. Which question it was.
+async fn reached(answer: &mut Option<(u64, UntilReached)>) -> u64 {
+    match answer {
+        Some((number, reaching)) => {
+            reaching.await;
+            *number
+        }
+        None => pending().await,
     }
 }

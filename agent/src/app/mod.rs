@@ -15,9 +15,9 @@ use caps::errors::CapsError;
 use podcreds_admin::FolderError;
 use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
-use podcreds_datapath::{DatapathError, Lending};
+use podcreds_datapath::{DatapathError, Lending, Reaching};
 use podcreds_handover as handover;
-use podcreds_handover::{Handover, HandoverError, Lend, Membership};
+use podcreds_handover::{Handover, HandoverError, Lend, Membership, Reach};
 use podcreds_identity as identity;
 use podcreds_identity::Identity;
 use podcreds_keys as keys;
@@ -201,10 +201,12 @@ impl App {
         let lending = Arc::new(Lending::new(Box::new(move || predecessor.connect())));
         let lender = Arc::clone(&lending);
         let lend: Lend = Arc::new(move |stream| lender.lend(&stream));
+        let reaching = Arc::new(OnceLock::new());
         let Some(membership) = serving.block_on(async {
             let join = handover.join(
                 Arc::clone(stages.store.cache()),
                 lend,
+                reach(Arc::clone(&reaching)),
                 vitals,
                 control.handle(),
             );
@@ -229,6 +231,7 @@ impl App {
         )?;
         // Only once, and nobody has before.
         let _ = paths_metrics.set(paths.metrics());
+        let _ = reaching.set(paths.reaching());
         // The thread that follows the pods has started, with all that this one had.
         privileges::keep_for_serving();
         started.open();
@@ -258,6 +261,9 @@ impl App {
         tracing::info!(signal, "draining");
         let work = async {
             self.membership.wait_for_successor().await;
+            self.membership
+                .wait_until_reached(|| self.paths.reached())
+                .await;
             self.paths.stop(self.membership.has_other_agent()).await;
             self.server.drain().await;
             self.membership.leave().await;
@@ -272,6 +278,19 @@ impl App {
             ending,
         })
     }
+}
+
+/// Goes to the listeners that the agent before this one reaches, on the paths that are open. An
+/// agent without in-pod listeners has nowhere to go: its pods come another way.
+fn reach(paths: Arc<OnceLock<Option<Reaching>>>) -> Reach {
+    Arc::new(move |listeners| {
+        let reaching = paths.get().cloned().flatten();
+        Box::pin(async move {
+            if let Some(reaching) = reaching {
+                reaching.reach(listeners).await;
+            }
+        })
+    })
 }
 
 /// Makes the stages behind the paths, from the last one to the first.

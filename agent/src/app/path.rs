@@ -8,13 +8,13 @@ use std::sync::{
 use podcreds_credentials::Store;
 use podcreds_datapath as datapath;
 use podcreds_datapath::{
-    Accepted, Datapath, DatapathError, Hooks, Lending, Metrics, Need, NodePath, OnAccept,
+    Accepted, Datapath, DatapathError, Hooks, Lending, Metrics, Need, NodePath, OnAccept, Reaching,
 };
 use podcreds_identity::Identity;
 use podcreds_keys::ClusterKeys;
 use podcreds_ops::probes::Readiness;
 use podcreds_server::{Server, Times};
-use podcreds_types::{PodRecords, RefusedCallers, Vitals};
+use podcreds_types::{PodRecords, ReachedListeners, RefusedCallers, Vitals};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
@@ -114,6 +114,19 @@ impl Paths {
     /// How the paths are.
     pub(super) fn metrics(&self) -> Metrics {
         self.metrics.clone()
+    }
+
+    /// The in-pod listeners that pods are sent to and reach.
+    pub(super) async fn reached(&self) -> Vec<ReachedListeners> {
+        match &self.ebpf {
+            Some(ebpf) => ebpf.reached().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Goes to in-pod listeners that another agent reaches, if there are any on these paths.
+    pub(super) fn reaching(&self) -> Option<Reaching> {
+        self.ebpf.as_ref().map(Datapath::reaching)
     }
 
     /// Closes the paths in such an order that no connect meets a closed listener. What has been

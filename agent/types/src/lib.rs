@@ -3,7 +3,7 @@
 //! 1. Who calls: [`Evidence`] and [`Route`] of a request, its [`Token`] and the token's [`Claims`].
 //! 2. What follows: the [`Claimant`] that credentials are for, or the [`Refusal`].
 //! 3. What EKS Auth says: [`Credentials`], or an [`EksRefusal`].
-//! 4. The node's pods: [`PodUid`], and one record for each in [`PodRecords`].
+//! 4. The node's pods: [`PodUid`], one record for each in [`PodRecords`], and [`ReachedListeners`].
 //! 5. Who was refused last, and why: [`RefusedCallers`].
 //! 6. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
 
@@ -17,6 +17,7 @@ mod fuzz;
 mod origin;
 mod pod;
 mod pods;
+mod reached;
 mod refusal;
 mod refused_callers;
 mod tasks;
@@ -31,6 +32,7 @@ pub use eks_refusal::{EksRefusal, RefusalKind};
 pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
 pub use pods::{PodNames, PodRecord, PodRecords};
+pub use reached::ReachedListeners;
 pub use refusal::{Refusal, Undecided, Words};
 pub use refused_callers::{RefusedCaller, RefusedCallers};
 pub use tasks::{restarted, watched};

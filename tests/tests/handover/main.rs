@@ -6,6 +6,7 @@
     reason = "a helper of tests fails the test"
 )]
 
+mod beside;
 mod killed;
 mod misuse;
 mod queue;

@@ -13,9 +13,11 @@ use prometheus::{Registry, TextEncoder};
 use super::{change::EntryChange, changes::Changes, *};
 
 mod clocks;
+mod conversation;
 mod copies;
 mod encoding;
 mod lagging;
+mod learning;
 mod pods;
 mod refused;
 

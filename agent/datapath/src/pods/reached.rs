@@ -1,0 +1,75 @@
+//! Which listeners can be reached, for two agents of which one is about to leave: no pod is to be
+//! sent to the other one before that can be reached there too.
+
+use podcreds_common::{EVENT_FOREIGN_NETNS, KernelEvent, NestedKey, PodEndpoint};
+use podcreds_types::ReachedListeners;
+
+use super::{AGENT, Pods};
+
+impl Pods {
+    /// The listeners that pods are sent to and reach.
+    pub(crate) fn reached(&mut self) -> Vec<ReachedListeners> {
+        let nested = self.nested.published().into_iter();
+        let own = self.known.iter().filter(|(_, pod)| pod.location.is_some());
+        let own = own.filter(|(_, pod)| pod.published);
+        let own = own.map(|(id, pod)| reached_at(*id, pod.endpoint, None));
+        let nested =
+            nested.map(|(key, endpoint, process)| reached_at(key.pod, endpoint, Some(process)));
+        let host = self.host_published.then_some(self.host_endpoint);
+        let host = host.map(|endpoint| reached_at(AGENT, endpoint, None));
+        let all = own.chain(nested).chain(host);
+        all.filter(|it| it.v4 || it.v6).collect()
+    }
+
+    /// Whether a pod is sent to listeners of this agent from there, and reaches them. One that is
+    /// not known is gone, or nobody has looked for it.
+    pub(crate) fn reaches(&self, wanted: &ReachedListeners) -> bool {
+        if wanted.pod != AGENT && !self.known.contains_key(&wanted.pod) {
+            return true;
+        }
+        self.endpoint_in(wanted.pod, wanted.netns)
+            .map(|endpoint| reached_at(wanted.pod, endpoint, None))
+            .is_some_and(|here| (here.v4 || !wanted.v4) && (here.v6 || !wanted.v6))
+    }
+
+    /// Goes after listeners that are not reached: looks where their pods are, and tries all that
+    /// could not be reached before.
+    pub(crate) fn pursue(&mut self, wanted: &[ReachedListeners], beat: impl Fn()) {
+        for wanted in wanted {
+            beat();
+            match wanted.process {
+                // As if it had asked for credentials there.
+                Some(thread) => self.handle_events(&[KernelEvent {
+                    pod: wanted.pod,
+                    netns: wanted.netns,
+                    thread,
+                    port: 0,
+                    kind: EVENT_FOREIGN_NETNS,
+                }]),
+                None => self.look_afresh(wanted.pod),
+            }
+        }
+        self.retry(beat);
+    }
+
+    /// Where the programs send a pod's calls from a namespace, as they choose it.
+    fn endpoint_in(&self, pod: u64, netns: u64) -> Option<PodEndpoint> {
+        let own = self.known.get(&pod).filter(|pod| pod.published);
+        let own = own.map(|pod| pod.endpoint);
+        let host = self.host_published.then_some(self.host_endpoint);
+        let is_there = |endpoint: &PodEndpoint| endpoint.netns == netns;
+        own.filter(is_there)
+            .or(host.filter(is_there))
+            .or_else(|| self.nested.published_at(NestedKey { pod, netns }))
+    }
+}
+
+fn reached_at(pod: u64, endpoint: PodEndpoint, process: Option<u32>) -> ReachedListeners {
+    ReachedListeners {
+        pod,
+        netns: endpoint.netns,
+        v4: endpoint.port4 != 0,
+        v6: endpoint.port6 != 0,
+        process,
+    }
+}

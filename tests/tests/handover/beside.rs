@@ -1,0 +1,118 @@
+//! Two agents beside each other: what one of them has, the other one has too, before it is alone.
+
+use podcreds_tests::{
+    agent::Agent,
+    eks_auth::Fault,
+    needs_privileges,
+    pod::{Nested, Pod},
+    scenario::assert_owned,
+    wait::until,
+};
+
+use crate::scene::{HOST_PODS, HostPort, Scene, wait_role};
+
+/// The addresses of the agent.
+const DESTINATIONS: [&str; 2] = ["169.254.170.23:80", "[fd00:ec2::23]:80"];
+
+/// Leaves the first port that an agent takes alone, and none of the next ones.
+const ONE_AGENT_ONLY: &str = "table inet filter {
+  chain output {
+    type filter hook output priority 0
+    oifname lo tcp dport 62724-65535 drop
+  }
+}";
+
+/// What an agent says that goes though its successor does not reach everything.
+const IMPATIENT: &str = "does not reach all pods that this one reaches: not waiting any longer";
+
+/// A pod that is served, and then lets the agent be reached that is there, and no other.
+fn closed_pod(scene: &Scene) -> Pod {
+    let pod = scene.served_pod("closed");
+    for destination in DESTINATIONS {
+        assert_owned(&pod.run(["get", "--dst", destination]), &pod);
+    }
+    pod.filter(ONE_AGENT_ONLY);
+    pod
+}
+
+/// An agent that comes next, and does not reach that pod.
+fn unreaching_successor(scene: &Scene) -> Agent {
+    let next = scene.agent().start();
+    next.wait_metric("podcreds_unreachable_listeners", &[], |found| found == 2.0);
+    next
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_does_so_when_its_successor_reaches_what_it_reaches() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut agent = scene.agent().start();
+    let pod = closed_pod(&scene);
+    let _next = unreaching_successor(&scene);
+    // It would find that out within ten seconds.
+    pod.filter("flush ruleset");
+    assert!(agent.terminate().success());
+    for destination in DESTINATIONS {
+        assert_owned(&pod.run(["get", "--dst", destination]), &pod);
+    }
+    let impatient = |agent: &Agent| {
+        agent
+            .logs()
+            .all()
+            .iter()
+            .any(|it| it.message.contains(IMPATIENT))
+    };
+    assert!(!impatient(&agent));
+}
+
+#[test]
+fn a_pod_that_the_successor_does_not_reach_keeps_no_agent_from_ending() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut agent = scene.agent().start();
+    let _pod = closed_pod(&scene);
+    let next = unreaching_successor(&scene);
+    assert!(agent.terminate().success());
+    let lines = agent.logs().to_the_end();
+    assert!(lines.iter().any(|line| line.message.contains(IMPATIENT)));
+    wait_role(&next, "leader");
+}
+
+#[test]
+fn a_container_inside_of_a_pod_is_served_at_once_by_the_successor() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut agent = scene.agent().start();
+    let pod = scene.served_pod("docker");
+    let nested = pod.nested();
+    let get = |nested: &Nested<'_>| nested.run(["get", "--timeout-ms", "5000"]);
+    until("the container is served", || get(&nested)["status"] == 200);
+    let next = scene.agent().start();
+    assert!(agent.terminate().success());
+    assert_owned(&get(&nested), &pod);
+    wait_role(&next, "leader");
+}
+
+/// On the node path any of the two accepts a connection.
+#[test]
+fn each_of_two_agents_serves_what_the_other_one_has_got() {
+    needs_privileges!();
+    let (scene, port) = (Scene::new(), HostPort::find());
+    let start = || {
+        let agent = Agent::on(&scene.node, &scene.eks_auth);
+        scene.with_folder(port.serve(agent, "node")).start()
+    };
+    let agents = [start(), start()];
+    let pods = scene.host_pods(&port);
+    for agent in &agents {
+        agent.wait_metric("podcreds_cache_entries", &[], |entries| {
+            entries == HOST_PODS as f64
+        });
+    }
+    scene.eks_auth.fail(Fault::Hang);
+    for pod in pods.iter().cycle().take(4 * HOST_PODS) {
+        for destination in port.destinations() {
+            assert_owned(&pod.run(["get", "--dst", destination]), pod);
+        }
+    }
+}
