@@ -19,10 +19,6 @@ use crate::{aws::Owner, wait::poll};
 /// How long a client waits while there is no pod to ask from.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a connection that is refused may be refused again. SDKs try more often than once, and
-/// a sandbox that is a moment old may not have been reached yet by an agent that takes over.
-const REFUSED: Duration = Duration::from_secs(5);
-
 /// The ways to the agent.
 const ROADS: [&str; 2] = ["169.254.170.23:80", "[fd00:ec2::23]:80"];
 
@@ -71,14 +67,13 @@ pub(super) fn ask_until_over(world: &World, tally: &Tally, mut random: fastrand:
 pub(super) fn ask(world: &World, resident: &Resident, road: &str) -> Result<bool, String> {
     let pod = resident.pod.read().unwrap_or_else(PoisonError::into_inner);
     let (before, kills) = (resident.before(), world.kill_events());
-    let was_updating = world.is_updating();
     let mut answer = Value::Null;
     let try_once = || {
         answer = pod.run(["get", "--dst", road, "--timeout-ms", "5000"]);
         answer["status"].is_u64().then_some(())
     };
     // What comes of it is looked at below.
-    let _answered = poll(REFUSED, try_once);
+    let _answered = poll(world.patience_after_kill(), try_once);
     let broken = |what: &str| Err(format!("pod {} {what}: {answer}", pod.uid()));
     match answer["status"].as_u64() {
         Some(200) => {
@@ -93,9 +88,7 @@ pub(super) fn ask(world: &World, resident: &Resident, road: &str) -> Result<bool
             if expiration <= SystemTime::now() {
                 return broken("got credentials that have expired");
             }
-            if !was_updating && !world.is_updating() {
-                resident.was_served(before, expiration);
-            }
+            resident.was_served(before, expiration);
             Ok(true)
         }
         Some(503) if resident.should_have_been_served(before) => {

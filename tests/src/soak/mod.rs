@@ -5,8 +5,9 @@
 //! the seed, decides. Meanwhile clients ask from inside the pods, and these things must hold:
 //!
 //! - no pod ever gets another pod's credentials, or expired ones, or a final no;
-//! - a pod that has been served is served again, whatever has failed since, as long as its
-//!   credentials are valid, its token is the same, and an agent that has them is alive;
+//! - a pod that has been served is served again, whatever has failed since and however many agents
+//!   there are, as long as its credentials are valid, its token is the same, and an agent that has
+//!   them is alive;
 //! - when nothing fails any more, every pod is served soon;
 //! - EKS Auth grants credentials to a pod once for each of its tokens, unless what the agent knew
 //!   was lost;

@@ -23,8 +23,11 @@ use crate::{
 pub(super) const ACCOUNT: (&str, &str) = ("soak", "reader");
 /// How long it may take, once nothing fails any more, until each pod is served.
 const CALM: Duration = Duration::from_secs(60);
-/// What is older than this the other agent knows.
+/// What is older than this the other agent knows when one is killed.
 const TOLD: Duration = Duration::from_secs(2);
+/// For how long connections may be refused after a kill. SDKs try more often than once, and a
+/// sandbox that is a moment old may not have been reached yet by the agent that is left.
+const REFUSED: Duration = Duration::from_secs(5);
 /// How many log lines of each agent a failure shows.
 const SHOWN: usize = 40;
 
@@ -39,7 +42,7 @@ pub(super) struct World {
     violation: Mutex<Option<String>>,
     is_over: AtomicBool,
     kill_events: AtomicU64,
-    running: AtomicUsize,
+    last_kill: Mutex<Option<Instant>>,
     pods_so_far: AtomicUsize,
     agents_so_far: AtomicUsize,
 }
@@ -67,7 +70,7 @@ impl World {
             violation: Mutex::default(),
             is_over: AtomicBool::new(false),
             kill_events: AtomicU64::new(0),
-            running: AtomicUsize::new(0),
+            last_kill: Mutex::default(),
             pods_so_far: AtomicUsize::new(0),
             agents_so_far: AtomicUsize::new(0),
         };
@@ -106,14 +109,17 @@ impl World {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Whether two agents run. What the newer one fetches the older one does not learn.
-    pub(super) fn is_updating(&self) -> bool {
-        self.running.load(Ordering::SeqCst) > 1
-    }
-
     /// Counts the begin and the end of each kill: it is odd while an agent is being killed.
     pub(super) fn kill_events(&self) -> u64 {
         self.kill_events.load(Ordering::SeqCst)
+    }
+
+    /// For how long a connection that is refused is tried again: not at all, unless an agent was
+    /// killed a moment ago.
+    pub(super) fn patience_after_kill(&self) -> Duration {
+        let last = *lock(&self.last_kill);
+        let left = last.and_then(|last| REFUSED.checked_sub(last.elapsed()));
+        left.unwrap_or_default()
     }
 
     /// Whether no agent has been killed since this was counted.
@@ -145,7 +151,6 @@ impl World {
 
     /// Starts an agent, which takes over from the one that may be there.
     pub(super) fn start_agent(&self) {
-        self.running.fetch_add(1, Ordering::SeqCst);
         self.agents_so_far.fetch_add(1, Ordering::Relaxed);
         for resident in self.residents() {
             resident.count_loss();
@@ -158,15 +163,8 @@ impl World {
 
     /// Ends the older of two agents as an update does.
     pub(super) fn end_agent(&self) -> Result<(), String> {
-        // What is younger the next agent may not have taken in yet.
-        if let Some(told) = Instant::now().checked_sub(TOLD) {
-            for resident in self.residents() {
-                resident.forget_younger_promise(told);
-            }
-        }
         let mut agent = self.agents().remove(0);
         let status = agent.terminate();
-        self.running.fetch_sub(1, Ordering::SeqCst);
         if status.success() {
             return Ok(());
         }
@@ -186,7 +184,7 @@ impl World {
         }
         self.kill_events.fetch_add(1, Ordering::SeqCst);
         drop(self.agents().remove(index));
-        self.running.fetch_sub(1, Ordering::SeqCst);
+        *lock(&self.last_kill) = Some(Instant::now());
         self.kill_events.fetch_add(1, Ordering::SeqCst);
         for resident in self.residents().iter().filter(|_| is_last) {
             resident.forget_promise();
