@@ -128,6 +128,18 @@ impl AcceptedTokens {
         }
     }
 
+    /// Removes tokens that were refused. Not the latest one if that `stays`. True if there were
+    /// any.
+    pub(crate) fn revoke_all(&mut self, refused: &[TokenDigest], stays: bool) -> bool {
+        let latest = self.latest.filter(|_| stays);
+        let mut has_changed = false;
+        for digest in refused.iter().filter(|digest| latest != Some(**digest)) {
+            has_changed |= self.contains(digest);
+            self.revoke(digest);
+        }
+        has_changed
+    }
+
     /// What it takes beyond its own size.
     pub(crate) fn heap_bytes(&self) -> usize {
         let token = self.token().map_or(0, |token| token.expose().len());

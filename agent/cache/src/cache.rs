@@ -128,6 +128,11 @@ impl Cache {
         self.events.subscribe()
     }
 
+    /// Whether another agent is told of them.
+    pub(crate) fn has_subscribers(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
     /// From now on keeps nothing for pods that are not on the node by this account, and drops what
     /// it has inherited for such. The first account stays.
     pub fn keep_only_pods(&self, is_on_node: impl Fn(PodUid) -> bool + Send + Sync + 'static) {

@@ -40,6 +40,9 @@ pub struct Snapshot {
     pub older: Vec<TokenDigest>,
     /// The token that renews the credentials.
     pub renewing: Option<Token>,
+    /// Tokens that these credentials are not for: EKS Auth has refused them to the agent that tells
+    /// this. The other one may have accepted them before.
+    pub refused: Vec<TokenDigest>,
     /// Whether a request has asked for them since they were last renewed unasked.
     pub asked: bool,
     /// Renewals in a row that failed.
@@ -72,6 +75,8 @@ impl Cache {
         let entry = self.entries.get(subject).filter(|_| !self.is_off())?;
         let kept = entry.kept.as_ref()?;
         let (latest, older, renewing) = kept.accepted.parts();
+        let refused = entry.refused.taken().copied();
+        let refused = refused.filter(|digest| !kept.accepted.contains(digest));
         Some(Snapshot {
             body: kept.body.clone(),
             ages: kept.freshness.ages(self.clock.read()),
@@ -79,12 +84,14 @@ impl Cache {
             latest,
             older,
             renewing,
+            refused: refused.collect(),
             asked: kept.asked.load(Relaxed),
             failures: kept.failures,
         })
     }
 
-    /// A copy of a subject's credentials if this agent got them itself, or a token for them.
+    /// A copy of a subject's credentials if this agent got them itself, or has got a token accepted
+    /// for them. One that a key has verified the other agent verifies itself.
     pub fn own_snapshot(&self, subject: &Subject) -> Option<Snapshot> {
         let is_own = |entry: &Entry| entry.kept.as_ref().is_some_and(|kept| !kept.inherited);
         let is_own = self
@@ -96,7 +103,7 @@ impl Cache {
 
     /// Takes in a copy of what the successor got. What there is stays if that is as good, and is
     /// then good for the copy's tokens as well. Nothing is taken in that has expired, or whose pod
-    /// is not here.
+    /// is not here; and no token that was refused here, unless it has got the credentials since.
     pub fn learn(&self, subject: Subject, mut told: Snapshot) {
         let now = self.clock.read();
         let freshness = Freshness::told(told.ages, now, self.config.retention);
@@ -112,13 +119,20 @@ impl Cache {
             let is_newer = freshness.is_newer_than(&own.freshness) && own.body != told.body;
             is_newer && freshness.expiration >= own.freshness.expiration
         };
+        let own = entry.kept.as_ref();
+        let is_better = own.is_none_or(|own| own.freshness.has_expired(now) || is_better(own));
+        // The age of the credentials says nothing about tokens that did not get them.
+        let refused: Vec<_> = entry.refused.taken().copied().collect();
+        let has_revoked = accepted.revoke_all(&refused, is_better);
         match &mut entry.kept {
-            Some(own) if !own.freshness.has_expired(now) && !is_better(own) => {
+            Some(own) if !is_better => {
                 let before = own.bytes();
-                if !own.accepted.merge(accepted) {
+                let has_changed = own.accepted.merge(accepted);
+                self.metrics.bytes.add(own.bytes() - before);
+                // The successor is to hear of what it has and was refused here.
+                if !has_changed && !has_revoked {
                     return;
                 }
-                self.metrics.bytes.add(own.bytes() - before);
             }
             own => {
                 if let Some(own) = own {
@@ -156,12 +170,16 @@ impl Cache {
         }
         // With the entry held: a refusal that comes from here on finds the credentials.
         let mut entry = self.entries.entry(subject).or_default();
-        let own = entry.kept.as_ref().filter(|own| !own.inherited);
-        let is_newer =
-            |own: &Kept| own.freshness.is_newer_than(&freshness) && own.body != told.body;
-        if own.is_some_and(is_newer) {
-            return false;
+        if let Some(own) = entry.kept.as_mut().filter(|own| !own.inherited) {
+            let before = own.bytes();
+            let is_newer = own.freshness.is_newer_than(&freshness) && own.body != told.body;
+            own.accepted.revoke_all(&told.refused, is_newer);
+            self.metrics.bytes.add(own.bytes() - before);
+            if is_newer {
+                return false;
+            }
         }
+        let own = entry.kept.as_ref().filter(|own| !own.inherited);
         let accepted = told.take_tokens();
         let theirs = accepted.clone();
         let accepted = still_accepted(&entry, &freshness, accepted);

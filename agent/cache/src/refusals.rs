@@ -62,9 +62,15 @@ impl Cache {
     pub fn drop_refusal(&self, subject: &Subject, digest: &TokenDigest) {
         let entry = self.entries.get(subject);
         let took = entry.is_some_and(|entry| entry.refused.took(digest));
-        if !(took && self.following.load(Relaxed)) {
+        if !(took && self.may_be_told()) {
             self.forgive(subject, digest);
         }
+    }
+
+    /// Whether another agent may tell again of what refusals took: the one before this one, or one
+    /// that comes next.
+    pub(crate) fn may_be_told(&self) -> bool {
+        self.following.load(Relaxed) || self.has_subscribers()
     }
 
     /// Forgets the refusal of a token that has been accepted. True if there was one.

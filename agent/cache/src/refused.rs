@@ -75,6 +75,11 @@ impl Remembered {
         self.until + MEMORY > now
     }
 
+    /// Whether it has ever taken credentials.
+    fn has_taken(&self) -> bool {
+        self.took_all.is_some() || self.took_token.is_some()
+    }
+
     /// What it has taken since then.
     fn taken_since(&self, then: Duration) -> Takes {
         let since = |at: Option<Duration>| at.is_some_and(|at| at >= then);
@@ -135,7 +140,7 @@ impl RefusedTokens {
             // credentials goes last: the agent before this one may not know of it.
             let least = self.0.iter().enumerate().min_by_key(|(_, known)| {
                 let is_call = known.refused.source == Source::EksAuth;
-                (is_call, known.taken_since(Duration::ZERO) != Takes::Nothing)
+                (is_call, known.has_taken())
             });
             let least = least.map(|(at, _)| at);
             self.0.remove(least.unwrap_or_default());
@@ -160,20 +165,28 @@ impl RefusedTokens {
         self.len() < before
     }
 
-    /// Forgets what nobody has asked about for a while.
-    pub(crate) fn sweep(&mut self, now: Duration) {
-        self.0.retain(|known| known.is_recent(now));
+    /// Forgets what nobody has asked about for a while. Where another agent `may_tell` again of
+    /// what refusals took, those are kept.
+    pub(crate) fn sweep(&mut self, now: Duration, may_tell: bool) {
+        self.0
+            .retain(|known| known.is_recent(now) || (may_tell && known.has_taken()));
     }
 
-    /// When the first of them is to be forgotten.
-    pub(crate) fn next_sweep(&self) -> Option<Duration> {
-        self.0.iter().map(|known| known.until + MEMORY).min()
+    /// When [`Self::sweep`] has something to do.
+    pub(crate) fn next_sweep(&self, may_tell: bool) -> Option<Duration> {
+        let swept = (self.0.iter()).filter(|known| !(may_tell && known.has_taken()));
+        swept.map(|known| known.until + MEMORY).min()
     }
 
     /// Whether the refusal of a token took credentials.
     pub(crate) fn took(&self, digest: &TokenDigest) -> bool {
-        let known = self.find(digest);
-        known.is_some_and(|known| known.taken_since(Duration::ZERO) != Takes::Nothing)
+        self.find(digest).is_some_and(Remembered::has_taken)
+    }
+
+    /// The tokens whose refusals took credentials.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = &TokenDigest> {
+        let taken = self.0.iter().filter(|known| known.has_taken());
+        taken.map(|known| &known.digest)
     }
 
     /// What refusals have taken since then, by token.
@@ -225,8 +238,11 @@ mod tests {
             assert!(tokens.get(&digest("a"), just_before).is_some());
             assert!(tokens.get(&digest("a"), now).is_none());
         }
-        assert_eq!(tokens.next_sweep(), Some(now + MEMORY));
-        tokens.sweep(now + MEMORY);
+        assert_eq!(tokens.next_sweep(false), Some(now + MEMORY));
+        assert_eq!(tokens.next_sweep(true), None);
+        tokens.sweep(now + MEMORY, true);
+        assert!(!refuse(&mut tokens, "a", now), "kept");
+        tokens.sweep(now + MEMORY + LONGEST, false);
         assert!(refuse(&mut tokens, "a", now), "forgotten");
     }
 

@@ -162,10 +162,7 @@ impl Cache {
     /// How long until something of an entry is to be dropped.
     fn next_drop(&self, entry: &Entry, now: Reading) -> Option<Duration> {
         let kept = entry.kept.as_ref().map(|kept| self.until_over(kept, now));
-        let refused = entry
-            .refused
-            .next_sweep()
-            .filter(|_| !self.following.load(Relaxed));
+        let refused = entry.refused.next_sweep(self.may_be_told());
         let refused = refused.map(|at| at.saturating_sub(now.boot));
         kept.into_iter().chain(refused).min()
     }
@@ -184,11 +181,9 @@ impl Cache {
             return;
         };
         let entry = slot.get_mut();
-        if !self.following.load(Relaxed) {
-            let before = entry.refused.len();
-            entry.refused.sweep(now.boot);
-            self.count_refusals(before, entry.refused.len());
-        }
+        let before = entry.refused.len();
+        entry.refused.sweep(now.boot, self.may_be_told());
+        self.count_refusals(before, entry.refused.len());
         let is_over = |kept: &Kept| self.until_over(kept, now).is_zero();
         if entry.kept.as_ref().is_some_and(is_over) {
             self.put(entry, None);

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::frame::LONGEST;
 
 /// Room for all but the body and the token.
-const FRAME: usize = 2048;
+const FRAME: usize = 4096;
 
 /// What has become of one subject's credentials. It holds secrets, and has no `Debug` for that
 /// reason.
@@ -52,6 +52,9 @@ struct WireEntry<'a> {
     older: Vec<TokenDigest>,
     #[serde(borrow)]
     renewing: Option<Cow<'a, str>>,
+    /// As with the role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<TokenDigest>,
     asked: bool,
     failures: u32,
 }
@@ -124,6 +127,7 @@ impl<'a> WireEntry<'a> {
                 .renewing
                 .as_ref()
                 .map(|token| token.expose().into()),
+            refused: snapshot.refused.clone(),
             asked: snapshot.asked,
             failures: snapshot.failures,
         })
@@ -145,6 +149,7 @@ impl From<WireEntry<'_>> for Snapshot {
             latest: entry.latest,
             older: entry.older,
             renewing: entry.renewing.map(Token::new),
+            refused: entry.refused,
             asked: entry.asked,
             failures: entry.failures,
         }

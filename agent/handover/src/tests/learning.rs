@@ -161,3 +161,79 @@ async fn what_the_leader_drops_of_what_it_has_learned_the_successor_drops_too() 
         assert!(agent.served(subject(3), &["c"]).is_empty());
     }
 }
+
+/// A leader that was refused a token of pod 3 after its successor had exchanged that, and has got
+/// credentials for another one since.
+async fn refused_after_the_successor_got_it(takes: Takes) -> Pair {
+    let mut pair = Pair::new();
+    pair.successor.exchange(subject(3), "refused");
+    sleep(SECOND).await;
+    pair.leader.refuse(3, "refused", takes);
+    pair.teach();
+    sleep(SECOND).await;
+    pair.leader.exchange(subject(3), "good");
+    pair.settle();
+    pair
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_does_not_come_back_with_newer_credentials() {
+    let tokens = ["refused", "good"];
+    for takes in [Takes::All, Takes::Token] {
+        let mut pair = refused_after_the_successor_got_it(takes).await;
+        for agent in pair.both() {
+            assert_eq!(agent.served(subject(3), &tokens), ["good"], "{takes:?}");
+        }
+        // By now the refusal would be forgotten, were the successor not there.
+        sleep(5 * MINUTE).await;
+        for agent in pair.both() {
+            agent.cache.upkeep();
+        }
+        pair.successor.exchange(subject(3), "another");
+        pair.settle();
+        for agent in pair.both() {
+            let served = agent.served(subject(3), &["refused", "good", "another"]);
+            assert_eq!(served, ["good", "another"], "{takes:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_leader_loses_the_successor_loses_from_its_own_credentials_too() {
+    let mut pair = Pair::new();
+    pair.leader.exchange(subject(3), "refused");
+    pair.settle();
+    sleep(SECOND).await;
+    pair.leader.refuse(3, "refused", Takes::Token);
+    pair.successor.exchange(subject(3), "own");
+    pair.settle();
+    pair.assert_serve(3, &["own"]);
+    assert!(pair.leader.served(subject(3), &["refused"]).is_empty());
+    assert!(pair.successor.served(subject(3), &["refused"]).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_eks_auth_accepts_after_the_leader_was_refused_it_is_served_by_both() {
+    let mut pair = refused_after_the_successor_got_it(Takes::All).await;
+    sleep(SECOND).await;
+    pair.successor.exchange(subject(3), "refused");
+    pair.settle();
+    pair.assert_serve(3, &["refused", "good"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_forgets_refusals_once_its_successor_has_gone() {
+    let Pair {
+        leader,
+        successor,
+        to_successor,
+        to_leader,
+    } = refused_after_the_successor_got_it(Takes::All).await;
+    let count = || leader.metric("podcreds_refusals_remembered");
+    sleep(5 * MINUTE).await;
+    leader.cache.upkeep();
+    assert_eq!(count(), 1);
+    drop((successor, to_successor, to_leader));
+    leader.cache.upkeep();
+    assert_eq!(count(), 0);
+}
