@@ -94,6 +94,11 @@ pub(super) fn another_witness(pod: &Path, netns: NetnsId) -> Option<Witness> {
     (witness.netns == netns).then_some(witness)
 }
 
+/// Whether a process of the pod is left in the namespace that the last witness was in.
+pub(super) fn is_in_use(pod: &Path, last: &Witness) -> bool {
+    last.stands(pod) || another_witness(pod, last.netns).is_some()
+}
+
 /// Processes that do not decide.
 #[derive(Default)]
 struct Others {
@@ -265,6 +270,21 @@ mod tests {
     fn a_process_that_is_elsewhere_by_its_own_account_says_nothing() {
         let pod = pod_with(&format!("{}\n4194305\n", std::process::id()));
         assert!(matches!(verdict_on(pod.path()), NetnsSearch::Nothing));
+    }
+
+    #[test]
+    fn a_namespace_that_the_pods_last_process_has_left_is_not_in_use() {
+        let pod = pod_with("");
+        let pid = std::process::id();
+        let elsewhere = Witness {
+            pid,
+            started: start_time(pid).unwrap(),
+            netns: Netns::of_agent().unwrap().id(),
+        };
+        assert!(!is_in_use(pod.path(), &elsewhere));
+        let container = pod.path().join("container");
+        fs::write(container.join("cgroup.procs"), format!("{pid}\n")).unwrap();
+        assert!(!is_in_use(pod.path(), &elsewhere), "it is in another pod");
     }
 
     #[test]

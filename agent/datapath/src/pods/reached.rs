@@ -5,13 +5,19 @@ use podcreds_common::{EVENT_FOREIGN_NETNS, KernelEvent, NestedKey, PodEndpoint};
 use podcreds_types::ReachedListeners;
 
 use super::{AGENT, Pods};
+use crate::processes;
 
 impl Pods {
-    /// The listeners that pods are sent to and reach.
+    /// The listeners that pods are sent to and reach. Not those of pods that have no process left
+    /// in their namespace: another agent cannot find that. Pods in the host's namespace are served
+    /// by the listeners there, also where they have some of their own.
     pub(crate) fn reached(&mut self) -> Vec<ReachedListeners> {
         let nested = self.nested.published().into_iter();
-        let own = self.known.iter().filter(|(_, pod)| pod.location.is_some());
-        let own = own.filter(|(_, pod)| pod.published);
+        let own = self.known.iter().filter(|(_, pod)| pod.published);
+        let own = own.filter(|(_, pod)| {
+            let last = pod.witness.as_ref();
+            last.is_some_and(|last| processes::is_in_use(&pod.path, last))
+        });
         let own = own.map(|(id, pod)| reached_at(*id, pod.endpoint, None));
         let nested =
             nested.map(|(key, endpoint, process)| reached_at(key.pod, endpoint, Some(process)));
@@ -37,7 +43,12 @@ impl Pods {
     pub(crate) fn pursue(&mut self, wanted: &[ReachedListeners], beat: impl Fn()) {
         for wanted in wanted {
             beat();
+            let pod = self.known.get(&wanted.pod);
+            let is_located = pod.is_some_and(|pod| pod.location.is_some());
             match wanted.process {
+                // It is not known yet where the pod is. Were it looked at afresh each time, it
+                // would never become known that it is in the host's namespace.
+                Some(_) if !is_located => self.look_soon(wanted.pod),
                 // As if it had asked for credentials there.
                 Some(thread) => self.handle_events(&[KernelEvent {
                     pod: wanted.pod,
