@@ -219,8 +219,7 @@ impl Conversation {
         let Some(question) = question.filter(|it| is_extended && it.number > asked) else {
             return Ok(asked);
         };
-        let bytes = question.encode();
-        if let Some(bytes) = bytes.filter(|it| it.len() <= frame::LONGEST as usize) {
+        if let Some(bytes) = question.encode() {
             self.send(Frame::Reach(bytes)).await?;
         }
         Ok(question.number)

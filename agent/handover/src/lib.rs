@@ -35,7 +35,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -46,7 +46,7 @@ pub use self::{
     reaching::{Reach, UntilReached},
 };
 use podcreds_cache::Cache;
-use podcreds_types::Vitals;
+use podcreds_types::{ReachedListeners, Vitals};
 
 use self::{
     folder::{HandoverFolder, Lock, SUCCESSOR},
@@ -59,6 +59,8 @@ use self::{
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a leader that is told to end waits for a successor that does not serve yet.
 const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for a successor altogether.
+const LONGEST_WAIT: Duration = SUCCESSOR_PATIENCE.saturating_add(reaching::PATIENCE);
 /// How long the last words of an agent may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -281,23 +283,38 @@ impl Membership {
         *self.role.borrow() == Role::Successor
     }
 
-    /// Waits until an agent that has come to take over serves: the one who told this agent to end
-    /// may not have waited for that. Not for ever, and not at all if there is none.
-    pub async fn wait_for_successor(&self) {
+    /// Waits until an agent that has come to take over serves, and reaches each listener that this
+    /// one reaches by `reached`: the one who told this agent to end may not have waited for that.
+    /// No longer than `at_most`, nor for ever, and not at all if there is none.
+    pub async fn wait_for_successor<F>(&self, reached: impl Fn() -> F, at_most: Duration)
+    where
+        F: Future<Output = Vec<ReachedListeners>>,
+    {
+        let end = Instant::now() + at_most.min(LONGEST_WAIT);
+        if self.serves_in_time(end).await {
+            self.wait_until_reached(reached, end).await;
+        }
+    }
+
+    /// Waits until the successor serves, if there is one. False if it does not.
+    async fn serves_in_time(&self, end: Instant) -> bool {
         if self.is_successor() || !self.successor_is_late() {
-            return;
+            return true;
         }
         tracing::info!("the agent that comes next does not serve yet: waiting for it");
-        let serves = timeout(SUCCESSOR_PATIENCE, async {
+        let end = end.min(Instant::now() + SUCCESSOR_PATIENCE);
+        let serves = timeout_at(end, async {
             while self.successor_is_late() {
                 sleep(LOOK).await;
             }
         });
-        if serves.await.is_err() {
+        let is_in_time = serves.await.is_ok();
+        if !is_in_time {
             tracing::warn!(
                 "the agent that comes next still does not serve: not waiting any longer"
             );
         }
+        is_in_time
     }
 
     /// Whether another agent serves the pods of this node, or is about to.

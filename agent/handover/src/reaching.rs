@@ -5,13 +5,20 @@ use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Durat
 
 use podcreds_types::ReachedListeners;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
-use super::{LOOK, Membership};
+use super::{LOOK, Membership, frame::LONGEST};
 
 /// How long a leader waits for its successor to reach what it reaches. On a machine that has
 /// anything to spare it takes milliseconds; what takes longer than this is not reached at all.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long after a question the leader looks whether it still reaches all that it has asked about:
+/// some of it may have ended.
+const REVISE: Duration = Duration::from_millis(500);
 
 /// Ends when this agent reaches these listeners too, or their pods are gone.
 pub type Reach = Arc<dyn Fn(Vec<ReachedListeners>) -> UntilReached + Send + Sync>;
@@ -38,9 +45,21 @@ pub(super) struct Said {
     pub(super) reached: u64,
 }
 
+/// What becomes of a question.
+enum Outcome {
+    /// The successor reaches all of it.
+    Reached,
+    /// The leader itself reaches no more than this by now.
+    Outdated(Vec<ReachedListeners>),
+    /// Nobody will answer it.
+    Dropped,
+}
+
 impl Question {
+    /// The question in bytes, unless there are too many of them for a frame.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        serde_json::to_vec(self).ok()
+        let bytes = serde_json::to_vec(self).ok()?;
+        (bytes.len() <= LONGEST as usize).then_some(bytes)
     }
 
     /// Reads a question. `None` if these are not the bytes of one.
@@ -49,52 +68,102 @@ impl Question {
     }
 }
 
+/// Asks the successor.
+pub(super) struct Asker<'a> {
+    /// What it says.
+    pub(super) said: watch::Receiver<Said>,
+    /// What it is asked.
+    pub(super) asking: &'a watch::Sender<Option<Arc<Question>>>,
+    /// Whether there is one.
+    pub(super) has_successor: &'a (dyn Fn() -> bool + Sync),
+}
+
 impl Membership {
     /// Waits until the successor reaches each listener that this agent reaches by `reached`, which
-    /// is asked again until it has nothing new. Not for ever, and not at all for a successor that
-    /// does not understand the question.
-    pub async fn wait_until_reached<F>(&self, reached: impl Fn() -> F)
+    /// is asked again until it has nothing new. To that end at the latest, and not for long at all;
+    /// nor for a successor that does not understand the question.
+    pub(super) async fn wait_until_reached<F>(&self, reached: impl Fn() -> F, end: Instant)
     where
         F: Future<Output = Vec<ReachedListeners>>,
     {
-        if self.is_successor() || !self.can_answer() {
+        if self.is_successor() {
             return;
         }
-        let waiting = async {
-            let mut confirmed = HashSet::new();
-            for number in 1.. {
-                let listeners = reached().await;
-                let before = confirmed.len();
-                confirmed.extend(listeners.iter().copied());
-                if confirmed.len() == before {
-                    return;
-                }
-                let question = Question { number, listeners };
-                self.asking.send_replace(Some(Arc::new(question)));
-                let mut said = self.said.clone();
-                loop {
-                    if !self.can_answer() {
-                        return;
-                    }
-                    let answer = said.wait_for(|said| said.reached >= number);
-                    match timeout(LOOK, answer).await {
-                        Ok(Ok(_)) => break,
-                        Ok(Err(_)) => return,
-                        // Its successor may have gone.
-                        Err(_) => {}
-                    }
-                }
-            }
+        let asker = Asker {
+            said: self.said.clone(),
+            asking: &self.asking,
+            has_successor: &|| self.has_successor(),
         };
-        if timeout(PATIENCE, waiting).await.is_err() {
+        let end = end.min(Instant::now() + PATIENCE);
+        if timeout_at(end, asker.ask(reached)).await.is_err() {
             tracing::warn!(
                 "the agent that comes next does not reach all pods that this one reaches: not \
                  waiting any longer"
             );
         }
     }
+}
+
+impl Asker<'_> {
+    /// Asks until the successor reaches all that is reached here, or cannot be asked.
+    pub(super) async fn ask<F>(&self, reached: impl Fn() -> F)
+    where
+        F: Future<Output = Vec<ReachedListeners>>,
+    {
+        if !self.can_answer() {
+            return;
+        }
+        let mut confirmed = HashSet::new();
+        let mut listeners = reached().await;
+        for number in 1.. {
+            if listeners.iter().all(|it| confirmed.contains(it)) {
+                return;
+            }
+            let question = Arc::new(Question { number, listeners });
+            if question.encode().is_none() {
+                tracing::warn!("there are too many pods to ask the agent that comes next about");
+                return;
+            }
+            self.asking.send_replace(Some(Arc::clone(&question)));
+            listeners = match self.outcome(&question, &reached).await {
+                Outcome::Reached => {
+                    confirmed.extend(question.listeners.iter().copied());
+                    reached().await
+                }
+                Outcome::Outdated(listeners) => listeners,
+                Outcome::Dropped => return,
+            };
+        }
+    }
+
+    /// Waits for the answer to a question, as long as it is worth one.
+    async fn outcome<F>(&self, question: &Question, reached: &impl Fn() -> F) -> Outcome
+    where
+        F: Future<Output = Vec<ReachedListeners>>,
+    {
+        let mut said = self.said.clone();
+        let mut revise_at = Instant::now() + REVISE;
+        while self.can_answer() {
+            let answer = said.wait_for(|said| said.reached >= question.number);
+            let is_answered = async { answer.await.is_ok() };
+            match timeout(LOOK, is_answered).await {
+                Ok(true) => return Outcome::Reached,
+                Ok(false) => return Outcome::Dropped,
+                Err(_) if Instant::now() < revise_at => {}
+                Err(_) => {
+                    let now = reached().await;
+                    if !question.listeners.iter().all(|it| now.contains(it)) {
+                        return Outcome::Outdated(now);
+                    }
+                    revise_at = Instant::now() + REVISE;
+                }
+            }
+        }
+        // The successor has gone.
+        Outcome::Dropped
+    }
 
     fn can_answer(&self) -> bool {
-        self.said.borrow().is_extended && self.has_successor()
+        self.said.borrow().is_extended && (self.has_successor)()
     }
 }

@@ -162,7 +162,8 @@ impl Successor {
                         frame::say_serving(&mut to_leader).await?;
                     }
                 }
-                Some(Question { number, listeners }) = questions.recv() => {
+                // Before it serves, it has no listeners of its own that it could go by.
+                Some(Question { number, listeners }) = questions.recv(), if is_said => {
                     answer = Some((number, (self.reach)(listeners)));
                 }
                 number = reached(&mut answer) => {

@@ -260,9 +260,9 @@ impl App {
         self.readiness.drain();
         tracing::info!(signal, "draining");
         let work = async {
-            self.membership.wait_for_successor().await;
+            // The other half is for what follows.
             self.membership
-                .wait_until_reached(|| self.paths.reached())
+                .wait_for_successor(|| self.paths.reached(), grace / 2)
                 .await;
             self.paths.stop(self.membership.has_other_agent()).await;
             self.server.drain().await;

@@ -131,9 +131,13 @@ async fn a_successor_says_when_it_serves_and_when_it_reaches_what_it_is_asked_ab
     let said = || *talk.said.borrow();
     until("it understands questions", || said().is_extended).await;
     assert!(!said().serves);
+    talk.asking.send_replace(question(1));
+    talk.reaches.store(true, Relaxed);
+    sleep(10 * SECOND).await;
+    assert_eq!(said().reached, 0, "it does not serve");
+    talk.reaches.store(false, Relaxed);
     talk.serving.send_replace(true);
     until("it serves", || said().serves).await;
-    talk.asking.send_replace(question(1));
     sleep(10 * SECOND).await;
     assert_eq!(said().reached, 0);
     talk.reaches.store(true, Relaxed);

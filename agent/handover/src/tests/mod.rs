@@ -19,6 +19,7 @@ mod encoding;
 mod lagging;
 mod learning;
 mod pods;
+mod reaching;
 mod refused;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,121 @@
+//! What the leader asks its successor before it ends, and what it does with the answers.
+
+use std::sync::Mutex;
+
+use podcreds_types::ReachedListeners;
+
+use super::*;
+use crate::reaching::{Asker, Question, Said};
+
+/// A leader that asks, and the answers that it is given.
+struct Asking {
+    said: watch::Sender<Said>,
+    asking: watch::Sender<Option<Arc<Question>>>,
+    /// The pods whose listeners the leader reaches.
+    reached: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Asking {
+    fn new(pods: impl IntoIterator<Item = u64>) -> Self {
+        let said = watch::Sender::new(Said {
+            serves: true,
+            is_extended: true,
+            reached: 0,
+        });
+        Self {
+            said,
+            asking: watch::Sender::default(),
+            reached: Arc::new(Mutex::new(pods.into_iter().collect())),
+        }
+    }
+
+    fn start(&self) -> AbortOnDropHandle<()> {
+        let (said, asking) = (self.said.subscribe(), self.asking.clone());
+        let reached = Arc::clone(&self.reached);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let asker = Asker {
+                said,
+                asking: &asking,
+                has_successor: &|| true,
+            };
+            asker
+                .ask(|| {
+                    let pods = reached.lock().unwrap().clone();
+                    async move { pods.into_iter().map(listeners).collect() }
+                })
+                .await;
+        }))
+    }
+
+    fn set_reached(&self, pods: &[u64]) {
+        *self.reached.lock().unwrap() = pods.to_vec();
+    }
+
+    /// The question that the successor was asked last: its number, and the pods in it.
+    fn question(&self) -> Option<(u64, Vec<u64>)> {
+        let asking = self.asking.borrow();
+        let question = asking.as_ref()?;
+        let pods = question.listeners.iter().map(|it| it.pod).collect();
+        Some((question.number, pods))
+    }
+
+    fn answer(&self, number: u64) {
+        self.said.send_modify(|said| said.reached = number);
+    }
+}
+
+fn listeners(pod: u64) -> ReachedListeners {
+    ReachedListeners {
+        pod,
+        netns: 8,
+        v4: true,
+        v6: true,
+        process: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_asks_until_it_reaches_nothing_that_was_not_confirmed() {
+    let leader = Asking::new([1, 2]);
+    let asks = leader.start();
+    sleep(SECOND).await;
+    assert_eq!(leader.question(), Some((1, vec![1, 2])));
+    leader.set_reached(&[1, 2, 3]);
+    sleep(SECOND).await;
+    assert_eq!(leader.question(), Some((1, vec![1, 2])), "it has grown");
+    leader.answer(1);
+    sleep(SECOND).await;
+    assert_eq!(leader.question(), Some((2, vec![1, 2, 3])));
+    assert!(!asks.is_finished());
+    leader.answer(2);
+    asks.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_leader_no_longer_reaches_it_does_not_wait_for() {
+    let leader = Asking::new([1, 2]);
+    let asks = leader.start();
+    sleep(SECOND).await;
+    leader.set_reached(&[2]);
+    sleep(SECOND).await;
+    assert_eq!(leader.question(), Some((2, vec![2])));
+    // An answer to the first question says nothing about the second one.
+    leader.answer(1);
+    sleep(SECOND).await;
+    assert!(!asks.is_finished());
+    leader.set_reached(&[]);
+    asks.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_asked_is_not_waited_for() {
+    let too_many = Asking::new(0..10_000);
+    too_many.start().await.unwrap();
+    assert_eq!(too_many.question(), None);
+    let earlier_build = Asking::new([1]);
+    earlier_build
+        .said
+        .send_modify(|said| said.is_extended = false);
+    earlier_build.start().await.unwrap();
+    assert_eq!(earlier_build.question(), None);
+}
