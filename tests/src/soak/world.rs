@@ -25,6 +25,8 @@ pub(super) const ACCOUNT: (&str, &str) = ("soak", "reader");
 const CALM: Duration = Duration::from_secs(60);
 /// What is older than this the other agent knows when one is killed.
 const TOLD: Duration = Duration::from_secs(2);
+/// What is older than this the other agent knows when one is told to end.
+const TELLING: Duration = Duration::from_millis(200);
 /// For how long connections may be refused after a kill. SDKs try more often than once, and a
 /// sandbox that is a moment old may not have been reached yet by the agent that is left.
 const REFUSED: Duration = Duration::from_secs(5);
@@ -163,6 +165,12 @@ impl World {
 
     /// Ends the older of two agents as an update does.
     pub(super) fn end_agent(&self) -> Result<(), String> {
+        // What is younger the next agent may not have taken in yet.
+        if let Some(told) = Instant::now().checked_sub(TELLING) {
+            for resident in self.residents() {
+                resident.forget_younger_promise(told);
+            }
+        }
         let mut agent = self.agents().remove(0);
         let status = agent.terminate();
         if status.success() {

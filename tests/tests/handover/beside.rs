@@ -42,6 +42,12 @@ fn unreaching_successor(scene: &Scene) -> Agent {
     next
 }
 
+/// Whether an agent that has ended did so though its successor did not reach everything.
+fn is_impatient(agent: &Agent) -> bool {
+    let lines = agent.logs().to_the_end();
+    lines.iter().any(|line| line.message.contains(IMPATIENT))
+}
+
 #[test]
 fn an_agent_that_is_told_to_end_does_so_when_its_successor_reaches_what_it_reaches() {
     needs_privileges!();
@@ -55,26 +61,33 @@ fn an_agent_that_is_told_to_end_does_so_when_its_successor_reaches_what_it_reach
     for destination in DESTINATIONS {
         assert_owned(&pod.run(["get", "--dst", destination]), &pod);
     }
-    let impatient = |agent: &Agent| {
-        agent
-            .logs()
-            .all()
-            .iter()
-            .any(|it| it.message.contains(IMPATIENT))
-    };
-    assert!(!impatient(&agent));
+    assert!(!is_impatient(&agent));
+}
+
+#[test]
+fn a_pod_whose_sandbox_has_died_is_not_waited_for() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut agent = scene.agent().start();
+    let mut pod = scene.served_pod("dead");
+    pod.kill_pause();
+    let next = scene.agent().start();
+    assert!(agent.terminate().success());
+    assert!(!is_impatient(&agent));
+    wait_role(&next, "leader");
 }
 
 #[test]
 fn a_pod_that_the_successor_does_not_reach_keeps_no_agent_from_ending() {
     needs_privileges!();
     let scene = Scene::new();
-    let mut agent = scene.agent().start();
+    // Less than it would wait for otherwise.
+    let agent = scene.agent().set("--shutdown-grace-period", "6");
+    let mut agent = agent.start();
     let _pod = closed_pod(&scene);
     let next = unreaching_successor(&scene);
     assert!(agent.terminate().success());
-    let lines = agent.logs().to_the_end();
-    assert!(lines.iter().any(|line| line.message.contains(IMPATIENT)));
+    assert!(is_impatient(&agent));
     wait_role(&next, "leader");
 }
 
