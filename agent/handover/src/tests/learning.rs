@@ -199,6 +199,24 @@ async fn a_token_that_was_refused_does_not_come_back_with_newer_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_token_does_not_come_back_with_what_the_successor_got_before_it_heard_of_that() {
+    for takes in [Takes::All, Takes::Token] {
+        let mut pair = Pair::new();
+        pair.successor.exchange(subject(3), "refused");
+        sleep(SECOND).await;
+        pair.leader.refuse(3, "refused", takes);
+        sleep(SECOND).await;
+        pair.successor.exchange(subject(3), "good");
+        assert_eq!(pair.successor.served(subject(3), &["refused"]).len(), 1);
+        pair.settle();
+        for agent in pair.both() {
+            let served = agent.served(subject(3), &["refused", "good"]);
+            assert_eq!(served, ["good"], "{takes:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_the_leader_loses_the_successor_loses_from_its_own_credentials_too() {
     let mut pair = Pair::new();
     pair.leader.exchange(subject(3), "refused");

@@ -110,12 +110,15 @@ async fn what_the_leader_no_longer_reaches_it_does_not_wait_for() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_asked_is_not_waited_for() {
     let too_many = Asking::new(0..10_000);
-    too_many.start().await.unwrap();
+    timeout(SECOND, too_many.start()).await.unwrap().unwrap();
     assert_eq!(too_many.question(), None);
     let earlier_build = Asking::new([1]);
     earlier_build
         .said
         .send_modify(|said| said.is_extended = false);
-    earlier_build.start().await.unwrap();
+    timeout(SECOND, earlier_build.start())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(earlier_build.question(), None);
 }
