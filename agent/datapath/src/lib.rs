@@ -70,7 +70,7 @@ pub use reaching::Reaching;
 
 use podcreds_types::{PodUid, ReachedListeners, Vitals};
 
-use self::worker::Command;
+use self::worker::WorkerCommand;
 
 /// How long connects that were under way when the listeners were moved may take to reach a backlog:
 /// microseconds, unless the caller is put off the processor just then and others have it for a
@@ -107,7 +107,7 @@ pub struct Hooks {
 
 /// The running datapath. Dropping it detaches the programs and closes the listeners at once.
 pub struct Datapath {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<WorkerCommand>,
     thread: Option<thread::JoinHandle<()>>,
     pods: Arc<known_pods::KnownPods>,
 }
@@ -158,7 +158,7 @@ impl Datapath {
     pub async fn reached(&self) -> Vec<ReachedListeners> {
         let (reply, reached) = oneshot::channel();
         // An error means that the thread has ended: there are none any more.
-        let _ = self.commands.send(Command::Reached(reply)).await;
+        let _ = self.commands.send(WorkerCommand::Reached(reply)).await;
         reached.await.unwrap_or_default()
     }
 
@@ -172,7 +172,7 @@ impl Datapath {
     /// In this order no connect meets a closed listener. What has been accepted is not touched.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
-        if self.commands.send(Command::Stop(done)).await.is_ok() {
+        if self.commands.send(WorkerCommand::Stop(done)).await.is_ok() {
             // An error means that the thread has ended, and its listeners with it.
             let _stopped = stopped.await;
         }

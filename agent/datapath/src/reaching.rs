@@ -8,14 +8,14 @@ use std::{
 use podcreds_types::ReachedListeners;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{pods::Pods, worker::Command};
+use super::{pods::Pods, worker::WorkerCommand};
 
 /// How often what is not reached is tried again. Each try has longer than that.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Has the datapath go to listeners that another agent reaches. It does not keep the datapath.
 #[derive(Clone, Debug)]
-pub struct Reaching(pub(super) mpsc::WeakSender<Command>);
+pub struct Reaching(pub(super) mpsc::WeakSender<WorkerCommand>);
 
 impl Reaching {
     /// Ends when this agent's listeners there can be reached as well, or their pods are gone. Never
@@ -25,7 +25,7 @@ impl Reaching {
         if let Some(commands) = self.0.upgrade() {
             // Where that fails, so does what follows.
             let _ = commands
-                .send(Command::Reach(Pursuit::new(listeners, reply)))
+                .send(WorkerCommand::Reach(Pursuit::new(listeners, reply)))
                 .await;
         }
         if reached.await.is_err() {

@@ -44,7 +44,7 @@ const EVENTS_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the thread is told.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum WorkerCommand {
     /// To end in order, and to say when that is done.
     Stop(oneshot::Sender<()>),
     /// To say which listeners are reached.
@@ -53,7 +53,7 @@ pub(super) enum Command {
     Reach(Pursuit),
 }
 
-type Commands = mpsc::Receiver<Command>;
+type Commands = mpsc::Receiver<WorkerCommand>;
 
 /// What the thread owns while it runs.
 struct Worker {
@@ -215,10 +215,10 @@ impl Worker {
             tokio::select! {
                 command = commands.recv() => match command {
                     None => break None,
-                    Some(Command::Stop(done)) => break Some(done),
+                    Some(WorkerCommand::Stop(done)) => break Some(done),
                     // An error means that nobody waits any more.
-                    Some(Command::Reached(reply)) => drop(reply.send(self.pods.reached())),
-                    Some(Command::Reach(wanted)) => {
+                    Some(WorkerCommand::Reached(reply)) => drop(reply.send(self.pods.reached())),
+                    Some(WorkerCommand::Reach(wanted)) => {
                         // Pods that are not known after that are gone.
                         scan_at = self.scan(&vital);
                         pursuit = Some(wanted);

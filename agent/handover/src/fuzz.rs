@@ -6,7 +6,7 @@ use tokio::runtime::Builder;
 use super::{
     change::EntryChange,
     frame::{Frame, LONGEST, hear, hear_successor, receive},
-    reaching::Question,
+    reaching::ReachQuestion,
 };
 
 const FUZZ: Fuzz = Fuzz {
@@ -50,7 +50,7 @@ fn fuzz_frames() {
                     let _ = EntryChange::decode(bytes).or_else(|| EntryChange::gone_by(bytes));
                 }
                 if let Frame::Reach(bytes) = &frame {
-                    let _ = Question::decode(bytes);
+                    let _ = ReachQuestion::decode(bytes);
                 }
                 heard.push(matches!(frame, Frame::Unknown(_)));
             }

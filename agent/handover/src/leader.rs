@@ -21,7 +21,7 @@ use super::{
     frame::{self, Frame},
     metrics::Metrics,
     peer,
-    reaching::{Question, Said},
+    reaching::{ReachQuestion, Said},
 };
 
 /// How long the successor may take to greet, or to read a frame.
@@ -40,7 +40,7 @@ pub(super) struct Leader {
     /// What the successor says.
     pub(super) said: watch::Sender<Said>,
     /// What it is to be asked.
-    pub(super) asking: watch::Receiver<Option<Arc<Question>>>,
+    pub(super) asking: watch::Receiver<Option<Arc<ReachQuestion>>>,
     pub(super) leaving: watch::Receiver<bool>,
 }
 

@@ -52,7 +52,7 @@ use self::{
     folder::{HandoverFolder, Lock, SUCCESSOR},
     member::Member,
     metrics::Role,
-    reaching::{Question, Said},
+    reaching::{ReachQuestion, Said},
 };
 
 /// How often an agent looks whether it is its turn.
@@ -123,7 +123,7 @@ pub struct Membership {
     /// What the successor says.
     said: watch::Receiver<Said>,
     /// What it is asked.
-    asking: watch::Sender<Option<Arc<Question>>>,
+    asking: watch::Sender<Option<Arc<ReachQuestion>>>,
     /// Where the agents meet, and what goes on there meanwhile; nothing if the agent keeps to
     /// itself.
     member: Option<(Arc<HandoverFolder>, AbortOnDropHandle<()>)>,

@@ -17,7 +17,7 @@ use super::{
     leader::Leader,
     lender::{Lend, lend_to_all},
     metrics::Role,
-    reaching::{Question, Reach, Said},
+    reaching::{Reach, ReachQuestion, Said},
     successor::Successor,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct Member {
     /// What the successor says.
     pub(super) said: watch::Sender<Said>,
     /// What it is to be asked.
-    pub(super) asking: watch::Receiver<Option<Arc<Question>>>,
+    pub(super) asking: watch::Receiver<Option<Arc<ReachQuestion>>>,
     pub(super) optional: Optional,
 }
 

@@ -28,7 +28,7 @@ pub type UntilReached = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the leader asks.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Question {
+pub(super) struct ReachQuestion {
     /// Names it in the answer.
     pub(super) number: u64,
     pub(super) listeners: Vec<ReachedListeners>,
@@ -55,7 +55,7 @@ enum Outcome {
     Dropped,
 }
 
-impl Question {
+impl ReachQuestion {
     /// The question in bytes, unless there are too many of them for a frame.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         let bytes = serde_json::to_vec(self).ok()?;
@@ -73,7 +73,7 @@ pub(super) struct Asker<'a> {
     /// What it says.
     pub(super) said: watch::Receiver<Said>,
     /// What it is asked.
-    pub(super) asking: &'a watch::Sender<Option<Arc<Question>>>,
+    pub(super) asking: &'a watch::Sender<Option<Arc<ReachQuestion>>>,
     /// Whether there is one.
     pub(super) has_successor: &'a (dyn Fn() -> bool + Sync),
 }
@@ -119,7 +119,7 @@ impl Asker<'_> {
             if listeners.iter().all(|it| confirmed.contains(it)) {
                 return;
             }
-            let question = Arc::new(Question { number, listeners });
+            let question = Arc::new(ReachQuestion { number, listeners });
             if question.encode().is_none() {
                 tracing::warn!("there are too many pods to ask the agent that comes next about");
                 return;
@@ -137,7 +137,7 @@ impl Asker<'_> {
     }
 
     /// Waits for the answer to a question, as long as it is worth one.
-    async fn outcome<F>(&self, question: &Question, reached: &impl Fn() -> F) -> Outcome
+    async fn outcome<F>(&self, question: &ReachQuestion, reached: &impl Fn() -> F) -> Outcome
     where
         F: Future<Output = Vec<ReachedListeners>>,
     {

@@ -19,7 +19,7 @@ use super::{
     frame::{self, Frame},
     metrics::Metrics,
     peer,
-    reaching::{Question, Reach, UntilReached},
+    reaching::{Reach, ReachQuestion, UntilReached},
 };
 
 /// How long the leader may take to greet.
@@ -135,7 +135,7 @@ impl Successor {
         &self,
         mut to_leader: WriteHalf<'_>,
         is_extended: bool,
-        mut questions: mpsc::UnboundedReceiver<Question>,
+        mut questions: mpsc::UnboundedReceiver<ReachQuestion>,
     ) -> io::Result<()> {
         let mut serves = self.serves.clone();
         let mut is_said = false;
@@ -163,7 +163,7 @@ impl Successor {
                     }
                 }
                 // Before it serves, it has no listeners of its own that it could go by.
-                Some(Question { number, listeners }) = questions.recv(), if is_said => {
+                Some(ReachQuestion { number, listeners }) = questions.recv(), if is_said => {
                     answer = Some((number, (self.reach)(listeners)));
                 }
                 number = reached(&mut answer) => {
@@ -178,7 +178,7 @@ impl Successor {
         &self,
         first: Frame,
         mut from_leader: ReadHalf<'_>,
-        asked: mpsc::UnboundedSender<Question>,
+        asked: mpsc::UnboundedSender<ReachQuestion>,
     ) -> io::Result<Ended> {
         let mut first = Some(first);
         let started = Instant::now();
@@ -210,7 +210,7 @@ impl Successor {
                     }
                 },
                 Frame::Extended => None,
-                Frame::Reach(bytes) => match Question::decode(&bytes) {
+                Frame::Reach(bytes) => match ReachQuestion::decode(&bytes) {
                     // An error means that this connection ends.
                     Some(question) => asked.send(question).err().map(|_| "nobody answers"),
                     None => Some("it cannot be read"),

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     frame::{self, Frame},
     leader::{self, Leader},
-    reaching::{Question, Said},
+    reaching::{ReachQuestion, Said},
     successor::{Ended, Successor},
 };
 
@@ -21,7 +21,7 @@ struct Conversation {
     leader: Agent,
     successor: Agent,
     said: watch::Sender<Said>,
-    asking: watch::Sender<Option<Arc<Question>>>,
+    asking: watch::Sender<Option<Arc<ReachQuestion>>>,
     leaving: watch::Sender<bool>,
     serving: watch::Sender<bool>,
     /// Whether the successor reaches what it is asked about.
@@ -89,7 +89,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     panic!("never: {what}");
 }
 
-fn question(number: u64) -> Option<Arc<Question>> {
+fn question(number: u64) -> Option<Arc<ReachQuestion>> {
     let listeners = vec![ReachedListeners {
         pod: 7,
         netns: 8,
@@ -97,7 +97,7 @@ fn question(number: u64) -> Option<Arc<Question>> {
         v6: false,
         process: None,
     }];
-    Some(Arc::new(Question { number, listeners }))
+    Some(Arc::new(ReachQuestion { number, listeners }))
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use podcreds_types::ReachedListeners;
 
 use super::*;
-use crate::reaching::{Asker, Question, Said};
+use crate::reaching::{Asker, ReachQuestion, Said};
 
 /// A leader that asks, and the answers that it is given.
 struct Asking {
     said: watch::Sender<Said>,
-    asking: watch::Sender<Option<Arc<Question>>>,
+    asking: watch::Sender<Option<Arc<ReachQuestion>>>,
     /// The pods whose listeners the leader reaches.
     reached: Arc<Mutex<Vec<u64>>>,
 }
