@@ -2,29 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use podcreds_output::harmless;
+pub(crate) use podcreds_output::Status;
+use podcreds_output::{finding_lines, harmless, tally};
 use serde::Serialize;
 
 use crate::{checks::PERMISSIONS, show::Shown};
 
 /// So many subjects of one finding are named.
 const NAMED: usize = 3;
-/// The width of a check's name.
-const NAME: usize = 16;
-/// What stands before a remedy.
-const INDENT: &str = "        ";
-
-/// How a check ended. The order is that of gravity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
-    /// All is well.
-    Pass,
-    /// Something should be looked at, or could not be looked at.
-    Warn,
-    /// Pods do not have the role that they should have.
-    Fail,
-}
 
 /// What one check has seen of one subject, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -115,13 +100,7 @@ impl Report {
         for group in self.groups() {
             text.push_str(&group.text(&self.subject));
         }
-        let count = |status| self.checks.iter().filter(|it| it.status == status).count();
-        text.push_str(&format!(
-            "{} passed, {} with warnings, {} failed\n",
-            count(Status::Pass),
-            count(Status::Warn),
-            count(Status::Fail)
-        ));
+        text.push_str(&tally(self.checks.iter().map(|it| it.status)));
         if let Some(cause) = self.first_cause {
             text.push_str(&format!("first cause: {cause}\n"));
         }
@@ -178,17 +157,12 @@ impl Group<'_> {
             ..
         } = self.first;
         let is_of_all = self.subjects.iter().all(|subject| *subject == of);
-        let (status, line) = match status {
-            Status::Pass if is_of_all => ("pass", seen.clone()),
-            Status::Pass => ("pass", format!("{} looked at", self.subjects.len())),
-            Status::Warn => ("warn", self.named(seen, is_of_all)),
-            Status::Fail => ("FAIL", self.named(seen, is_of_all)),
+        let line = match status {
+            Status::Pass if is_of_all => seen.clone(),
+            Status::Pass => format!("{} looked at", self.subjects.len()),
+            Status::Warn | Status::Fail => self.named(seen, is_of_all),
         };
-        let mut text = format!("  {status}  {check:NAME$}{line}\n");
-        if let Some(remedy) = remedy {
-            text.push_str(&format!("{INDENT}{:NAME$}-> {remedy}\n", ""));
-        }
-        text
+        finding_lines(*status, check, &line, remedy.as_deref())
     }
 
     fn named(&self, seen: &str, is_of_all: bool) -> String {

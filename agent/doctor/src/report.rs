@@ -1,30 +1,13 @@
 //! What was found, for people and for programs.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use clap::ValueEnum;
+pub use podcreds_output::Status;
+use podcreds_output::{finding_lines, tally};
 use serde::Serialize;
 
 use crate::words::clean;
-
-/// The columns of status and of a check's name.
-const INDENT: &str = "        ";
-const NAME: usize = 16;
-
-/// How a check ended. The order is that of gravity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// All is well.
-    Pass,
-    /// Pods are served, but something should be looked at; or it could not be looked at.
-    Warn,
-    /// Pods are not served, or will not be soon.
-    Fail,
-}
 
 /// What one check has seen, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -119,32 +102,11 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = format!("{}\n", self.subject);
-        for Finding {
-            check,
-            status,
-            seen,
-            remedy,
-        } in &self.checks
-        {
-            let status = match status {
-                Status::Pass => "pass",
-                Status::Warn => "warn",
-                Status::Fail => "FAIL",
-            };
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "  {status}  {check:NAME$}{seen}");
-            if let Some(remedy) = remedy {
-                let _ = writeln!(text, "{INDENT}{:NAME$}-> {remedy}", "");
-            }
+        for it in &self.checks {
+            let remedy = it.remedy.as_deref();
+            text += &finding_lines(it.status, it.check, &it.seen, remedy);
         }
-        let count = |status| self.checks.iter().filter(|it| it.status == status).count();
-        let _ = writeln!(
-            text,
-            "{} passed, {} with warnings, {} failed",
-            count(Status::Pass),
-            count(Status::Warn),
-            count(Status::Fail)
-        );
+        text += &tally(self.checks.iter().map(|it| it.status));
         text
     }
 }

@@ -5,7 +5,8 @@
 //! 3. What EKS Auth says: [`Credentials`], or an [`EksRefusal`].
 //! 4. The node's pods: [`PodUid`], one record for each in [`PodRecords`], and [`ReachedListeners`].
 //! 5. Who was refused last, and why: [`RefusedCallers`].
-//! 6. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
+//! 6. What keeps a token from a proxy: [`excepts_agent`].
+//! 7. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
 
 mod caller;
 mod claims;
@@ -14,6 +15,7 @@ mod credentials;
 mod eks_refusal;
 #[cfg(test)]
 mod fuzz;
+mod no_proxy;
 mod origin;
 mod pod;
 mod pods;
@@ -29,6 +31,7 @@ pub use claims::{Claims, Unreadable};
 pub use credential_error::CredentialError;
 pub use credentials::Credentials;
 pub use eks_refusal::{EksRefusal, RefusalKind};
+pub use no_proxy::excepts_agent;
 pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
 pub use pods::{PodNames, PodRecord, PodRecords};

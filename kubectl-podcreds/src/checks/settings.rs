@@ -1,5 +1,7 @@
 //! What in the pod goes before the agent.
 
+use podcreds_types::excepts_agent;
+
 use super::Scene;
 use crate::{
     commands,
@@ -11,16 +13,6 @@ use crate::{
 pub(super) const NAME: &str = "settings";
 pub(super) const IRSA: &str = "irsa";
 pub(super) const PROXY: &str = "proxy";
-
-/// What in `NO_PROXY` covers the agent's address, in one SDK or another.
-const COVERS: [&str; 6] = [
-    "*",
-    "169.254.170.23",
-    "169.254.170.23/32",
-    "169.254.170.0/24",
-    "169.254.0.0/16",
-    "fd00:ec2::23",
-];
 
 /// Variables that make SDKs look elsewhere first.
 pub(super) fn winners(scene: &Scene<'_>) -> Vec<Finding> {
@@ -123,9 +115,7 @@ pub(super) fn proxy(scene: &Scene<'_>) -> Vec<Finding> {
 fn is_excepted(container: &Container) -> bool {
     let mut values = NO_PROXY.iter().filter_map(|name| container.env.get(*name));
     values.any(|value| match value {
-        Some(value) => value
-            .split(',')
-            .any(|it| COVERS.contains(&it.trim().trim_matches(['[', ']']))),
+        Some(value) => excepts_agent(value),
         // From elsewhere, which is not looked at.
         None => true,
     })
