@@ -66,26 +66,39 @@ fn main() -> ExitCode {
     let _last_words = telemetry::LastWords;
     match cli.command {
         Command::Server(args) => server(*args, format, verbosity),
-        Command::Initialize => initialize(format, verbosity),
+        Command::Initialize => logging(format, verbosity, initialize),
         Command::Probe(args) => probe(&args),
         Command::Doctor(args) => doctor::doctor(*args),
         Command::DoctorVisit => {
             podcreds_doctor::visit::run();
             ExitCode::SUCCESS
         }
-        Command::Status(args) => told(operator::status(&args).map(|()| true)),
-        Command::Refresh(args) => told(operator::refresh(args)),
-        Command::LogLevel(args) => told(operator::log_level(args).map(|()| true)),
+        Command::Status(args) => logging(format, verbosity, || {
+            told(operator::status(&args).map(|()| true))
+        }),
+        Command::Refresh(args) => logging(format, verbosity, || told(operator::refresh(args))),
+        Command::LogLevel(args) => logging(format, verbosity, || {
+            told(operator::log_level(args).map(|()| true))
+        }),
     }
 }
 
-fn initialize(format: LogFormat, verbosity: Verbosity) -> ExitCode {
+/// Runs a command whose log is written from the beginning.
+fn logging(
+    format: LogFormat,
+    verbosity: Verbosity,
+    command: impl FnOnce() -> ExitCode,
+) -> ExitCode {
     if let Err(error) = telemetry::init(format, verbosity) {
         return fail(&error, UNAVAILABLE);
     }
     if let Err(error) = telemetry::start_writing() {
         return fail(&error, UNAVAILABLE);
     }
+    command()
+}
+
+fn initialize() -> ExitCode {
     match initialize::initialize() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ InitializeError::NotPermitted) => fail(&error, NO_PERMISSION),

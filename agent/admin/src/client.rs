@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -109,7 +109,15 @@ pub fn ask_all<T: DeserializeOwned + Send>(
 
 /// Asks the agent at one socket. `None` if it has ended.
 fn ask<T: DeserializeOwned>(socket: &Path, question: &Question) -> Option<Result<T, AskError>> {
-    let answer = match fetch(socket, question) {
+    let asked = Instant::now();
+    let answer = fetch(socket, question);
+    tracing::debug!(
+        socket = %socket.display(),
+        elapsed = ?asked.elapsed(),
+        error = answer.as_ref().err().map(tracing::field::display),
+        "asked an agent"
+    );
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,

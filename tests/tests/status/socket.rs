@@ -45,6 +45,24 @@ fn only_root_is_answered() {
 }
 
 #[test]
+fn a_command_logs_whom_it_asks_where_that_is_wanted() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let _agent = scene.agent().start();
+    let socket = scene.sockets()[0].to_str().unwrap().to_owned();
+    let said = |arguments: &[&str]| {
+        let output = scene.run(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(said(&["status"]), "");
+    let json = said(&["log-level", "-v", "debug"]);
+    assert!(json.starts_with('{') && json.contains(&socket), "{json}");
+    let text = said(&["status", "-v", "debug", "--log-format", "text"]);
+    assert!(!text.contains('{') && text.contains(&socket), "{text}");
+}
+
+#[test]
 fn what_a_killed_agent_left_behind_does_no_harm() {
     needs_privileges!();
     let scene = Scene::new();
