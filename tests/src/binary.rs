@@ -40,3 +40,12 @@ pub fn podcreds() -> PathBuf {
 pub fn pod_client() -> PathBuf {
     find("pod-client", "podcreds-tests")
 }
+
+/// The plugin for kubectl.
+///
+/// # Panics
+///
+/// When it has not been built.
+pub fn kubectl_podcreds() -> PathBuf {
+    find("kubectl-podcreds", "kubectl-podcreds")
+}

@@ -19,6 +19,7 @@
 //! - [`agent`]: the podcreds binary, its logs and its metrics.
 //! - [`privileged`]: what a test needs from the machine, and what happens where it is missing.
 //! - [`run`]: one process of tests, demo or load, and who removes what it leaves when it is killed.
+//! - [`iam`]: the roles of IAM.
 //! - [`scenario`]: all of these together, as most tests want them.
 //! - [`sdk`]: unmodified AWS SDKs.
 //! - [`soak`]: a long run in which everything changes at once, while each answer is checked.
@@ -57,6 +58,7 @@ pub mod eks;
 pub mod eks_auth;
 pub mod guide;
 pub mod http;
+pub mod iam;
 pub mod imds;
 pub mod jwks;
 pub mod moto;

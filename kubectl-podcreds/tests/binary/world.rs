@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{Request, Response, StatusCode};
-use podcreds_tests::http::server::{Action, Handler, Server, full};
+use podcreds_tests::{
+    http::server::{Action, Handler, Server, full},
+    iam,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -107,22 +110,14 @@ impl World {
     }
 
     fn role(&self, body: &Bytes) -> (StatusCode, String) {
-        let body = String::from_utf8_lossy(body).into_owned();
-        let name = body.split('&').find_map(|it| it.strip_prefix("RoleName="));
-        let Some((name, policy)) = name.and_then(|name| self.roles.get_key_value(name)) else {
-            let error = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not you\
-                         </Message></Error></ErrorResponse>";
-            return (StatusCode::FORBIDDEN, error.to_owned());
-        };
-        let policy = policy.to_string().replace('"', "%22");
-        let role = format!(
-            "<GetRoleResponse><GetRoleResult><Role><Path>/</Path><RoleName>{name}</RoleName>\
-             <RoleId>i</RoleId><Arn>arn:aws:iam::111122223333:role/{name}</Arn>\
-             <CreateDate>2026-01-01T00:00:00Z</CreateDate>\
-             <AssumeRolePolicyDocument>{policy}</AssumeRolePolicyDocument>\
-             </Role></GetRoleResult></GetRoleResponse>"
-        );
-        (StatusCode::OK, role)
+        let role = iam::role_wanted(body).and_then(|name| self.roles.get_key_value(name));
+        match role {
+            Some((name, policy)) => (StatusCode::OK, iam::answer(name, policy)),
+            None => (
+                StatusCode::FORBIDDEN,
+                iam::refusal("AccessDenied", "not you"),
+            ),
+        }
     }
 }
 

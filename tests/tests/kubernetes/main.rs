@@ -14,6 +14,7 @@ mod doctor;
 mod identity;
 mod install;
 mod load;
+mod plugin;
 mod races;
 mod restarts;
 mod shapes;
