@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use podcreds_types::ServiceAccount;
 
@@ -40,7 +40,7 @@ pub(crate) struct Place {
     pub(crate) context: Option<String>,
 
     /// The kubeconfig, in place of KUBECONFIG and ~/.kube/config
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kubeconfig: Option<PathBuf>,
 
     /// Only this namespace
@@ -111,6 +111,13 @@ pub(crate) enum Command {
     Completion {
         /// The shell
         shell: Shell,
+    },
+    /// Print what kubectl proposes where the last of these words is being typed
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// The words behind `kubectl podcreds`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
 }
 

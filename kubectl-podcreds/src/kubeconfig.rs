@@ -1,8 +1,10 @@
 //! Which cluster is meant: what a kubeconfig says about it, and about EKS.
 
+use std::{env, ffi::OsString};
+
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError as ReadError},
 };
 
 use crate::cli::Place;
@@ -12,7 +14,7 @@ use crate::cli::Place;
 pub(crate) enum KubeconfigError {
     /// It cannot be read, or does not fit together.
     #[error("kubeconfig: {0}")]
-    Read(#[from] kube::config::KubeconfigError),
+    Read(#[from] ReadError),
     /// What it says makes no client.
     #[error("kubeconfig: {0}")]
     Client(#[from] kube::Error),
@@ -42,7 +44,7 @@ pub(crate) struct Hints {
 pub(crate) async fn connect(place: &Place) -> Result<Connection, KubeconfigError> {
     let kubeconfig = match &place.kubeconfig {
         Some(file) => Kubeconfig::read_from(file)?,
-        None => Kubeconfig::read()?,
+        None => from_environment(env::var_os("KUBECONFIG"))?,
     };
     let hints = Hints::of(&kubeconfig, place.context.as_deref());
     let options = KubeConfigOptions {
@@ -56,6 +58,20 @@ pub(crate) async fn connect(place: &Place) -> Result<Connection, KubeconfigError
         namespace,
         hints,
     })
+}
+
+/// What `KUBECONFIG` names, or the file in the home directory. As with kubectl, some of several
+/// files may be missing.
+fn from_environment(variable: Option<OsString>) -> Result<Kubeconfig, ReadError> {
+    let paths = variable.iter().flat_map(env::split_paths);
+    let mut there = paths.filter(|path| path.exists());
+    match there.next() {
+        Some(first) => there.try_fold(Kubeconfig::read_from(first)?, |all, path| {
+            all.merge(Kubeconfig::read_from(path)?)
+        }),
+        // It says which file is missing.
+        None => Kubeconfig::read(),
+    }
 }
 
 impl Hints {

@@ -13,6 +13,7 @@ mod checks;
 mod cli;
 mod collect;
 mod commands;
+mod complete;
 mod doctor;
 mod finding;
 mod kubeconfig;
@@ -37,6 +38,7 @@ use crate::{
     finding::Status,
     kubeconfig::KubeconfigError,
     migrate::Plan,
+    progress::patiently,
     show::show,
     snapshot::Missing,
 };
@@ -113,7 +115,7 @@ fn run(cli: Cli) -> Result<bool, CommandError> {
         .build()
         .map_err(CommandError::Runtime)?;
     let Cli { place, command } = cli;
-    let outcome = runtime.block_on(run_command(place, command));
+    let outcome = runtime.block_on(patiently(run_command(place, command)));
     // What nobody waits for any more, such as an agent that does not answer, is left behind.
     runtime.shutdown_background();
     outcome
@@ -167,6 +169,11 @@ async fn run_command(place: Place, command: Command) -> Result<bool, CommandErro
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
             show::print(&script)?;
+            Ok(true)
+        }
+        Command::Complete { words } => {
+            let said = complete::complete(Cli::command(), &words);
+            show::print(said.as_bytes())?;
             Ok(true)
         }
     }

@@ -2,12 +2,15 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    pin::pin,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
+use tokio::time::timeout;
+
 /// What is done sooner needs no progress.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(3);
 /// After so many it is said again.
 const STEP: usize = 25;
 
@@ -39,6 +42,20 @@ impl Progress {
             eprint!("\r{done} of {} {}", self.of, self.what);
             // Nothing can be done about a terminal that is gone.
             let _flushed = io::stderr().flush();
+        }
+    }
+}
+
+/// Waits for what is asked, and says so where it takes long.
+pub(crate) async fn patiently<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    match timeout(SILENCE, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            if io::stderr().is_terminal() {
+                eprintln!("waiting for what Kubernetes, EKS, IAM or agents answer ...");
+            }
+            work.await
         }
     }
 }

@@ -3,7 +3,7 @@
 mod convert;
 mod exec;
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use k8s_openapi::api::{
     core::v1::{Node, Pod, ServiceAccount as Account},
@@ -16,6 +16,7 @@ use kube::{
 };
 use podcreds_types::ServiceAccount;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 pub(crate) use exec::{Answer, ExecError, exec};
 
@@ -26,6 +27,8 @@ use crate::{
 
 /// So many objects a page, which is what kubectl asks for.
 const PAGE: u32 = 500;
+/// How long the API server may take for an answer, such as a page of a list.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where objects are: in a namespace or in all of them.
 #[derive(Clone)]
@@ -63,8 +66,7 @@ impl Kubernetes {
     /// One pod, or nothing where there is none.
     pub(crate) async fn pod(&self, namespace: &str, name: &str) -> Seen<Option<snapshot::Pod>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pod = api.get_opt(name).await;
-        let pod = pod.map_err(|error| missing("pods", "get", &error))?;
+        let pod = answered("pods", "get", PATIENCE, api.get_opt(name)).await?;
         Ok(pod.map(convert::pod))
     }
 
@@ -103,13 +105,29 @@ where
     let mut params = params.limit(PAGE);
     let mut all = Vec::new();
     loop {
-        let page = api.list(&params).await;
-        let page = page.map_err(|error| missing(what, "list", &error))?;
+        let page = answered(what, "list", PATIENCE, api.list(&params)).await?;
         all.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(all),
         }
+    }
+}
+
+/// What the API server answers, if it does so in time.
+async fn answered<T>(
+    what: &str,
+    verb: &str,
+    limit: Duration,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Seen<T> {
+    match timeout(limit, call).await {
+        Ok(answer) => answer.map_err(|error| missing(what, verb, &error)),
+        Err(_) => Err(Missing {
+            what: what.to_owned(),
+            why: format!("the API server gives no answer in {} s", limit.as_secs()),
+            needs: None,
+        }),
     }
 }
 
@@ -184,6 +202,16 @@ mod tests {
 
     use super::*;
     use crate::kubeconfig::KubeconfigError;
+
+    #[tokio::test]
+    async fn an_api_server_that_never_answers_is_given_up() {
+        let never = std::future::pending::<kube::Result<()>>();
+        let limit = Duration::from_millis(1);
+        let missing = answered("nodes", "list", limit, never).await;
+        let missing = missing.unwrap_err();
+        assert_eq!(missing.why, "the API server gives no answer in 0 s");
+        assert_eq!((missing.what.as_str(), missing.needs), ("nodes", None));
+    }
 
     #[test]
     fn a_login_that_fails_shows_no_secret() {

@@ -26,6 +26,9 @@ pub(super) enum Outcome {
     Unsure(String),
 }
 
+/// The parts of an ARN, with `arn` itself.
+const ARN_PARTS: usize = 6;
+
 /// What a request has under a key.
 enum Have<'a> {
     /// One value, or several under a key that takes a list.
@@ -112,6 +115,10 @@ fn compare(operator: &Operator, wanted: &[&str], have: Have<'_>, said: String) -
     let Some((is_negated, equal)) = comparison(&operator.name) else {
         return Outcome::Unsure(said);
     };
+    // IAM does not say what an ARN of fewer parts would match.
+    if operator.name.starts_with("arn") && wanted.iter().any(|it| parts(it).count() < ARN_PARTS) {
+        return Outcome::Unsure(said);
+    }
     let is_wanted = |value: &&str| wanted.iter().any(|it| equal(it, value)) != is_negated;
     let (is_met, has) = match have {
         Have::Unknown => return Outcome::Unsure(said),
@@ -152,10 +159,24 @@ fn comparison(operator: &str) -> Option<(bool, Equal)> {
         "stringnotequals" => (true, exact),
         "stringequalsignorecase" => (false, ignoring_case),
         "stringnotequalsignorecase" => (true, ignoring_case),
-        "stringlike" | "arnlike" | "arnequals" => (false, matches),
-        "stringnotlike" | "arnnotlike" | "arnnotequals" => (true, matches),
+        "stringlike" => (false, matches),
+        "stringnotlike" => (true, matches),
+        "arnlike" | "arnequals" => (false, matches_arn),
+        "arnnotlike" | "arnnotequals" => (true, matches_arn),
         _ => return None,
     })
+}
+
+/// Whether an ARN fits a pattern. Each of its parts is held to the pattern's own, so a star reaches
+/// no further than the next colon, but for those in the last part.
+fn matches_arn(pattern: &str, arn: &str) -> bool {
+    let both = parts(pattern).zip(parts(arn));
+    parts(pattern).count() == parts(arn).count() && both.into_iter().all(|(a, b)| matches(a, b))
+}
+
+/// The parts of an ARN: partition, service, region, account and resource behind `arn`.
+fn parts(arn: &str) -> impl Iterator<Item = &str> {
+    arn.splitn(ARN_PARTS, ':')
 }
 
 fn have<'a>(key: &str, keys: &'a Keys) -> Have<'a> {

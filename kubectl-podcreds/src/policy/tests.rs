@@ -207,6 +207,9 @@ fn conditions_that_the_pod_does_not_meet_are_named() {
         json!({ "Null": { "aws:TagKeys": "true" } }),
         json!({ "Null": { "aws:RequestTag/kubernetes-namespace": "true" } }),
         json!({ "StringEquals": { "aws:SourceAccount": "444455556666" } }),
+        json!({ "ArnEquals": { "aws:SourceArn": "arn:*:cluster/prod:::" } }),
+        json!({ "ArnLike": { "aws:SourceArn": "arn:aws:eks:eu-central-1:*/*:prod" } }),
+        json!({ "ArnNotLike": { "aws:SourceArn": "arn:aws:eks:*:*:cluster/*" } }),
     ] {
         let Verdict::Unmet(why) = with_condition(condition.clone()) else {
             panic!("{condition}");
@@ -224,6 +227,7 @@ fn what_nobody_knows_here_is_unsure_and_never_allowed() {
         json!({ "IpAddress": { "aws:SourceIp": "10.0.0.0/8" } }),
         json!({ "ForAnyValue:NumericEquals": { "aws:TagKeys": "1" } }),
         json!({ "StringEquals": { "aws:TagKeys": tags() } }),
+        json!({ "ArnLike": { "aws:SourceArn": "arn:aws:eks:*" } }),
     ] {
         assert!(
             matches!(with_condition(condition.clone()), Verdict::Unsure(_)),

@@ -3,7 +3,11 @@
 
 mod world;
 
-use std::process::Output;
+use std::{
+    env,
+    path::Path,
+    process::{Command, Output},
+};
 
 use serde_json::{Value, json};
 
@@ -154,4 +158,33 @@ fn migrate_prints_a_script_and_runs_nothing() {
 fn completion_is_for_the_binary_that_kubectl_finds() {
     let output = World::default().serve().run(&["completion", "bash"]);
     assert!(said(&output).contains("kubectl-podcreds"));
+}
+
+#[test]
+fn of_several_kubeconfigs_some_may_be_missing_and_not_all() {
+    let world = World::healthy().serve();
+    let missing = Path::new("/nowhere/kubeconfig").to_owned();
+    let both = env::join_paths([missing.clone(), world.kubeconfig()]).unwrap();
+    let output = world.run_with(&["associations"], &both);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = world.run_with(&["associations"], missing.as_os_str());
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("/nowhere/kubeconfig"), "{errors}");
+}
+
+#[test]
+fn what_kubectl_runs_for_completion_proposes_words() {
+    let program = Path::new(env!("CARGO_BIN_EXE_kubectl-podcreds"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = [program.parent().unwrap().to_owned()]
+        .into_iter()
+        .chain(env::split_paths(&path));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubectl_complete-podcreds");
+    let output = Command::new(script)
+        .args(["--output", "json", "doctor", ""])
+        .env("PATH", env::join_paths(path).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(said(&output), "pod\tOne of its pods\n:4\n");
 }

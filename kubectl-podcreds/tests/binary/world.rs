@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     path::PathBuf,
     process::{Command, Output},
@@ -150,11 +151,16 @@ impl Handler for World {
 impl Served {
     /// Runs the program with these words, and nothing of this machine's settings.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
+        self.run_with(words, self.kubeconfig().as_os_str())
+    }
+
+    /// The same with other kubeconfigs.
+    pub(crate) fn run_with(&self, words: &[&str], kubeconfigs: &OsStr) -> Output {
         Command::new(env!("CARGO_BIN_EXE_kubectl-podcreds"))
             .args(words)
             .args(["--cluster-name", "prod", "--region", "eu-central-1"])
             .env_clear()
-            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECONFIG", kubeconfigs)
             .env("HOME", self.folder.path())
             .env("AWS_ENDPOINT_URL", self.server.url())
             .env("AWS_ACCESS_KEY_ID", "id")
@@ -164,7 +170,7 @@ impl Served {
             .unwrap()
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 }

@@ -1,7 +1,10 @@
 //! Where all is well, and the commands that are no doctor.
 
+use std::{env, process::Command};
+
 use podcreds_tests::{
     associations::Association,
+    binary, checkout,
     cluster::{Cluster, agent},
     wait::until,
 };
@@ -125,4 +128,23 @@ fn select_nodes(cluster: &Cluster, labels: Value) {
     if let Err(why) = cluster.api().patch(&path, &fields) {
         eprintln!("the agent's nodes are as they were: {why}");
     }
+}
+
+#[test]
+#[ignore = "runs in a cluster: cargo xtask cluster test"]
+fn kubectl_completes_the_plugins_words() {
+    let plugin = binary::kubectl_podcreds();
+    let own = [
+        plugin.parent().unwrap().to_owned(),
+        checkout::file("kubectl-podcreds"),
+    ];
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = own.into_iter().chain(env::split_paths(&path));
+    let output = Command::new("kubectl")
+        .args(["__complete", "podcreds", "doctor", ""])
+        .env("PATH", env::join_paths(path).unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "pod\tOne of its pods\n:4\n", "{output:?}");
 }
