@@ -45,7 +45,7 @@ fn only_root_is_answered() {
 }
 
 #[test]
-fn a_command_logs_whom_it_asks_where_that_is_wanted() {
+fn a_command_logs_which_agents_it_asks_where_that_is_wanted() {
     needs_privileges!();
     let scene = Scene::new();
     let _agent = scene.agent().start();
