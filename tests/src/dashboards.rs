@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::checkout;
@@ -41,6 +42,39 @@ pub fn generate(arguments: &[&str]) -> Result<Output> {
         .current_dir(checkout::file(FOLDER))
         .output()
         .context("cannot start Python")
+}
+
+/// Draws a dashboard from the Prometheus at `url`, as far back as `span`, with these values of
+/// variables.
+///
+/// # Errors
+///
+/// When it cannot be drawn, with what the program says.
+pub fn draw(
+    name: &str,
+    url: &str,
+    span: Duration,
+    chosen: &[(&str, &str)],
+    picture: &Path,
+) -> Result<()> {
+    let mut command = Command::new(tools().join("bin/python"));
+    command
+        .args(["-B", "draw.py", url])
+        .arg(format!("podcreds-{name}.json"))
+        .arg(picture)
+        .arg(format!("--minutes={}", span.as_secs_f64() / 60.0))
+        // Of an agent that is scraped twice a second.
+        .arg("--rate=10s")
+        // It is on this machine.
+        .env("no_proxy", "*")
+        .current_dir(checkout::file(FOLDER));
+    for (variable, value) in chosen {
+        command.arg(format!("--set={variable}={value}"));
+    }
+    let output = command.output().context("cannot start Python")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cannot draw {name}: {said}");
+    Ok(())
 }
 
 /// Reads a dashboard.

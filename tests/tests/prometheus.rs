@@ -5,14 +5,16 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::{
+    env, fs,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use podcreds_tests::{
     agent::Agent,
-    dashboards::{DASHBOARDS, expressions, panels, read},
+    checkout,
+    dashboards::{self, DASHBOARDS, expressions, panels, read},
     eks_auth::{EksAuth, Fault},
     http::client,
     jwks::Jwks,
@@ -41,6 +43,7 @@ const NO_LOOPBACK: &str = "table inet filter {
 /// An agent that knows the cluster's keys, and a Prometheus that scrapes it.
 struct Scene {
     prometheus: Prometheus,
+    started: Instant,
     node: Scenario,
     keys: Jwks,
     _handover: TempDir,
@@ -63,6 +66,7 @@ impl Scene {
         prometheus.scrape([("a", &node.agent)]);
         Self {
             prometheus,
+            started: Instant::now(),
             node,
             keys,
             _handover: handover,
@@ -228,6 +232,7 @@ fn eks_auth_in_trouble(scene: &Scene) {
         scene.prometheus.wait_firing(alerts);
         scene.prometheus.wait_clear(["PodcredsThrottled"]);
         every_panel_shows_something(scene);
+        draw_pictures(scene);
         eks_auth.heal();
         scene.prometheus.wait_clear(alerts);
         scene
@@ -263,6 +268,22 @@ fn every_panel_shows_something(scene: &Scene) {
         }
     }
     assert!(empty.is_empty(), "\n{}\n", empty.join("\n"));
+}
+
+/// Draws the dashboards without Grafana, of what has happened so far, where a folder is named for
+/// them.
+fn draw_pictures(scene: &Scene) {
+    let Some(folder) = env::var_os("PODCREDS_PICTURES").map(checkout::file) else {
+        return;
+    };
+    for name in DASHBOARDS {
+        let picture = folder.join(format!("{name}.svg"));
+        let chosen = [("cluster", "test"), ("job", "podcreds"), ("node", "a")];
+        let url = scene.prometheus.url();
+        dashboards::draw(name, &url, scene.started.elapsed(), &chosen, &picture).unwrap();
+        let bytes = fs::metadata(&picture).unwrap().len();
+        assert!((20_000..300_000).contains(&bytes), "{name}: {bytes} bytes");
+    }
 }
 
 /// The serving thread stands still for a second again and again.

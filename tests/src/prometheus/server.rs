@@ -78,6 +78,11 @@ impl Prometheus {
         prometheus
     }
 
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Has it scrape these agents and no others, each as the node of this name.
     ///
     /// # Panics
