@@ -36,6 +36,7 @@ fn a_healthy_cluster_has_no_cause_and_commands_reach_its_agents() {
     assert_eq!(all[0]["serviceAccount"], "app", "{}", said.text);
 
     a_changed_association_is_followed(&desk);
+    one_that_is_taken_away_too(&desk);
     an_agent_that_is_not_ready(&desk);
     without_an_agent(&cluster, &desk);
     desk.assert_healthy("app");
@@ -67,6 +68,28 @@ fn a_changed_association_is_followed(desk: &Desk) {
     let said = desk.run(&["refresh", &format!("{name}/app")]);
     assert_eq!(said.code, Some(0), "{}", said.text);
     assert!(said.text.contains("/other, for "), "{}", said.text);
+    desk.assert_healthy("app");
+}
+
+/// The pod would keep its role for hours; the same command takes it away.
+fn one_that_is_taken_away_too(desk: &Desk) {
+    let account = format!("{}/app", desk.namespace.name());
+    desk.dissociate("app");
+    let said = desk.doctor("app");
+    assert_eq!(said.json()["firstCause"], "association", "{}", said.text);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    let said = desk.run(&["refresh", &account]);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    assert!(
+        said.text.contains("no pod identity association"),
+        "{}",
+        said.text
+    );
+
+    desk.namespace.associate("app", "app");
+    desk.put(Association::new(desk.namespace.name(), "app", "app"));
+    let said = desk.run(&["refresh", &account]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
     desk.assert_healthy("app");
 }
 

@@ -89,6 +89,13 @@ impl Desk {
         self.eks.associations().put(association);
     }
 
+    /// Takes a service account's association away, for everybody who knows of it.
+    pub(super) fn dissociate(&self, account: &str) {
+        let namespace = self.namespace.name();
+        self.eks.associations().remove_of(namespace, account);
+        self.namespace.dissociate(account);
+    }
+
     /// Has a role trust EKS with these actions.
     pub(super) fn trust(&self, role: &str, actions: &[&str]) {
         self.iam
