@@ -130,7 +130,7 @@ mod tests {
 
     fn kubeconfig() -> Kubeconfig {
         let text = r#"{
-            "current-context": "plain",
+            "current-context": "other",
             "contexts": [
                 { "name": "plain", "context": { "cluster": "c", "user": "u" } },
                 { "name": "eks", "context": {
@@ -166,7 +166,10 @@ mod tests {
 
     #[test]
     fn the_current_context_counts_where_none_is_named() {
-        assert_eq!(Hints::of(&kubeconfig(), None), Hints::default());
+        let current = Hints::of(&kubeconfig(), None);
+        assert_eq!(current, Hints::of(&kubeconfig(), Some("other")));
+        assert_ne!(current, Hints::default());
+        assert_eq!(Hints::of(&kubeconfig(), Some("plain")), Hints::default());
         assert_eq!(Hints::of(&kubeconfig(), Some("missing")), Hints::default());
     }
 }
