@@ -1,7 +1,7 @@
 //! Why a request or a connection gets no credentials: all reasons, in one table.
 //!
 //! To add a reason, add a row to [`refusals!`] and one to the table in `docs/operations.md`. Its
-//! metric is there from the start, and the code that raises it does nothing else.
+//! metric is there from the start.
 
 use http::StatusCode;
 
@@ -270,6 +270,32 @@ mod tests {
         Refusal::NoRecord,
         Refusal::Detour,
     ];
+
+    /// Every other refusal.
+    const WITHOUT_WORDS: [Refusal; 8] = [
+        Refusal::EksAuth,
+        Refusal::Evicted,
+        Refusal::HeadTimeout,
+        Refusal::HeadTooLarge,
+        Refusal::MalformedRequest,
+        Refusal::TooManyConnections,
+        Refusal::TooManyRefusals,
+        Refusal::WriteTimeout,
+    ];
+
+    #[test]
+    fn every_reason_is_looked_at_here() {
+        let all = || WITH_WORDS.into_iter().chain(WITHOUT_WORDS);
+        for reason in Refusal::METRICS {
+            assert!(
+                all().any(|refusal| refusal.metric() == *reason),
+                "{reason} is neither in WITH_WORDS nor in WITHOUT_WORDS"
+            );
+        }
+        for refusal in WITHOUT_WORDS {
+            assert!(refusal.words().is_none(), "{refusal:?} has words");
+        }
+    }
 
     #[test]
     fn words_are_json_and_the_text_says_the_same() {
