@@ -252,7 +252,7 @@ def heat_map(panel, series, w, h, span):
             parts.append(text(paper.left - 6, paper.y(number + 1) + 4, shown(limit, unit), "a e"))
     for shade, squares in sorted(cells.items()):
         if shade:
-            parts.append(f'<path fill="hsl({34 - shade} 90% {90 - 5 * shade}%)" d="{"".join(squares)}"/>')
+            parts.append(f'<path fill="hsl({34 - shade},90%,{90 - 5 * shade}%)" d="{"".join(squares)}"/>')
     return parts + [text(12, h - 12, f"darkest: {shown(most, 'short')} in one step", "a")]
 
 
