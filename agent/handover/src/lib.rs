@@ -35,7 +35,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -52,15 +52,13 @@ use self::{
     folder::{HandoverFolder, Lock, SUCCESSOR},
     member::Member,
     metrics::Role,
-    reaching::{ReachQuestion, Said},
+    reaching::{Asker, ReachQuestion, Said},
 };
 
 /// How often an agent looks whether it is its turn.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a leader that is told to end waits for a successor that does not serve yet.
-const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(10);
-/// How long it waits for a successor altogether.
-const LONGEST_WAIT: Duration = SUCCESSOR_PATIENCE.saturating_add(reaching::PATIENCE);
+/// How long a leader that is told to end waits for a successor altogether.
+const LONGEST_WAIT: Duration = reaching::SUCCESSOR_PATIENCE.saturating_add(reaching::PATIENCE);
 /// How long the last words of an agent may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -290,41 +288,21 @@ impl Membership {
     where
         F: Future<Output = Vec<ReachedListeners>>,
     {
+        if self.is_successor() {
+            return;
+        }
+        let asker = Asker {
+            said: self.said.clone(),
+            asking: &self.asking,
+            has_successor: &|| self.has_successor(),
+        };
         let end = Instant::now() + at_most.min(LONGEST_WAIT);
-        if self.serves_in_time(end).await {
-            self.wait_until_reached(reached, end).await;
-        }
-    }
-
-    /// Waits until the successor serves, if there is one. False if it does not.
-    async fn serves_in_time(&self, end: Instant) -> bool {
-        if self.is_successor() || !self.successor_is_late() {
-            return true;
-        }
-        tracing::info!("the agent that comes next does not serve yet: waiting for it");
-        let end = end.min(Instant::now() + SUCCESSOR_PATIENCE);
-        let serves = timeout_at(end, async {
-            while self.successor_is_late() {
-                sleep(LOOK).await;
-            }
-        });
-        let is_in_time = serves.await.is_ok();
-        if !is_in_time {
-            tracing::warn!(
-                "the agent that comes next still does not serve: not waiting any longer"
-            );
-        }
-        is_in_time
+        asker.wait(reached, end).await;
     }
 
     /// Whether another agent serves the pods of this node, or is about to.
     pub fn has_other_agent(&self) -> bool {
         self.is_successor() || self.has_successor()
-    }
-
-    /// Whether there is a successor that does not serve yet.
-    fn successor_is_late(&self) -> bool {
-        !self.said.borrow().serves && self.has_successor()
     }
 
     fn has_successor(&self) -> bool {

@@ -7,10 +7,13 @@ use podcreds_types::ReachedListeners;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{LOOK, Membership, frame::LONGEST};
+use super::{LOOK, frame::LONGEST};
+
+/// How long a leader that is told to end waits for a successor that does not serve yet.
+pub(super) const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a leader waits for its successor to reach what it reaches. On a machine that has
 /// anything to spare it takes milliseconds; what takes longer than this is not reached at all.
@@ -78,33 +81,54 @@ pub(super) struct Asker<'a> {
     pub(super) has_successor: &'a (dyn Fn() -> bool + Sync),
 }
 
-impl Membership {
-    /// Waits until the successor reaches each listener that this agent reaches by `reached`, which
-    /// is asked again until it has nothing new. To that end at the latest, and not for long at all;
-    /// nor for a successor that does not understand the question.
-    pub(super) async fn wait_until_reached<F>(&self, reached: impl Fn() -> F, end: Instant)
+impl Asker<'_> {
+    /// Waits until there is no successor, or it serves and reaches each listener that this agent
+    /// reaches by `reached`. To that end at the latest, and not for long at all.
+    pub(super) async fn wait<F>(&self, reached: impl Fn() -> F, end: Instant)
     where
         F: Future<Output = Vec<ReachedListeners>>,
     {
-        if self.is_successor() {
-            return;
-        }
-        let asker = Asker {
-            said: self.said.clone(),
-            asking: &self.asking,
-            has_successor: &|| self.has_successor(),
-        };
-        let end = end.min(Instant::now() + PATIENCE);
-        if timeout_at(end, asker.ask(reached)).await.is_err() {
-            tracing::warn!(
-                "the agent that comes next does not reach all pods that this one reaches: not \
-                 waiting any longer"
-            );
+        while self.serves_in_time(end).await {
+            let end = end.min(Instant::now() + PATIENCE);
+            if timeout_at(end, self.ask(&reached)).await.is_err() {
+                tracing::warn!(
+                    "the agent that comes next does not reach all pods that this one reaches: not \
+                     waiting any longer"
+                );
+            }
+            // It is late again if its connection broke meanwhile, or another one took its place.
+            if !self.is_late() {
+                return;
+            }
         }
     }
-}
 
-impl Asker<'_> {
+    /// Waits until the successor serves, if there is one. False if it does not.
+    async fn serves_in_time(&self, end: Instant) -> bool {
+        if !self.is_late() {
+            return true;
+        }
+        tracing::info!("the agent that comes next does not serve yet: waiting for it");
+        let end = end.min(Instant::now() + SUCCESSOR_PATIENCE);
+        let serves = timeout_at(end, async {
+            while self.is_late() {
+                sleep(LOOK).await;
+            }
+        });
+        let is_in_time = serves.await.is_ok();
+        if !is_in_time {
+            tracing::warn!(
+                "the agent that comes next still does not serve: not waiting any longer"
+            );
+        }
+        is_in_time
+    }
+
+    /// Whether there is a successor that does not serve yet.
+    fn is_late(&self) -> bool {
+        !self.said.borrow().serves && (self.has_successor)()
+    }
+
     /// Asks until the successor reaches all that is reached here, or cannot be asked.
     pub(super) async fn ask<F>(&self, reached: impl Fn() -> F)
     where
@@ -113,10 +137,12 @@ impl Asker<'_> {
         if !self.can_answer() {
             return;
         }
-        let mut confirmed = HashSet::new();
+        let mut confirmed: HashSet<ReachedListeners> = HashSet::new();
         let mut listeners = reached().await;
         for number in 1.. {
-            if listeners.iter().all(|it| confirmed.contains(it)) {
+            // Which process is in a namespace may change all the time.
+            let is_confirmed = |it: &ReachedListeners| confirmed.contains(&it.without_process());
+            if listeners.iter().all(is_confirmed) {
                 return;
             }
             let question = Arc::new(ReachQuestion { number, listeners });
@@ -127,7 +153,8 @@ impl Asker<'_> {
             self.asking.send_replace(Some(Arc::clone(&question)));
             listeners = match self.outcome(&question, &reached).await {
                 Outcome::Reached => {
-                    confirmed.extend(question.listeners.iter().copied());
+                    let answered = question.listeners.iter();
+                    confirmed.extend(answered.map(|it| it.without_process()));
                     reached().await
                 }
                 Outcome::Outdated(listeners) => listeners,

@@ -18,3 +18,14 @@ pub struct ReachedListeners {
     /// is there.
     pub process: Option<u32>,
 }
+
+impl ReachedListeners {
+    /// The same listeners, whichever process is in their namespace.
+    #[must_use]
+    pub fn without_process(self) -> Self {
+        Self {
+            process: None,
+            ..self
+        }
+    }
+}

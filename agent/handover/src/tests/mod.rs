@@ -9,6 +9,7 @@ use podcreds_cache::{
 };
 use podcreds_types::{CredentialError, EksRefusal, RefusalKind, Token};
 use prometheus::{Registry, TextEncoder};
+use tokio::time::sleep;
 
 use super::{change::EntryChange, changes::Changes, *};
 

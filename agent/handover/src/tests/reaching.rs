@@ -1,6 +1,9 @@
 //! What the leader asks its successor before it ends, and what it does with the answers.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU32, Ordering},
+};
 
 use podcreds_types::ReachedListeners;
 
@@ -29,7 +32,12 @@ impl Asking {
         }
     }
 
+    /// Has it ask, or wait for a successor that serves and then ask.
     fn start(&self) -> AbortOnDropHandle<()> {
+        self.start_until(None)
+    }
+
+    fn start_until(&self, end: Option<Instant>) -> AbortOnDropHandle<()> {
         let (said, asking) = (self.said.subscribe(), self.asking.clone());
         let reached = Arc::clone(&self.reached);
         AbortOnDropHandle::new(tokio::spawn(async move {
@@ -38,12 +46,14 @@ impl Asking {
                 asking: &asking,
                 has_successor: &|| true,
             };
-            asker
-                .ask(|| {
-                    let pods = reached.lock().unwrap().clone();
-                    async move { pods.into_iter().map(listeners).collect() }
-                })
-                .await;
+            let reached = || {
+                let pods = reached.lock().unwrap().clone();
+                async move { pods.into_iter().map(listeners).collect() }
+            };
+            match end {
+                Some(end) => asker.wait(reached, end).await,
+                None => asker.ask(reached).await,
+            }
         }))
     }
 
@@ -105,6 +115,51 @@ async fn what_the_leader_no_longer_reaches_it_does_not_wait_for() {
     assert!(!asks.is_finished());
     leader.set_reached(&[]);
     asks.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_is_lost_while_it_is_asked_is_waited_for_and_asked_again() {
+    let leader = Asking::new([1]);
+    let waits = leader.start_until(Some(Instant::now() + MINUTE));
+    sleep(SECOND).await;
+    assert_eq!(leader.question(), Some((1, vec![1])));
+    // The connection breaks, and the next one has not said anything yet.
+    let before = leader.said.send_replace(Said::default());
+    leader.asking.send_replace(None);
+    sleep(SECOND).await;
+    assert!(!waits.is_finished());
+    leader.said.send_replace(before);
+    sleep(SECOND).await;
+    assert_eq!(leader.question(), Some((1, vec![1])));
+    leader.answer(1);
+    timeout(SECOND, waits).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_are_confirmed_whichever_process_is_in_their_namespace() {
+    let leader = Asking::new([1]);
+    let (said, asking) = (leader.said.subscribe(), leader.asking.clone());
+    let process = AtomicU32::new(1);
+    let asker = Asker {
+        said,
+        asking: &asking,
+        has_successor: &|| true,
+    };
+    let asks = asker.ask(|| {
+        let process = Some(process.fetch_add(1, Ordering::Relaxed));
+        let listeners = ReachedListeners {
+            process,
+            ..listeners(1)
+        };
+        async move { vec![listeners] }
+    });
+    let answers = async {
+        sleep(SECOND / 10).await;
+        leader.answer(1);
+    };
+    let both = async { tokio::join!(asks, answers) };
+    timeout(SECOND, both).await.unwrap();
+    assert_eq!(leader.question(), Some((1, vec![1])));
 }
 
 #[tokio::test(start_paused = true)]
