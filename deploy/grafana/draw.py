@@ -27,8 +27,9 @@ def main():
     answers = [
         (panel, [source.answer(target) for target in panel.get("targets", [])]) for panel in dashboard["panels"]
     ]
+    picture = svg.drawn(dashboard["title"], answers, (source.start, source.end))
     with open(asked.picture, "w", encoding="utf-8") as file:
-        file.write(svg.drawn(dashboard["title"], answers, (source.start, source.end)))
+        file.write(picture)
 
 
 def arguments():

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::Reading;
 
-/// With less than this left, botocore starts to renewal at every call.
+/// With less than this left, botocore asks again at every call.
 pub(crate) const MIN_LEFT: Duration = Duration::from_secs(15 * 60);
 /// The first pause after a renewal that failed; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);

@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 /// What every greeting begins with.
 const NAME: &[u8; 8] = b"podcreds";
-/// The version of the frames and of what is in them. A change of either counts it up.
+/// The version of the frames and of what is in them. A change of either counts it up,
+/// unless an earlier build passes over what is new.
 pub(super) const VERSION: u16 = 1;
 /// The longest frame: a token and a body are a few KiB each.
 pub(super) const LONGEST: u32 = 256 * 1024;

@@ -284,7 +284,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_reason_is_looked_at_here() {
+    fn a_refusal_for_each_metric_is_looked_at_here() {
         let all = || WITH_WORDS.into_iter().chain(WITHOUT_WORDS);
         for reason in Refusal::METRICS {
             assert!(

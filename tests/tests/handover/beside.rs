@@ -82,7 +82,7 @@ fn a_pod_that_the_successor_does_not_reach_keeps_no_agent_from_ending() {
     needs_privileges!();
     let scene = Scene::new();
     // Less than it would wait for otherwise.
-    let agent = scene.agent().set("--shutdown-grace-period", "6");
+    let agent = scene.agent().set("--shutdown-grace-period", "12");
     let mut agent = agent.start();
     let _pod = closed_pod(&scene);
     let next = unreaching_successor(&scene);

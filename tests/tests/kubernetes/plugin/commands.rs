@@ -6,7 +6,7 @@ use podcreds_tests::{
     associations::Association,
     binary, checkout,
     cluster::{Cluster, agent},
-    wait::until,
+    wait::{DEADLINE, poll, until},
 };
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ fn ask(desk: &Desk) -> Option<Value> {
 fn a_changed_association_is_followed(desk: &Desk) {
     let name = desk.namespace.name();
     let cluster = desk.namespace.cluster();
-    let credentials = ask(desk).unwrap();
+    let credentials = poll(DEADLINE, || ask(desk)).unwrap();
     assert!(credentials["AccessKeyId"].is_string(), "{credentials}");
     let said = desk.run(&["status", "--output", "json", "--namespace", name]);
     assert_eq!(said.code, Some(0), "{}", said.text);

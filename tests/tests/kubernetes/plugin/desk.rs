@@ -75,7 +75,7 @@ impl Desk {
         self.trust(account, &ACTIONS);
     }
 
-    /// An association that the EKS API knows since an hour.
+    /// An association that the EKS API has known for an hour.
     pub(super) fn put(&self, association: Association) {
         let created = SystemTime::now() - AGE;
         self.put_now(Association {
