@@ -6,7 +6,9 @@
 )]
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, PipeReader, pipe},
     os::unix::{fs::symlink, process::ExitStatusExt},
     path::Path,
@@ -81,9 +83,17 @@ fn name(output: PipeReader) -> RunName {
 
 fn start_run() -> (Child, RunName) {
     let words = program("a_run");
-    let mut command = Command::new(&words[0]);
+    let mut command = interruptible(&words[0]);
     command.args(&words[1..]);
     start(command)
+}
+
+/// A program that signals end, also where these tests run in the background of a script or under
+/// nohup, in which case they and their children ignore some.
+fn interruptible(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM,HUP").arg(program);
+    command
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -144,7 +154,7 @@ fn tests_end_with_the_cargo_that_runs_them() {
 
 /// Ends one of the programs of `cargo xtask` as soon as it has made pods.
 fn end_program(name: &str, arguments: &[&str], by: Signal) {
-    let mut child = Command::new(binary::find(name, "podcreds-tests"))
+    let mut child = interruptible(binary::find(name, "podcreds-tests"))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
