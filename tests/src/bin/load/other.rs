@@ -40,9 +40,10 @@ impl Other {
     pub(crate) fn start(command: &str, address: SocketAddr, eks_auth: &EksAuth) -> Result<Self> {
         let node = Node::new();
         let pod = node.pod("load").host_network().start();
-        let process = Command::new("sh")
-            // It becomes the agent, whose processor time is measured.
-            .args(["-c", &format!("exec {command}")])
+        // It becomes the agent, whose processor time is measured, and ends with this process.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "--"])
+            .args(["sh", "-c", &format!("exec {command}")])
             .env("CLUSTER", CLUSTER)
             .env("EKS_AUTH", eks_auth.url())
             .env("AWS_REGION", REGION)

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::desk::{ACTIONS, Desk};
 
 /// What a pod asks the agent with.
-const ASK: &str = "wget -qO- --header \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" \
+const ASK: &str = "wget -qO- \
+                   --header \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" \
                    $AWS_CONTAINER_CREDENTIALS_FULL_URI";
 
 #[test]
