@@ -139,7 +139,9 @@ impl Asker<'_> {
         }
         let mut confirmed: HashSet<ReachedListeners> = HashSet::new();
         let mut listeners = reached().await;
-        for number in 1.. {
+        // Of an answer it must be clear which question it is for, also on the next connection.
+        let last = self.asking.borrow().as_ref().map_or(0, |it| it.number);
+        for number in last + 1.. {
             // Which process is in a namespace may change all the time.
             let is_confirmed = |it: &ReachedListeners| confirmed.contains(&it.without_process());
             if listeners.iter().all(is_confirmed) {
