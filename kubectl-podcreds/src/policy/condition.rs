@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{matches, texts};
+use super::{items, matches};
 
 /// What is known of a request. The names of keys are in lower case. A session tag that is not among
 /// them is none of the request's.
@@ -33,7 +33,10 @@ const ARN_PARTS: usize = 6;
 enum Have<'a> {
     /// One value, or several under a key that takes a list.
     Values(Vec<&'a str>),
+    /// A value that nobody knows here.
+    Something,
     Nothing,
+    /// Nobody knows whether it has something.
     Unknown,
 }
 
@@ -85,86 +88,146 @@ pub(super) fn judge(conditions: &Value, keys: &Keys) -> Outcome {
 }
 
 fn judge_one(operator: &str, key: &str, values: &Value, keys: &Keys) -> Outcome {
-    let wanted: Vec<&str> = texts(values).collect();
+    let wanted: Vec<String> = items(values).filter_map(text).collect();
     let said = format!("{operator} {key} {}", quoted(&wanted, " or "));
-    if wanted.iter().any(|value| value.contains("${")) {
-        return Outcome::Unsure(said);
-    }
     let operator = Operator::new(operator);
-    let key = key.to_lowercase();
-    let have = have(&key, keys);
-    if operator.name == "null" {
-        let is_there = match have {
-            Have::Values(_) => true,
-            Have::Nothing => false,
-            Have::Unknown if keys.unknown.contains(&key) => true,
-            Have::Unknown => return Outcome::Unsure(said),
-        };
-        let is_true = |it: &&str| it.eq_ignore_ascii_case("true");
-        let wants_nothing = wanted.iter().any(is_true) || values.as_bool() == Some(true);
-        return match is_there != wants_nothing {
-            true => Outcome::Met,
-            false => Outcome::Unmet(said),
-        };
+    let have = have(&key.to_lowercase(), keys);
+    let has = match &have {
+        Have::Values(values) => quoted(values, " and "),
+        Have::Something => "one".to_owned(),
+        Have::Nothing | Have::Unknown => "none".to_owned(),
+    };
+    match operator.holds(&wanted, have) {
+        Some(true) => Outcome::Met,
+        Some(false) if operator.name == "null" => Outcome::Unmet(said),
+        Some(false) => Outcome::Unmet(format!("{said}; the request has {has}")),
+        None => Outcome::Unsure(said),
     }
-    compare(&operator, &wanted, have, said)
 }
 
-/// Whether what the request has compares as the operator wants. `said` is the whole condition.
-fn compare(operator: &Operator, wanted: &[&str], have: Have<'_>, said: String) -> Outcome {
-    let Some((is_negated, equal)) = comparison(&operator.name) else {
-        return Outcome::Unsure(said);
-    };
-    // IAM does not say what an ARN of fewer parts would match.
-    if operator.name.starts_with("arn") && wanted.iter().any(|it| parts(it).count() < ARN_PARTS) {
-        return Outcome::Unsure(said);
+/// A condition's value as text. IAM takes numbers and truth values without quotes too.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        _ => None,
     }
-    let is_wanted = |value: &&str| wanted.iter().any(|it| equal(it, value)) != is_negated;
-    let (is_met, has) = match have {
-        Have::Unknown => return Outcome::Unsure(said),
-        Have::Nothing => {
-            let is_met = match operator.set {
-                Some(Set::Any) => false,
-                Some(Set::All) => true,
-                None => is_negated,
-            };
-            (is_met || operator.if_exists, "none".to_owned())
+}
+
+impl Operator {
+    /// Whether what the request has compares as the operator wants: with one of the wanted values,
+    /// or, for a negation, with none of them. Nothing where nobody can say.
+    fn holds(&self, wanted: &[String], have: Have<'_>) -> Option<bool> {
+        if let Have::Unknown = have {
+            let there = self.holds(wanted, Have::Something);
+            return there.filter(|_| there == self.holds(wanted, Have::Nothing));
         }
-        Have::Values(values) => {
-            let is_met = match (operator.set, values.as_slice()) {
-                (Some(Set::Any), values) => values.iter().any(is_wanted),
-                (Some(Set::All), values) => values.iter().all(is_wanted),
-                (None, [value]) => is_wanted(value),
+        if self.name == "null" {
+            let is_there = !matches!(have, Have::Nothing);
+            let is_wanted = |it: &String| Some(it.to_lowercase().parse::<bool>().ok()? != is_there);
+            return any(wanted.iter().map(is_wanted));
+        }
+        let (is_negated, equal) = comparison(&self.name)?;
+        let judge = |value: Option<&str>| {
+            let is_equal = any(wanted.iter().map(|it| compare(equal, it, value)));
+            is_equal.map(|it| it != is_negated)
+        };
+        match (have, self.set) {
+            (Have::Nothing, _) if self.if_exists => Some(true),
+            (Have::Nothing, Some(Set::Any)) => Some(false),
+            (Have::Nothing, Some(Set::All)) => Some(true),
+            (Have::Nothing, None) => Some(is_negated),
+            (Have::Values(all), Some(Set::Any)) => any(all.into_iter().map(|it| judge(Some(it)))),
+            (Have::Values(all), Some(Set::All)) => every(all.into_iter().map(|it| judge(Some(it)))),
+            (Have::Values(all), None) => match all.as_slice() {
+                [value] => judge(Some(value)),
                 // IAM does not say how it compares several values without a word on how.
-                (None, _) => return Outcome::Unsure(said),
-            };
-            (is_met, quoted(&values, " and "))
+                _ => None,
+            },
+            (Have::Something | Have::Unknown, _) => judge(None),
         }
-    };
-    match is_met {
-        true => Outcome::Met,
-        false => Outcome::Unmet(format!("{said}; the request has {has}")),
     }
 }
 
-/// A comparison of what is wanted with what there is.
-type Equal = fn(&str, &str) -> bool;
+/// Whether one of them is true. It is enough to know one that is.
+fn any(all: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut outcome = Some(false);
+    for it in all {
+        match it {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => outcome = None,
+        }
+    }
+    outcome
+}
+
+/// Whether all of them are true. It is enough to know one that is not.
+fn every(all: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    any(all.map(|it| it.map(|it| !it))).map(|it| !it)
+}
+
+/// How what is wanted is compared with what there is.
+#[derive(Clone, Copy)]
+enum Equal {
+    Exactly,
+    IgnoringCase,
+    /// As a pattern.
+    Like,
+    /// As a pattern of an ARN.
+    Arn,
+    /// As a number, a date or an address, which is not done here.
+    Otherwise,
+}
 
 /// Whether an operator is a negation, and what it compares.
 fn comparison(operator: &str) -> Option<(bool, Equal)> {
-    let exact: Equal = |wanted, value| wanted == value;
-    let ignoring_case: Equal = |wanted, value| wanted.to_lowercase() == value.to_lowercase();
     Some(match operator {
-        "stringequals" => (false, exact),
-        "stringnotequals" => (true, exact),
-        "stringequalsignorecase" => (false, ignoring_case),
-        "stringnotequalsignorecase" => (true, ignoring_case),
-        "stringlike" => (false, matches),
-        "stringnotlike" => (true, matches),
-        "arnlike" | "arnequals" => (false, matches_arn),
-        "arnnotlike" | "arnnotequals" => (true, matches_arn),
+        "stringequals" => (false, Equal::Exactly),
+        "stringnotequals" => (true, Equal::Exactly),
+        "stringequalsignorecase" => (false, Equal::IgnoringCase),
+        "stringnotequalsignorecase" => (true, Equal::IgnoringCase),
+        "stringlike" => (false, Equal::Like),
+        "stringnotlike" => (true, Equal::Like),
+        "arnlike" | "arnequals" => (false, Equal::Arn),
+        "arnnotlike" | "arnnotequals" => (true, Equal::Arn),
+        "numericequals"
+        | "numericlessthan"
+        | "numericlessthanequals"
+        | "numericgreaterthan"
+        | "numericgreaterthanequals"
+        | "dateequals"
+        | "datelessthan"
+        | "datelessthanequals"
+        | "dategreaterthan"
+        | "dategreaterthanequals"
+        | "bool"
+        | "binaryequals"
+        | "ipaddress" => (false, Equal::Otherwise),
+        "numericnotequals" | "datenotequals" | "notipaddress" => (true, Equal::Otherwise),
         _ => return None,
     })
+}
+
+/// Compares one wanted value with one that the request has, if that is known. Nothing where nobody
+/// can say.
+fn compare(equal: Equal, wanted: &str, value: Option<&str>) -> Option<bool> {
+    // A variable of the policy, which stands for anything.
+    if wanted.contains("${") {
+        return None;
+    }
+    let fits_all = !wanted.is_empty() && wanted.chars().all(|c| c == '*');
+    match (equal, value) {
+        (Equal::Otherwise, _) => None,
+        // IAM does not say what an ARN of fewer parts would match.
+        (Equal::Arn, _) if parts(wanted).count() < ARN_PARTS => None,
+        (Equal::Arn, Some(value)) => Some(matches_arn(wanted, value)),
+        (Equal::Exactly, Some(value)) => Some(wanted == value),
+        (Equal::IgnoringCase, Some(value)) => Some(wanted.to_lowercase() == value.to_lowercase()),
+        (Equal::Like, Some(value)) => Some(matches(wanted, value)),
+        (Equal::Like, None) if fits_all => Some(true),
+        (_, None) => None,
+    }
 }
 
 /// Whether an ARN fits a pattern. Each of its parts is held to the pattern's own, so a star reaches
@@ -192,14 +255,16 @@ fn have<'a>(key: &str, keys: &'a Keys) -> Have<'a> {
     if let Some(value) = keys.known.get(key) {
         return Have::Values(vec![value]);
     }
-    let is_external = key == "sts:externalid";
-    match (key.starts_with(TAG) || is_external) && !keys.unknown.iter().any(|it| it == key) {
+    if keys.unknown.iter().any(|it| it == key) {
+        return Have::Something;
+    }
+    match key.starts_with(TAG) || key == "sts:externalid" {
         true => Have::Nothing,
         false => Have::Unknown,
     }
 }
 
-fn quoted(values: &[&str], between: &str) -> String {
-    let quoted = values.iter().map(|value| format!("\"{value}\""));
+fn quoted(values: &[impl AsRef<str>], between: &str) -> String {
+    let quoted = values.iter().map(|value| format!("\"{}\"", value.as_ref()));
     quoted.collect::<Vec<_>>().join(between)
 }

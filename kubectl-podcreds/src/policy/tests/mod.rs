@@ -1,3 +1,5 @@
+mod conditions;
+
 use podcreds_types::ServiceAccount;
 use serde_json::{Value, json};
 
@@ -143,97 +145,6 @@ fn a_denial_of_tags_that_eks_does_not_set_leaves_pods_alone() {
     assert_eq!(verdict(&with_denials(&[denial(others)])), Verdict::Allowed);
     let some = json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": "eks-cluster-arn" } });
     assert_eq!(verdict(&with_denials(&[denial(some)])), Verdict::Denied);
-}
-
-#[test]
-fn where_there_are_no_tags_only_conditions_without_them_are_met() {
-    let judged = |condition: Value| {
-        let policy = policy(json!([ASSUME, TAG]), condition);
-        judge(&policy, Principal::Pods, ASSUME, &Keys::default())
-    };
-    for condition in [
-        json!({ "Null": { "aws:TagKeys": "true" } }),
-        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": "a" } }),
-        json!({ "StringNotEquals": { "aws:TagKeys": "a" } }),
-    ] {
-        assert_eq!(judged(condition.clone()), Verdict::Allowed, "{condition}");
-    }
-    for condition in [
-        json!({ "Null": { "aws:TagKeys": "false" } }),
-        json!({ "ForAnyValue:StringEquals": { "aws:TagKeys": "a" } }),
-        json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": "a" } }),
-    ] {
-        let verdict = judged(condition.clone());
-        assert!(matches!(verdict, Verdict::Unmet(_)), "{condition}");
-    }
-}
-
-#[test]
-fn conditions_on_tags_that_the_pod_has_are_met() {
-    for condition in [
-        json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": ["pay", "shop"] } }),
-        json!({ "StringLike": { "aws:requesttag/kubernetes-service-account": "read*" } }),
-        json!({ "StringNotEquals": { "aws:RequestTag/kubernetes-namespace": "pay" } }),
-        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": tags() },
-                "Null": { "aws:TagKeys": "false" } }),
-        json!({ "ForAllValues:StringLike": { "aws:TagKeys": ["eks-*", "kubernetes-*"] } }),
-        json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": "kubernetes-namespace" } }),
-        json!({ "ForAllValues:StringNotEquals": { "aws:TagKeys": ["team", "*"] } }),
-        json!({ "Null": { "aws:TagKeys": false } }),
-        json!({ "ForAnyValue:StringNotEqualsIfExists": { "aws:RequestTag/team": "a" } }),
-        json!({ "Null": { "aws:RequestTag/kubernetes-pod-uid": "false" } }),
-        json!({ "StringEqualsIfExists": { "aws:RequestTag/team": "a" } }),
-        json!({ "StringEquals": { "aws:SourceAccount": "111122223333" },
-                "ArnLike": { "aws:SourceArn": "arn:aws:eks:*:111122223333:cluster/*" } }),
-    ] {
-        assert_eq!(
-            with_condition(condition.clone()),
-            Verdict::Allowed,
-            "{condition}"
-        );
-    }
-}
-
-#[test]
-fn conditions_that_the_pod_does_not_meet_are_named() {
-    for condition in [
-        json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "pay" } }),
-        json!({ "StringEquals": { "aws:RequestTag/team": "a" } }),
-        json!({ "StringNotLike": { "aws:RequestTag/eks-cluster-name": "pro?" } }),
-        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": ["kubernetes-namespace"] } }),
-        json!({ "ForAllValues:StringEquals": { "aws:TagKeys": "*" } }),
-        json!({ "ForAnyValue:StringNotEquals": { "aws:TagKeys": tags() } }),
-        json!({ "ForAnyValue:StringNotEquals": { "aws:RequestTag/team": "a" } }),
-        json!({ "Null": { "aws:TagKeys": "true" } }),
-        json!({ "Null": { "aws:RequestTag/kubernetes-namespace": "true" } }),
-        json!({ "StringEquals": { "aws:SourceAccount": "444455556666" } }),
-        json!({ "ArnEquals": { "aws:SourceArn": "arn:*:cluster/prod:::" } }),
-        json!({ "ArnLike": { "aws:SourceArn": "arn:aws:eks:eu-central-1:*/*:prod" } }),
-        json!({ "ArnNotLike": { "aws:SourceArn": "arn:aws:eks:*:*:cluster/*" } }),
-    ] {
-        let Verdict::Unmet(why) = with_condition(condition.clone()) else {
-            panic!("{condition}");
-        };
-        assert!(why.to_lowercase().contains("aws:"), "{why}");
-    }
-}
-
-#[test]
-fn what_nobody_knows_here_is_unsure_and_never_allowed() {
-    for condition in [
-        json!({ "StringEquals": { "aws:PrincipalOrgID": "o-1" } }),
-        json!({ "StringEquals": { "aws:RequestTag/kubernetes-pod-uid": "x" } }),
-        json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "${aws:PrincipalTag/x}" } }),
-        json!({ "IpAddress": { "aws:SourceIp": "10.0.0.0/8" } }),
-        json!({ "ForAnyValue:NumericEquals": { "aws:TagKeys": "1" } }),
-        json!({ "StringEquals": { "aws:TagKeys": tags() } }),
-        json!({ "ArnLike": { "aws:SourceArn": "arn:aws:eks:*" } }),
-    ] {
-        assert!(
-            matches!(with_condition(condition.clone()), Verdict::Unsure(_)),
-            "{condition}"
-        );
-    }
 }
 
 #[test]
