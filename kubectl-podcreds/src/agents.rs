@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checks::is_of_aws,
     kubernetes::{Answer, ExecError, exec},
-    snapshot::{AgentReport, Missing, Pod, Seen},
+    snapshot::{AgentFinding, AgentReport, Missing, Pod, Seen},
 };
 
 /// Agents that are asked at once.
@@ -119,27 +119,32 @@ fn read(doctor: &str, status: Option<&str>) -> AgentReport {
         Err(_) => {
             // An agent of another version, or one that could not look.
             let first = doctor.lines().next().unwrap_or_default();
-            let seen = format!("no report: {first}");
-            let remedy = "see that agents and this command are of one version";
+            let none = AgentFinding {
+                check: "doctor".to_owned(),
+                has_failed: false,
+                seen: format!("no report: {first}"),
+                remedy: "see that agents and this command are of one version".to_owned(),
+            };
             return AgentReport {
-                findings: vec![("doctor".to_owned(), false, seen, remedy.to_owned())],
+                findings: vec![none],
                 ..AgentReport::default()
             };
         }
     };
     let noteworthy = report.checks.into_iter().filter(|it| it.status != "pass");
-    let findings = noteworthy.map(|it| {
-        let remedy = it.remedy.unwrap_or_default();
-        (it.check, it.status == "fail", it.seen, remedy)
+    let findings = noteworthy.map(|it| AgentFinding {
+        check: it.check,
+        has_failed: it.status == "fail",
+        seen: it.seen,
+        remedy: it.remedy.unwrap_or_default(),
     });
     let agents: Agents = status
         .and_then(|status| serde_json::from_str(status).ok())
         .unwrap_or_default();
-    let mut pods = agents.agents.iter().flat_map(|agent| &agent.pods);
-    let pod = pods.find(|pod| pod.names_verified).or_else(|| {
-        let mut pods = agents.agents.iter().flat_map(|agent| &agent.pods);
-        pods.next()
-    });
+    let pods = agents.agents.iter().flat_map(|agent| &agent.pods);
+    // A name that nobody has verified may be another pod's.
+    let pod = pods.clone().find(|pod| pod.names_verified);
+    let pod = pod.or_else(|| pods.clone().next());
     AgentReport {
         findings: findings.collect(),
         role: pod.and_then(|pod| pod.role.clone()),
@@ -160,9 +165,13 @@ mod tests {
             {"check":"known","status":"pass","seen":"it is"},
             {"check":"eks-auth","status":"fail","seen":"AccessDenied","remedy":"trust it"}]}"#;
         let report = read(doctor, None);
-        let expected = ["eks-auth", "AccessDenied", "trust it"].map(str::to_owned);
-        let [check, seen, remedy] = expected;
-        assert_eq!(report.findings, [(check, true, seen, remedy)]);
+        let expected = AgentFinding {
+            check: "eks-auth".to_owned(),
+            has_failed: true,
+            seen: "AccessDenied".to_owned(),
+            remedy: "trust it".to_owned(),
+        };
+        assert_eq!(report.findings, [expected]);
         assert_eq!(read("not JSON", None).findings.len(), 1);
     }
 

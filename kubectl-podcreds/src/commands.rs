@@ -116,12 +116,21 @@ pub(crate) fn create_association(
     )
 }
 
-/// Gives an association another role.
-pub(crate) fn update_association(cluster: &Cluster, id: &str) -> String {
+/// Gives an association another role, by the flag for that role.
+pub(crate) fn update_association(cluster: &Cluster, id: &str, flag: &str) -> String {
     format!(
-        "aws eks update-pod-identity-association {} --association-id {} --role-arn ROLE_ARN",
+        "aws eks update-pod-identity-association {} --association-id {} {flag} ROLE_ARN",
         place(cluster),
         quoted(id)
+    )
+}
+
+/// Takes an add-on away.
+pub(crate) fn delete_addon(cluster: &Cluster, name: &str) -> String {
+    format!(
+        "aws eks delete-addon {} --addon-name {}",
+        place(cluster),
+        quoted(name)
     )
 }
 

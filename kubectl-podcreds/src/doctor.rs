@@ -3,6 +3,7 @@
 use crate::{
     checks,
     collect::{Depth, World},
+    commands::quoted,
     finding::{Finding, Report},
     snapshot::{Missing, Snapshot},
 };
@@ -40,7 +41,7 @@ pub(crate) async fn pod(world: &World, name: &str) -> Result<Report, Missing> {
         let none = Finding::fail(
             "pod",
             format!("there is no pod {namespace}/{name}"),
-            format!("kubectl -n {namespace} get pods"),
+            format!("kubectl -n {} get pods", quoted(namespace)),
         );
         return Ok(Report::new(&subject, vec![none.of(&subject)]));
     };

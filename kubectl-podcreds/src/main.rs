@@ -58,18 +58,12 @@ const WRITING_FAILED: u8 = 74;
 enum CommandError {
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
-    #[error("cannot look at {}: {}{}", .0.what, .0.why, needs(.0))]
+    #[error("cannot look at {}: {}", .0.what, .0)]
     Missing(Missing),
     #[error("no runtime: {0}")]
     Runtime(#[source] std::io::Error),
     #[error("writing the answer: {0}")]
     Write(#[from] show::ShowError),
-}
-
-fn needs(missing: &Missing) -> String {
-    let needs = missing.needs.as_ref();
-    let needs = needs.map(|needs| format!(" (needs the permission {needs})"));
-    needs.unwrap_or_default()
 }
 
 impl From<Missing> for CommandError {

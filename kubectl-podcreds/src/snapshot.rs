@@ -1,6 +1,6 @@
 //! What was seen of a cluster, as plain values. The adapters fill them, the checks judge them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use podcreds_types::ServiceAccount;
 use serde_json::Value;
@@ -19,6 +19,18 @@ pub(crate) struct Missing {
     pub(crate) why: String,
     /// The permission that would allow it, if that is what lacks.
     pub(crate) needs: Option<String>,
+}
+
+/// Why not, and what would allow it.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { why, needs, .. } = self;
+        write!(f, "{why}")?;
+        match needs {
+            Some(needs) => write!(f, " (needs the permission {needs})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A cluster as it was seen at one moment.
@@ -215,13 +227,22 @@ pub(crate) struct Role {
 /// What the agent of a pod's node says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AgentReport {
-    /// The checks of its `doctor pod` that are not passed: name, whether it failed, what was seen,
-    /// what to do.
-    pub(crate) findings: Vec<(String, bool, String, String)>,
+    /// The checks of its `doctor pod` that are not passed.
+    pub(crate) findings: Vec<AgentFinding>,
     /// The role that the pod has been given.
     pub(crate) role: Option<String>,
     /// Why it last got no credentials.
     pub(crate) last_error: Option<String>,
+}
+
+/// What a check of the agent's has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AgentFinding {
+    pub(crate) check: String,
+    /// Else it is a warning.
+    pub(crate) has_failed: bool,
+    pub(crate) seen: String,
+    pub(crate) remedy: String,
 }
 
 #[cfg(test)]

@@ -59,12 +59,8 @@ pub(crate) async fn status(world: &World, args: &StatusArgs) -> Result<Nodes, Mi
     }
     let client = world.kubernetes.client();
     let answers = agents::ask(client, by_node, &words, QUICK).await;
-    let incomplete = nodes.as_ref().err().map(|missing| {
-        let needs = missing.needs.as_ref();
-        let needs = needs.map(|needs| format!(" (needs the permission {needs})"));
-        let (why, needs) = (&missing.why, needs.unwrap_or_default());
-        format!("nodes without an agent are not shown: {why}{needs}")
-    });
+    let unseen = nodes.as_ref().err();
+    let incomplete = unseen.map(|why| format!("nodes without an agent are not shown: {why}"));
     let bare = nodes.map(|all| without_agent(all, &answers, args));
     let mut nodes = Nodes::new(answers, bare.unwrap_or_default());
     nodes.incomplete = incomplete;

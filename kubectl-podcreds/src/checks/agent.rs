@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Scene, is_of_aws};
 use crate::{
-    commands::quoted,
+    commands::{self, quoted},
     finding::Finding,
     snapshot::{AgentReport, Node, Pod, Snapshot, role_name},
 };
@@ -73,7 +73,7 @@ pub(super) fn agents(scene: &Scene<'_>) -> Vec<Finding> {
     let (Ok(agents), Some(node)) = (&scene.snapshot.agents, node) else {
         return Vec::new();
     };
-    vec![judge(agents, node)]
+    vec![judge(scene.snapshot, agents, node)]
 }
 
 /// The same for all nodes of a cluster. One without an agent fails where pods with an association
@@ -93,7 +93,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Finding> {
         .iter()
         .filter(|(_, node)| !node.is_fargate && !node.is_windows);
     let findings = works.map(|(name, node)| {
-        let mut finding = judge(agents, name);
+        let mut finding = judge(snapshot, agents, name);
         if !needed.contains(name.as_str()) || !node.ready {
             finding.status = finding.status.min(crate::finding::Status::Warn);
         }
@@ -102,7 +102,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Finding> {
     findings.collect()
 }
 
-fn judge(agents: &[Pod], node: &str) -> Finding {
+fn judge(snapshot: &Snapshot, agents: &[Pod], node: &str) -> Finding {
     let here = agents.iter().filter(|it| it.node.as_deref() == Some(node));
     let (of_aws, ours): (Vec<&Pod>, Vec<&Pod>) = here.partition(|it| is_of_aws(it));
     let ready = ours.iter().chain(&of_aws).find(|it| it.ready);
@@ -112,8 +112,7 @@ fn judge(agents: &[Pod], node: &str) -> Finding {
         (_, Some(own), Some(other)) if own.ready => Finding::warn(
             NAME,
             format!("{} runs beside podcreds", other.full_name()),
-            "take the add-on eks-pod-identity-agent away: aws eks delete-addon --addon-name \
-             eks-pod-identity-agent --cluster-name CLUSTER",
+            commands::delete_addon(&snapshot.cluster, OF_AWS),
         ),
         (_, Some(agent), Some(other)) if other.ready => Finding::fail(
             NAME,
@@ -158,11 +157,11 @@ pub(super) fn report(scene: &Scene<'_>) -> Vec<Finding> {
     };
     let mut all: Vec<_> = findings
         .iter()
-        .map(|(check, has_failed, seen, remedy)| {
-            let seen = format!("{check}: {seen}");
-            match has_failed {
-                true => Finding::fail(REPORT, seen, remedy),
-                false => Finding::warn(REPORT, seen, remedy),
+        .map(|it| {
+            let seen = format!("{}: {}", it.check, it.seen);
+            match it.has_failed {
+                true => Finding::fail(REPORT, seen, &it.remedy),
+                false => Finding::warn(REPORT, seen, &it.remedy),
             }
         })
         .collect();

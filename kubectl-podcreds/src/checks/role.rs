@@ -21,10 +21,7 @@ pub(super) fn role(scene: &Scene<'_>) -> Vec<Finding> {
         return Vec::new();
     };
     let cluster = &scene.snapshot.cluster;
-    let update = || {
-        let id = scene.association().map_or("ID", |it| it.id.as_str());
-        commands::update_association(cluster, id)
-    };
+    let update = || update(scene, "--role-arn");
     let arn = details.role.as_str();
     let (owner, own) = (account_of(arn), cluster.account());
     if let (Some(owner), Some(own)) = (owner, own)
@@ -50,6 +47,12 @@ pub(super) fn role(scene: &Scene<'_>) -> Vec<Finding> {
         findings.push(Finding::pass(BOUNDARY, seen));
     }
     findings
+}
+
+/// Gives the association another role.
+fn update(scene: &Scene<'_>, flag: &str) -> String {
+    let id = scene.association().map_or("ID", |it| it.id.as_str());
+    commands::update_association(&scene.snapshot.cluster, id, flag)
 }
 
 /// Whether the role lets EKS assume it for this pod.
@@ -145,7 +148,7 @@ fn target(scene: &Scene<'_>, details: &Details) -> Option<Finding> {
             return Some(Finding::fail(
                 TARGET,
                 format!("there is no role {target} any more"),
-                "name another one: aws eks update-pod-identity-association --target-role-arn",
+                update(scene, "--target-role-arn"),
             ));
         }
         _ => return None,
