@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podcreds_output::{harmless, role, table};
+use podcreds_output::{Column, harmless, role, table_of};
 use podcreds_types::ServiceAccount;
 use serde::Serialize;
 
@@ -61,26 +61,34 @@ impl Associations {
             seconds,
         }
     }
+
+    /// In a narrow terminal, columns are left out that say least about what is wrong: target roles
+    /// where nobody has one, then policies and tags.
+    fn columns(&self) -> [Column; 9] {
+        let has_targets = self.associations.iter().any(|it| it.target_role.is_some());
+        [
+            Column::new("NAMESPACE").cut_to(8),
+            Column::new("SERVICE ACCOUNT").cut_to(14),
+            Column::new("ROLE").cut_to(18),
+            Column::new("TARGET ROLE")
+                .cut_to(20)
+                .goes(if has_targets { 2 } else { 5 }),
+            Column::new("TAGS").goes(3),
+            Column::new("POLICY").goes(4),
+            Column::new("PODS"),
+            Column::new("OLDER").goes(1),
+            Column::new("MISSED"),
+        ]
+    }
 }
 
 impl Shown for Associations {
     /// The table, and what stands out in it.
     fn text(&self, width: Option<usize>) -> String {
-        let heading = [
-            "NAMESPACE",
-            "SERVICE ACCOUNT",
-            "ROLE",
-            "TARGET ROLE",
-            "TAGS",
-            "POLICY",
-            "PODS",
-            "OLDER",
-            "MISSED",
-        ];
         let rows: Vec<_> = self.associations.iter().map(Row::cells).collect();
         let mut text = match rows.is_empty() {
             true => "no associations\n".to_owned(),
-            false => table(heading, &rows, width),
+            false => table_of(&self.columns(), &rows, width),
         };
         let count = match self.associations.len() {
             1 => "1 association".to_owned(),
@@ -115,7 +123,7 @@ impl Shown for Associations {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> Vec<String> {
         let mark = match self.service_account_exists {
             Some(false) => "!",
             _ => "",
@@ -133,7 +141,7 @@ impl Row {
             let pods = self.pods.as_ref();
             pods.map_or_else(|| "?".to_owned(), |pods| of(pods).to_string())
         };
-        [
+        vec![
             harmless(&self.namespace),
             harmless(&self.service_account) + mark,
             match &self.role {
@@ -276,6 +284,74 @@ association a-2: cannot be looked at: AccessDeniedException: no
   -> needs the permission eks:DescribePodIdentityAssociation; the other checks go on without it
 ";
         assert_eq!(text, expected);
+    }
+
+    /// As many accounts, roles and pods as in a cluster of some size.
+    fn large() -> Associations {
+        let row = |target_role: Option<&str>| Row {
+            namespace: "payments-production".to_owned(),
+            service_account: "invoice-archive-writer".to_owned(),
+            id: "a-1".to_owned(),
+            role: Some("arn:aws:iam::111122223333:role/invoice-archive-writer".to_owned()),
+            target_role: target_role.map(str::to_owned),
+            session_tags: Some(true),
+            policy: Some(false),
+            service_account_exists: Some(false),
+            pods: Some(Pods {
+                running: 12_345,
+                older: 12_345,
+                missed: 12_345,
+            }),
+        };
+        Associations {
+            associations: vec![
+                row(None),
+                row(Some("arn:aws:iam::444455556666:role/archive")),
+            ],
+            findings: Vec::new(),
+            seconds: 0.5,
+        }
+    }
+
+    /// The lines of the table.
+    fn lines(associations: &Associations, width: Option<usize>) -> Vec<String> {
+        let text = associations.text(width);
+        let table = text.lines().take_while(|line| !line.is_empty());
+        table.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_table_fits_a_narrow_terminal_with_what_is_wrong_in_it() {
+        for width in [60, 80, 100, 120] {
+            let lines = lines(&large(), Some(width));
+            for line in &lines {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+            for heading in ["NAMES", "SERV", "ROLE", "PODS", "MISSED"] {
+                assert!(lines[0].contains(heading), "{width}: {}", lines[0]);
+            }
+            assert!(lines[1].contains('!'), "{width}: {}", lines[1]);
+        }
+    }
+
+    #[test]
+    fn target_roles_are_left_out_first_where_there_are_none() {
+        let has_targets = |associations: &Associations, width: usize| {
+            lines(associations, Some(width))[0].contains("TARGET")
+        };
+        let mut all = large();
+        assert!(has_targets(&all, 90) && !has_targets(&all, 80));
+        all.associations.truncate(1);
+        assert!(has_targets(&all, 120) && !has_targets(&all, 90));
+        assert!(lines(&all, Some(90))[0].contains("POLICY"));
+    }
+
+    #[test]
+    fn nothing_is_cut_where_there_is_no_terminal() {
+        let lines = lines(&large(), None);
+        assert!(lines[1].starts_with(
+            "payments-production  invoice-archive-writer!  111122223333/invoice-archive-writer  - "
+        ));
     }
 
     #[test]

@@ -94,19 +94,6 @@ impl Report {
         }
     }
 
-    /// What is the same of many subjects is said once.
-    fn told(&self) -> String {
-        let mut text = format!("{}\n", self.subject);
-        for group in self.groups() {
-            text.push_str(&group.text(&self.subject));
-        }
-        text.push_str(&tally(self.checks.iter().map(|it| it.status)));
-        if let Some(cause) = self.first_cause {
-            text.push_str(&format!("first cause: {cause}\n"));
-        }
-        text
-    }
-
     fn groups(&self) -> Vec<Group<'_>> {
         let mut groups: Vec<Group<'_>> = Vec::new();
         let mut places = BTreeMap::new();
@@ -136,8 +123,17 @@ impl Report {
 }
 
 impl Shown for Report {
-    fn text(&self, _width: Option<usize>) -> String {
-        self.told()
+    /// What is the same of many subjects is said once.
+    fn text(&self, width: Option<usize>) -> String {
+        let mut text = format!("{}\n", self.subject);
+        for group in self.groups() {
+            text.push_str(&group.text(&self.subject, width));
+        }
+        text.push_str(&tally(self.checks.iter().map(|it| it.status)));
+        if let Some(cause) = self.first_cause {
+            text.push_str(&format!("first cause: {cause}\n"));
+        }
+        text
     }
 }
 
@@ -148,7 +144,7 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    fn text(&self, of: &str) -> String {
+    fn text(&self, of: &str, width: Option<usize>) -> String {
         let Finding {
             check,
             status,
@@ -162,7 +158,7 @@ impl Group<'_> {
             Status::Pass => format!("{} looked at", self.subjects.len()),
             Status::Warn | Status::Fail => self.named(seen, is_of_all),
         };
-        finding_lines(*status, check, &line, remedy.as_deref())
+        finding_lines(*status, check, &line, remedy.as_deref(), width)
     }
 
     fn named(&self, seen: &str, is_of_all: bool) -> String {
@@ -212,7 +208,7 @@ pod shop/web
 1 passed, 1 with warnings, 2 failed
 first cause: trust
 ";
-        assert_eq!(report.told(), expected);
+        assert_eq!(report.text(None), expected);
     }
 
     #[test]
@@ -221,7 +217,7 @@ first cause: trust
         let mut checks: Vec<_> = ["a", "b", "c", "d", "e"].map(of).into();
         checks.push(Finding::pass("trust", "x").of("pod a"));
         checks.push(Finding::pass("trust", "y").of("pod b"));
-        let text = Report::new("cluster c", checks).told();
+        let text = Report::new("cluster c", checks).text(None);
         assert!(
             text.contains("a, b, c, 2 more: none on this node\n"),
             "{text}"

@@ -6,7 +6,7 @@ use std::{
 };
 
 use podcreds_admin::{AgentStatus, NodeStatus, PodState, PodStatus};
-use podcreds_output::{duration, harmless, role, table};
+use podcreds_output::{Column, duration, harmless, role, table_of};
 use serde::Serialize;
 
 use crate::{
@@ -17,6 +17,28 @@ use crate::{
     show::Shown,
     snapshot::{Missing, Node},
 };
+
+/// In a narrow terminal, the ones with the highest numbers are left out first. What is left of a
+/// node's name has the address in it by which EC2 calls it.
+const OF_AGENTS: [Column; 10] = [
+    Column::new("NODE").cut_to(36),
+    Column::new("VERSION").cut_to(8).goes(5),
+    Column::new("ROLE").goes(6),
+    Column::new("READY"),
+    Column::new("UP").goes(4),
+    Column::new("PODS"),
+    Column::new("VALID").goes(2),
+    Column::new("STALE").goes(3),
+    Column::new("FAILED").goes(1),
+    Column::new("OTHER").goes(7),
+];
+const OF_PODS: [Column; 5] = [
+    Column::new("POD").cut_to(16),
+    Column::new("NODE").cut_to(20).goes(2),
+    Column::new("ROLE").cut_to(12).goes(1),
+    Column::new("STATE"),
+    Column::new("LAST ERROR").cut_to(24),
+];
 
 /// All nodes. The names in JSON are an interface; those of agents and pods are the agent's.
 #[derive(Debug, Serialize)]
@@ -125,13 +147,10 @@ impl Nodes {
     }
 
     fn told(&self, width: Option<usize>, now: SystemTime) -> String {
-        let heading = [
-            "NODE", "VERSION", "ROLE", "READY", "UP", "PODS", "VALID", "STALE", "FAILED", "OTHER",
-        ];
         let rows: Vec<_> = self.nodes.iter().flat_map(|it| it.rows(now)).collect();
         let mut text = match rows.is_empty() {
             true => "no nodes\n".to_owned(),
-            false => table(heading, &rows, width),
+            false => table_of(&OF_AGENTS, &rows, width),
         };
         text.push_str(&self.failing(width, now));
         for node in &self.nodes {
@@ -165,7 +184,7 @@ impl Nodes {
                     let ago = duration(it.at.ago(now));
                     format!("{ago} ago: {}", harmless(&it.message))
                 });
-                [
+                vec![
                     name(pod),
                     harmless(&node.node),
                     pod.role
@@ -178,10 +197,7 @@ impl Nodes {
             .collect();
         match rows.is_empty() {
             true => String::new(),
-            false => {
-                let heading = ["POD", "NODE", "ROLE", "STATE", "LAST ERROR"];
-                format!("\n{}", table(heading, &rows, width))
-            }
+            false => format!("\n{}", table_of(&OF_PODS, &rows, width)),
         }
     }
 }
@@ -194,13 +210,12 @@ impl Shown for Nodes {
 
 impl OneNode {
     /// A row for each agent, or one that says that there is none.
-    fn rows(&self, now: SystemTime) -> Vec<[String; 10]> {
+    fn rows(&self, now: SystemTime) -> Vec<Vec<String>> {
         let node = harmless(&self.node);
         if self.agents.is_empty() {
-            let mut row: [String; 10] = std::array::from_fn(|_| dash());
-            let [first, _, _, ready, ..] = &mut row;
-            *first = node;
-            *ready = "no".to_owned();
+            let [not_ready, unknown] = ["no", "-"].map(str::to_owned);
+            let mut row = vec![node, unknown.clone(), unknown.clone(), not_ready];
+            row.resize(OF_AGENTS.len(), unknown);
             return vec![row];
         }
         let rows = self.agents.iter().map(|NodeStatus { agent, pods, .. }| {
@@ -215,7 +230,7 @@ impl OneNode {
                 let is_wanted = |pod: &&PodStatus| wanted.contains(&pod.state);
                 pods.iter().filter(is_wanted).count().to_string()
             };
-            [
+            vec![
                 node.clone(),
                 harmless(version),
                 harmless(role),
@@ -314,6 +329,31 @@ n4: no agent
         assert!(!nodes().are_ready());
         let none = Nodes::new(BTreeMap::new(), BTreeSet::new());
         assert!(!none.are_ready(), "nobody has looked at an agent");
+    }
+
+    #[test]
+    fn tables_fit_a_narrow_terminal_and_nodes_can_be_told_apart() {
+        let answer = Answer {
+            said: SAID.replace(
+                "AccessDenied",
+                "AccessDeniedException: EKS does not have permissions to assume the role",
+            ),
+            has_succeeded: true,
+        };
+        let node = |number| format!("ip-100-100-100-{number}.ap-southeast-1.compute.internal");
+        let answers = [101, 102].map(|it| (node(it), ("x/y".to_owned(), Ok(answer.clone()))));
+        let nodes = Nodes::new(answers.into(), BTreeSet::new());
+        for width in [60, 80, 100, 120] {
+            let text = nodes.told(Some(width), SystemTime::now());
+            for line in text.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+            for wanted in ["-101", "-102", "READY", "FAILED", "LAST ERROR", "shop/web"] {
+                assert!(text.contains(wanted), "{width}: {text}");
+            }
+        }
+        let whole = nodes.told(None, SystemTime::now());
+        assert!(!whole.contains('…'), "{whole}");
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Report {
         let mut text = format!("{}\n", self.subject);
         for it in &self.checks {
             let remedy = it.remedy.as_deref();
-            text += &finding_lines(it.status, it.check, &it.seen, remedy);
+            text += &finding_lines(it.status, it.check, &it.seen, remedy, None);
         }
         text += &tally(self.checks.iter().map(|it| it.status));
         text
