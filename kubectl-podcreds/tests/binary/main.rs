@@ -1,6 +1,7 @@
 //! The program itself, before fixed answers of Kubernetes, EKS and IAM.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
+mod documented;
 mod world;
 
 use std::{
@@ -41,7 +42,7 @@ fn a_healthy_cluster_and_pod_have_no_cause() {
 #[test]
 fn a_mistake_is_the_first_cause_and_the_exit_code_says_so() {
     let mut world = World::healthy();
-    world.trust(json!("sts:AssumeRole"));
+    world.trust("reader", &["sts:AssumeRole"]);
     let world = world.serve();
     for words in [
         &["doctor", "-o", "json"][..],
@@ -138,7 +139,7 @@ fn migrate_prints_a_script_and_runs_nothing() {
         "eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/reader" } } });
     let accounts = json!({ "metadata": {}, "items": [account] });
     world.set("/api/v1/serviceaccounts", accounts);
-    world.trust(json!([]));
+    world.trust("reader", &[]);
     let output = world.serve().run(&["migrate", "irsa"]);
     let text = said(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{Request, Response, StatusCode};
 use podcreds_tests::{
+    associations,
     http::server::{Action, Handler, Server, full},
     iam,
 };
@@ -56,19 +57,8 @@ impl World {
             "/clusters/prod",
             json!({ "cluster": { "name": "prod", "arn": arn } }),
         );
-        let summary = json!({ "namespace": "shop", "serviceAccount": "reader",
-                              "associationId": "a-1", "clusterName": "prod" });
-        world.set(
-            "/clusters/prod/pod-identity-associations",
-            json!({ "associations": [summary] }),
-        );
-        let details = json!({ "associationId": "a-1", "createdAt": 1_700_000_000,
-                              "roleArn": "arn:aws:iam::111122223333:role/reader" });
-        world.set(
-            "/clusters/prod/pod-identity-associations/a-1",
-            json!({ "association": details }),
-        );
-        world.trust(json!(["sts:AssumeRole", "sts:TagSession"]));
+        world.associate(&[("shop", "reader", "reader")]);
+        world.trust("reader", &["sts:AssumeRole", "sts:TagSession"]);
         // AWS's own, which is not asked for more than whether it is there.
         let mut agent = pod();
         agent["metadata"] = json!({
@@ -88,13 +78,30 @@ impl World {
         self.answers.remove(path);
     }
 
-    /// What EKS may do with the role `reader`.
-    pub(crate) fn trust(&mut self, actions: Value) {
-        let policy = json!({ "Version": "2012-10-17", "Statement": [{
-            "Effect": "Allow", "Principal": { "Service": "pods.eks.amazonaws.com" },
-            "Action": actions,
-        }]});
-        self.roles.insert("reader".to_owned(), policy);
+    /// The associations: namespace, service account and role of each.
+    pub(crate) fn associate(&mut self, all: &[(&str, &str, &str)]) {
+        let list = "/clusters/prod/pod-identity-associations";
+        let mut summaries = Vec::new();
+        for (number, (namespace, account, role)) in (1..).zip(all) {
+            let id = format!("a-{number}");
+            summaries.push(json!({ "namespace": namespace, "serviceAccount": account,
+                                   "associationId": id, "clusterName": "prod" }));
+            let details = json!({ "associationId": id, "createdAt": 1_700_000_000,
+                                  "roleArn": associations::role_arn(role) });
+            self.set(&format!("{list}/{id}"), json!({ "association": details }));
+        }
+        self.set(list, json!({ "associations": summaries }));
+    }
+
+    /// Makes a role, which EKS may use in this way.
+    pub(crate) fn trust(&mut self, role: &str, actions: &[&str]) {
+        let policy = iam::trust("pods.eks.amazonaws.com", actions, Value::Null);
+        self.role(role, policy);
+    }
+
+    /// Makes a role with this trust policy.
+    pub(crate) fn role(&mut self, role: &str, trust: Value) {
+        self.roles.insert(role.to_owned(), trust);
     }
 
     pub(crate) fn serve(self) -> Served {
@@ -110,7 +117,7 @@ impl World {
         Served { server, folder }
     }
 
-    fn role(&self, body: &Bytes) -> (StatusCode, String) {
+    fn answer_role(&self, body: &Bytes) -> (StatusCode, String) {
         let role = iam::role_wanted(body).and_then(|name| self.roles.get_key_value(name));
         match role {
             Some((name, policy)) => (StatusCode::OK, iam::answer(name, policy)),
@@ -127,7 +134,7 @@ impl Handler for World {
         let path = request.uri().path();
         let query = request.uri().query().unwrap_or_default();
         let (status, body) = match self.answers.get(path) {
-            _ if path == "/" => self.role(request.body()),
+            _ if path == "/" => self.answer_role(request.body()),
             Some(_) if query.contains("labelSelector") => {
                 (StatusCode::OK, list(self.agents.clone()).to_string())
             }
