@@ -231,7 +231,7 @@ mod tests {
         config.endpoint = Some(format!("http://{}", closed.local_addr().unwrap()));
         drop(closed);
         let region = Some(Region::new("eu-central-1"));
-        let outbound = Outbound::from_environment().await.unwrap();
+        let outbound = Outbound::direct();
         let environment = environment(region).into_builder();
         let environment = environment.http_client(outbound.sdk_client().unwrap());
         let metrics = metrics(&registry);

@@ -235,7 +235,7 @@ mod tests {
     }
 
     async fn fetch(server: &KeyServer) -> Result<Vec<u8>, KeysError> {
-        let outbound = Outbound::from_environment().await.unwrap();
+        let outbound = Outbound::direct();
         KeyFetcher::new(server.clone(), outbound).fetch().await
     }
 

@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{certificates, hierarchies::NodeCgroups, init, layout::Layout};
-use crate::{privileged, wait::poll};
+use crate::{privileged, sdk, wait::poll};
 
 /// How long the kernel may take to end a whole node.
 const END: Duration = Duration::from_secs(30);
@@ -97,7 +97,7 @@ impl Host {
             Command::new(own)
         };
         let log = fs::File::create(self.layout.logs().join("init.log"))?;
-        command
+        sdk::remove_settings(&mut command)
             .arg("make-node")
             .current_dir("/")
             .env("PATH", self.layout.path())
@@ -141,7 +141,8 @@ impl Host {
         NodeCgroups::of(&self.layout)?.join()?;
         let mut chdir = std::ffi::OsString::from("--chdir=");
         chdir.push(env::current_dir().context("the current folder")?);
-        let failed = Command::new("nsenter")
+        let mut command = Command::new("nsenter");
+        let failed = sdk::remove_settings(&mut command)
             .arg("--target")
             .arg(pid.to_string())
             .args(NAMESPACES)

@@ -66,7 +66,7 @@ impl Moto {
         fs::create_dir_all(&cgroup).expect("a cgroup for moto");
         let python = sdk::moto().join("bin/python");
         let mut command = node.join().cgroup(&cgroup).command(python);
-        sdk::remove_aws_settings(&mut command)
+        sdk::remove_settings(&mut command)
             .args(["-c", SERVER, &address.to_string(), REGION])
             .env("MOTO_ACCOUNT_ID", ACCOUNT)
             .stderr(File::create(&log).expect("a log for moto"));

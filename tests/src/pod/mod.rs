@@ -141,9 +141,9 @@ impl Pod {
     }
 
     /// Gives a command the environment that EKS' webhook gives to this pod, and none of the
-    /// developer's own AWS settings.
+    /// developer's own settings.
     pub fn with_env(&self, mut command: Command) -> Command {
-        sdk::remove_aws_settings(&mut command)
+        sdk::remove_settings(&mut command)
             .env("HOME", self.folder.path())
             .env("AWS_REGION", REGION)
             .env("AWS_DEFAULT_REGION", REGION)

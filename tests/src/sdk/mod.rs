@@ -167,21 +167,26 @@ impl Sdk {
     }
 }
 
-/// A command without the developer's own AWS settings.
-pub fn without_aws_settings(program: PathBuf) -> Command {
+/// A command without the developer's own settings.
+pub fn without_settings(program: PathBuf) -> Command {
     let mut command = Command::new(program);
-    remove_aws_settings(&mut command);
+    remove_settings(&mut command);
     command
 }
 
-/// Takes the developer's own AWS settings from a command.
-pub fn remove_aws_settings(command: &mut Command) -> &mut Command {
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("AWS_") {
-            command.env_remove(name);
-        }
+/// Takes the developer's own settings from a command: those of AWS, of Kubernetes, and proxies, to
+/// which requests for a stand-in would go.
+pub fn remove_settings(command: &mut Command) -> &mut Command {
+    let own = env::vars_os().map(|(name, _)| name);
+    for name in own.filter(|name| is_setting(&name.to_string_lossy())) {
+        command.env_remove(name);
     }
     command
+}
+
+fn is_setting(variable: &str) -> bool {
+    let name = variable.to_ascii_uppercase();
+    name.starts_with("AWS_") || name.ends_with("_PROXY") || name == "KUBECONFIG"
 }
 
 /// The Python environment with boto3 and the AWS CLI.
@@ -224,4 +229,27 @@ fn token_of_url(url: &str) -> Option<String> {
     let (_, after) = url.split_once(TOKEN_PARAMETER)?;
     let value = after.split(['&', '\n']).next()?;
     percent_decode(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_aws_of_kubernetes_and_proxies_are_taken_away_and_all_else_stays() {
+        for own in [
+            "AWS_PROFILE",
+            "AWS_CA_BUNDLE",
+            "HTTPS_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "no_proxy",
+            "KUBECONFIG",
+        ] {
+            assert!(is_setting(own), "{own}");
+        }
+        for other in ["PATH", "HOME", "LC_ALL", "CI", "MY_AWS_NAME", "PROXY"] {
+            assert!(!is_setting(other), "{other}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ impl<'a> Scene<'a> {
         self.show(&format!("$ aws {arguments}"));
         let keys = self.moto.operator();
         let mut command = self.node.join().command(sdk::venv().join("bin/aws"));
-        let output = sdk::remove_aws_settings(&mut command)
+        let output = sdk::remove_settings(&mut command)
             .args(arguments.split_whitespace())
             .current_dir(self.folder.path())
             .env("HOME", self.folder.path())

@@ -67,6 +67,16 @@ impl Outbound {
         })
     }
 
+    /// Whatever the environment of a test says, no proxy and no authority of its own.
+    #[cfg(test)]
+    pub(crate) fn direct() -> Self {
+        Self {
+            resolver: Resolver::system(),
+            proxies: Proxies::all(""),
+            bundle: None,
+        }
+    }
+
     /// Trusts what is to be trusted for AWS.
     fn aws(&self) -> Result<Arc<ClientConfig>, SetupError> {
         let trusted = match &self.bundle {

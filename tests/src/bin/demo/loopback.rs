@@ -41,8 +41,9 @@ pub(crate) fn show() -> Result<bool> {
         for client in CLIENTS {
             let before = agent.metrics();
             let got = client.run(|program| {
-                let mut command = sdk::without_aws_settings(program);
+                let mut command = sdk::without_settings(program);
                 command
+                    .env("HOME", folder.path())
                     .env("AWS_REGION", REGION)
                     .env("AWS_DEFAULT_REGION", REGION)
                     .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)

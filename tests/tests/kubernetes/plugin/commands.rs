@@ -12,11 +12,6 @@ use serde_json::{Value, json};
 
 use super::desk::{ACTIONS, Desk};
 
-/// What a pod asks the agent with.
-const ASK: &str = "wget -qO- \
-                   --header \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" \
-                   $AWS_CONTAINER_CREDENTIALS_FULL_URI";
-
 #[test]
 #[ignore = "runs in a cluster: cargo xtask cluster test"]
 fn a_healthy_cluster_has_no_cause_and_commands_reach_its_agents() {
@@ -43,19 +38,11 @@ fn a_healthy_cluster_has_no_cause_and_commands_reach_its_agents() {
     desk.assert_healthy("app");
 }
 
-/// What the pod gets where it asks the agent, if it gets something.
-fn ask(desk: &Desk) -> Option<Value> {
-    let namespace = desk.namespace.name();
-    let words = ["exec", "-n", namespace, "app", "--", "sh", "-c", ASK];
-    let output = desk.namespace.cluster().kubectl(words).output().unwrap();
-    serde_json::from_slice(&output.stdout).ok()
-}
-
 /// The pod keeps its role, the doctor says so, and the command that it names gives the new one.
 fn a_changed_association_is_followed(desk: &Desk) {
     let name = desk.namespace.name();
     let cluster = desk.namespace.cluster();
-    let credentials = poll(DEADLINE, || ask(desk)).unwrap();
+    let credentials = poll(DEADLINE, || desk.ask("app")).unwrap();
     assert!(credentials["AccessKeyId"].is_string(), "{credentials}");
     let said = desk.run(&["status", "--output", "json", "--namespace", name]);
     assert_eq!(said.code, Some(0), "{}", said.text);
@@ -96,7 +83,9 @@ fn one_that_is_taken_away_too(desk: &Desk) {
 
     desk.namespace.associate("app", "app");
     desk.put(Association::new(desk.namespace.name(), "app", "app"));
-    until("the pod has credentials again", || ask(desk).is_some());
+    until("the pod has credentials again", || {
+        desk.ask("app").is_some()
+    });
     desk.assert_healthy("app");
 }
 

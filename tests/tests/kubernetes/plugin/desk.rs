@@ -25,6 +25,11 @@ pub(super) const ACTIONS: [&str; 2] = ["sts:AssumeRole", "sts:TagSession"];
 /// Associations are older than their pods, and long settled.
 const AGE: Duration = Duration::from_secs(3600);
 
+/// What a pod asks the agent with.
+const ASK: &str = "wget -qO- \
+                   --header \"Authorization: $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)\" \
+                   $AWS_CONTAINER_CREDENTIALS_FULL_URI";
+
 pub(super) struct Desk {
     pub(super) namespace: Namespace,
     pub(super) iam: Iam,
@@ -131,12 +136,20 @@ impl Desk {
         }
     }
 
+    /// What a pod gets where it asks the agent, if it gets something.
+    pub(super) fn ask(&self, pod: &str) -> Option<Value> {
+        let namespace = self.namespace.name();
+        let words = ["exec", "-n", namespace, pod, "--", "sh", "-c", ASK];
+        let output = self.namespace.cluster().kubectl(words).output().unwrap();
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
     /// Runs the plugin.
     pub(super) fn run(&self, words: &[&str]) -> Said {
         let keys = eks::operator();
         let mut command = Command::new(binary::kubectl_podcreds());
         let layout = self.namespace.cluster().layout();
-        let output = sdk::remove_aws_settings(&mut command)
+        let output = sdk::remove_settings(&mut command)
             .args(words)
             .args(["--cluster-name", CLUSTER, "--region", REGION])
             .env("KUBECONFIG", layout.kubeconfig("admin"))
