@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 mod documented;
+mod surroundings;
 mod world;
 
 use std::{

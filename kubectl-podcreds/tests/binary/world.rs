@@ -21,13 +21,19 @@ use podcreds_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What is answered, by path. What is not here is forbidden.
+/// The cluster, as EKS names it, and as `aws eks update-kubeconfig` does.
+const ARN: &str = "arn:aws:eks:eu-central-1:111122223333:cluster/prod";
+
+/// What is answered, by path. What is not here is forbidden. The second page of a list is at its
+/// path with `?2` behind it.
 #[derive(Clone, Default)]
 pub(crate) struct World {
     answers: BTreeMap<String, Value>,
     /// Trust policies by the role's name.
     roles: BTreeMap<String, Value>,
     agents: Vec<Value>,
+    /// The key that calls of AWS must be signed with, if it matters.
+    key: Option<&'static str>,
 }
 
 /// The world, served, and a kubeconfig for it.
@@ -43,6 +49,7 @@ impl World {
         world.set("/api/v1/nodes", list(vec![node()]));
         world.set("/api/v1/serviceaccounts", list(vec![account()]));
         world.set("/api/v1/pods", list(vec![pod()]));
+        world.set("/api/v1/namespaces/shop/pods", list(vec![pod()]));
         world.set("/api/v1/namespaces/shop/pods/web", pod());
         world.set(
             "/api/v1/namespaces/shop/serviceaccounts",
@@ -52,10 +59,9 @@ impl World {
             let path = format!("/apis/networking.k8s.io/v1/{path}");
             world.set(&path, list(Vec::new()));
         }
-        let arn = "arn:aws:eks:eu-central-1:111122223333:cluster/prod";
         world.set(
             "/clusters/prod",
-            json!({ "cluster": { "name": "prod", "arn": arn } }),
+            json!({ "cluster": { "name": "prod", "arn": ARN } }),
         );
         world.associate(&[("shop", "reader", "reader")]);
         world.trust("reader", &["sts:AssumeRole", "sts:TagSession"]);
@@ -71,6 +77,11 @@ impl World {
 
     pub(crate) fn set(&mut self, path: &str, answer: Value) {
         self.answers.insert(path.to_owned(), answer);
+    }
+
+    /// From now on AWS knows no other key than this.
+    pub(crate) fn expect_key(&mut self, key: &'static str) {
+        self.key = Some(key);
     }
 
     /// From now on this is forbidden.
@@ -107,14 +118,27 @@ impl World {
     pub(crate) fn serve(self) -> Served {
         let server = Server::start("world", Arc::new(self) as Arc<dyn Handler>);
         let folder = tempfile::tempdir().unwrap();
+        let context = |name: &str, cluster: &str| json!({ "name": name, "context": { "cluster": cluster, "user": "u" } });
+        let cluster = |name: &str| json!({ "name": name, "cluster": { "server": server.url() } });
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
-            "contexts": [{ "name": "here", "context": { "cluster": "c", "user": "u" } }],
-            "clusters": [{ "name": "c", "cluster": { "server": server.url() } }],
+            "contexts": [context("here", "c"), context("eks", ARN)],
+            "clusters": [cluster("c"), cluster(ARN)],
             "users": [{ "name": "u", "user": { "token": "t" } }],
         });
-        fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
-        Served { server, folder }
+        let served = Served { server, folder };
+        served.write("kubeconfig", &kubeconfig.to_string());
+        served
+    }
+
+    /// Whether a call of AWS has the key that it must have.
+    fn is_signed(&self, request: &Request<Bytes>) -> bool {
+        let signature = request.headers().get("authorization");
+        let signature = signature
+            .and_then(|it| it.to_str().ok())
+            .unwrap_or_default();
+        let has = |key| signature.contains(&format!("Credential={key}/"));
+        !signature.starts_with("AWS4-") || self.key.is_none_or(has)
     }
 
     fn answer_role(&self, body: &Bytes) -> (StatusCode, String) {
@@ -133,7 +157,15 @@ impl Handler for World {
     fn handle(self: Arc<Self>, request: Request<Bytes>) -> BoxFuture<'static, Action> {
         let path = request.uri().path();
         let query = request.uri().query().unwrap_or_default();
-        let (status, body) = match self.answers.get(path) {
+        let place = match query.contains("continue=2") {
+            true => format!("{path}?2"),
+            false => path.to_owned(),
+        };
+        let (status, body) = match self.answers.get(&place) {
+            _ if !self.is_signed(&request) => {
+                let why = json!({ "__type": "UnrecognizedClientException", "message": "no" });
+                (StatusCode::FORBIDDEN, why.to_string())
+            }
             _ if path == "/" => self.answer_role(request.body()),
             Some(_) if query.contains("labelSelector") => {
                 (StatusCode::OK, list(self.agents.clone()).to_string())
@@ -163,18 +195,37 @@ impl Served {
 
     /// The same with other kubeconfigs.
     pub(crate) fn run_with(&self, words: &[&str], kubeconfigs: &OsStr) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_kubectl-podcreds"))
+        let mut command = self.command(words);
+        command.env("KUBECONFIG", kubeconfigs).output().unwrap()
+    }
+
+    /// The program with these words, and flags that say which cluster is meant.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.command_without_flags(words);
+        command.args(["--cluster-name", "prod", "--region", "eu-central-1"]);
+        command
+    }
+
+    /// The program with these words alone.
+    pub(crate) fn command_without_flags(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-podcreds"));
+        command
             .args(words)
-            .args(["--cluster-name", "prod", "--region", "eu-central-1"])
             .env_clear()
-            .env("KUBECONFIG", kubeconfigs)
+            .env("KUBECONFIG", self.kubeconfig())
             .env("HOME", self.folder.path())
             .env("AWS_ENDPOINT_URL", self.server.url())
             .env("AWS_ACCESS_KEY_ID", "id")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .output()
-            .unwrap()
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        command
+    }
+
+    /// Writes a file into the program's home directory.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
