@@ -27,7 +27,7 @@ pub use eks_auth::{Config, EksAuth, SetupError};
 pub use http::{CertificateError, CertificateProblem, ConnectPart, Outbound};
 pub use key_server::{KeyFetcher, KeyServer};
 pub use metrics::Metrics;
-pub use probe::{Probe, Signer};
+pub use probe::{Probe, Signer, SignerError};
 
 /// Exchanges a pod's token for the credentials of its role.
 ///

@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError};
 use aws_sdk_eksauth::{
     config::{
         Intercept,
@@ -46,6 +46,17 @@ pub struct Signer {
     pub expires_at: Option<SystemTime>,
 }
 
+/// Why there is nothing to sign calls with.
+#[derive(Debug, thiserror::Error)]
+pub enum SignerError {
+    /// Not even a place to look for credentials.
+    #[error("nothing provides credentials")]
+    NoProvider,
+    /// Where they are looked for there are none. Without secrets, as the SDK's errors are.
+    #[error("{}", chain(.0))]
+    Provider(CredentialsError),
+}
+
 impl EksAuth {
     /// Exchanges a token once, and notes what there is to see.
     pub async fn probe(&self, token: Token) -> Probe {
@@ -84,13 +95,11 @@ impl EksAuth {
     ///
     /// # Errors
     ///
-    /// Why there are none, in words without secrets.
-    pub async fn signer(&self) -> Result<Signer, String> {
-        let Some(provider) = &self.signer else {
-            return Err("nothing provides credentials".to_owned());
-        };
+    /// Why there are none.
+    pub async fn signer(&self) -> Result<Signer, SignerError> {
+        let provider = self.signer.as_ref().ok_or(SignerError::NoProvider)?;
         let found = provider.provide_credentials().await;
-        let found = found.map_err(|error| chain(&error))?;
+        let found = found.map_err(SignerError::Provider)?;
         // The SDK says the provider's name in `Debug` alone, which redacts what is secret.
         let shown = format!("{found:?}");
         let name = shown.split("provider_name: \"").nth(1);

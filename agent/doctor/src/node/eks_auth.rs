@@ -7,7 +7,8 @@ use std::{
 
 use podcreds_types::{RefusalKind, Token};
 use podcreds_upstream::{
-    Config, ConnectPart, EksAuth, Metrics, Outbound, Probe, SetupError, Signer, UpstreamError,
+    Config, ConnectPart, EksAuth, Metrics, Outbound, Probe, SetupError, Signer, SignerError,
+    UpstreamError,
 };
 use prometheus::Registry;
 
@@ -85,7 +86,7 @@ fn judge_setup(error: &SetupError) -> Finding {
     }
 }
 
-fn judge_signer(signer: Result<Signer, String>, now: SystemTime) -> Finding {
+fn judge_signer(signer: Result<Signer, SignerError>, now: SystemTime) -> Finding {
     let signer = match signer {
         Ok(signer) => signer,
         Err(why) => {
