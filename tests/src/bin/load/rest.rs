@@ -81,13 +81,12 @@ impl Used {
         let threads = Process::new(id)?.tasks()?.flatten();
         // A thread may end meanwhile.
         let statuses = threads.filter_map(|thread| thread.status().ok());
-        let switches = |status: procfs::process::Status| {
-            status.voluntary_ctxt_switches.unwrap_or_default()
-                + status.nonvoluntary_ctxt_switches.unwrap_or_default()
-        };
+        // What goes to sleep has been awake; what only makes way for others has not slept.
+        let sleeps =
+            |status: procfs::process::Status| status.voluntary_ctxt_switches.unwrap_or_default();
         Ok(Self {
             cpu,
-            wake_ups: statuses.map(switches).sum(),
+            wake_ups: statuses.map(sleeps).sum(),
             at: Instant::now(),
         })
     }
