@@ -68,7 +68,9 @@ pub(super) fn install(purpose: &str, wanted: &[Wanted<'_>]) -> Result<()> {
     step(&format!("Installing for {purpose}: {list}"), || {
         run(as_root("apt-get")?.args(["-qq", "update"]))?;
         run(as_root("apt-get")?
-            .args(["-qq", "-y", "--no-install-recommends", "install"])
+            .args(["-qq", "-y", "--no-install-recommends"])
+            // The system may be at its own updates.
+            .args(["-o", "DPkg::Lock::Timeout=300", "install"])
             .args(&missing)
             // Hundreds of lines about unpacking. What goes wrong is on stderr.
             .stdout(Stdio::null()))
