@@ -7,6 +7,15 @@ use podcreds_types::{Token, TokenDigest};
 /// Older tokens that are good beside the latest one: a process may be slow to read a rotated token.
 const OLDER: usize = 3;
 
+/// What another agent is told of them: the latest, the older ones, the one that got the
+/// credentials, and the one that renews them.
+type Parts = (
+    Option<TokenDigest>,
+    Vec<TokenDigest>,
+    Option<TokenDigest>,
+    Option<Token>,
+);
+
 /// Tokens that EKS Auth has accepted, or that a key has verified.
 #[derive(Clone, Default)]
 pub(crate) struct AcceptedTokens {
@@ -14,6 +23,9 @@ pub(crate) struct AcceptedTokens {
     latest: Option<TokenDigest>,
     /// Those that it replaced, the youngest first.
     older: Vec<TokenDigest>,
+    /// The one that EKS Auth has exchanged for the credentials, if that is known. A key may have
+    /// verified others since.
+    exchanged: Option<TokenDigest>,
     /// The one that renews the credentials.
     renewing: Option<Renewing>,
 }
@@ -27,17 +39,15 @@ struct Renewing {
 }
 
 impl AcceptedTokens {
-    /// The last token that was accepted, those before it, and the one that renews the credentials.
-    pub(crate) fn parts(&self) -> (Option<TokenDigest>, Vec<TokenDigest>, Option<Token>) {
-        (self.latest, self.older.clone(), self.token().cloned())
+    /// The last token that was accepted, those before it, the one that got the credentials, and the
+    /// one that renews them.
+    pub(crate) fn parts(&self) -> Parts {
+        let older = self.older.clone();
+        (self.latest, older, self.exchanged, self.token().cloned())
     }
 
     /// Puts together what [`Self::parts`] has taken apart.
-    pub(crate) fn from_parts(
-        latest: Option<TokenDigest>,
-        mut older: Vec<TokenDigest>,
-        renewing: Option<Token>,
-    ) -> Self {
+    pub(crate) fn from_parts((latest, mut older, exchanged, renewing): Parts) -> Self {
         older.truncate(OLDER);
         let renewing = renewing.map(|token| Renewing {
             digest: token.digest(),
@@ -47,6 +57,7 @@ impl AcceptedTokens {
         Self {
             latest,
             older,
+            exchanged,
             renewing,
         }
     }
@@ -59,6 +70,12 @@ impl AcceptedTokens {
     /// The token to renew the credentials with, unless it has been revoked.
     pub(crate) fn token(&self) -> Option<&Token> {
         self.renewing.as_ref().map(|renewing| &renewing.token)
+    }
+
+    /// Adds the token that has got the credentials, as the latest.
+    pub(crate) fn add_exchanged(&mut self, token: Token, digest: TokenDigest) {
+        self.add(token, digest);
+        self.exchanged = Some(digest);
     }
 
     /// Adds a token, as the latest.
@@ -120,20 +137,20 @@ impl AcceptedTokens {
     /// Removes a token. Without the one that renews the credentials, they cannot be renewed.
     pub(crate) fn revoke(&mut self, digest: &TokenDigest) {
         self.older.retain(|older| older != digest);
-        if self.latest.as_ref() == Some(digest) {
-            self.latest = None;
+        for place in [&mut self.latest, &mut self.exchanged] {
+            place.take_if(|it| it == digest);
         }
         if self.renews(digest) {
             self.renewing = None;
         }
     }
 
-    /// Removes tokens that were refused. Not the latest one if that `stays`. True if there were
-    /// any.
+    /// Removes tokens that were refused. Not the one that got the credentials if that `stays`. True
+    /// if there were any.
     pub(crate) fn revoke_all(&mut self, refused: &[TokenDigest], stays: bool) -> bool {
-        let latest = self.latest.filter(|_| stays);
+        let exchanged = self.exchanged.filter(|_| stays);
         let mut has_changed = false;
-        for digest in refused.iter().filter(|digest| latest != Some(**digest)) {
+        for digest in refused.iter().filter(|digest| exchanged != Some(**digest)) {
             has_changed |= self.contains(digest);
             self.revoke(digest);
         }

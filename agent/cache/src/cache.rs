@@ -206,7 +206,7 @@ impl Cache {
             Some(before) => (before.accepted, before.asked_at.into_inner()),
             None => (AcceptedTokens::default(), 0),
         };
-        accepted.add(fetched.token, fetched.digest);
+        accepted.add_exchanged(fetched.token, fetched.digest);
         let asked_at = match fetched.asked {
             true => now.boot_seconds(),
             false => asked_at,

@@ -38,6 +38,9 @@ pub struct Snapshot {
     pub latest: Option<TokenDigest>,
     /// Tokens that were accepted before it.
     pub older: Vec<TokenDigest>,
+    /// The token that got the credentials, if the other agent has told: it need not be the last one,
+    /// since a key may have verified others meanwhile.
+    pub exchanged: Option<TokenDigest>,
     /// The token that renews the credentials.
     pub renewing: Option<Token>,
     /// Tokens that these credentials are not for: EKS Auth has refused them to the agent that tells
@@ -53,7 +56,8 @@ impl Snapshot {
     /// Takes its tokens out of it.
     fn take_tokens(&mut self) -> AcceptedTokens {
         let older = mem::take(&mut self.older);
-        AcceptedTokens::from_parts(self.latest, older, self.renewing.take())
+        let renewing = self.renewing.take();
+        AcceptedTokens::from_parts((self.latest, older, self.exchanged, renewing))
     }
 }
 
@@ -74,7 +78,7 @@ impl Cache {
     pub fn snapshot(&self, subject: &Subject) -> Option<Snapshot> {
         let entry = self.entries.get(subject).filter(|_| !self.is_off())?;
         let kept = entry.kept.as_ref()?;
-        let (latest, older, renewing) = kept.accepted.parts();
+        let (latest, older, exchanged, renewing) = kept.accepted.parts();
         let refused = entry.refused.taken().copied();
         let refused = refused.filter(|digest| !kept.accepted.contains(digest));
         Some(Snapshot {
@@ -83,6 +87,7 @@ impl Cache {
             role: kept.role.clone(),
             latest,
             older,
+            exchanged,
             renewing,
             refused: refused.collect(),
             asked: kept.asked.load(Relaxed),
@@ -104,6 +109,9 @@ impl Cache {
     /// Takes in a copy of what the successor got. What there is stays if that is as good, and is
     /// then good for the copy's tokens as well. Nothing is taken in that has expired, or whose pod
     /// is not here; and no token that was refused here, unless it has got the credentials since.
+    ///
+    /// A pod that is not here yet cannot be told from one that has gone. If it asks this agent once
+    /// it has been found, that is one call to EKS Auth more.
     pub fn learn(&self, subject: Subject, mut told: Snapshot) {
         let now = self.clock.read();
         let freshness = Freshness::told(told.ages, now, self.config.retention);
@@ -121,7 +129,8 @@ impl Cache {
         };
         let own = entry.kept.as_ref();
         let is_better = own.is_none_or(|own| own.freshness.has_expired(now) || is_better(own));
-        // The age of the credentials says nothing about tokens that did not get them.
+        // The age of the credentials says nothing about tokens that did not get them, also where a
+        // key has verified one of these later: this agent verifies that itself.
         let refused: Vec<_> = entry.refused.taken().copied().collect();
         let has_revoked = accepted.revoke_all(&refused, is_better);
         match &mut entry.kept {

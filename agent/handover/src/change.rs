@@ -50,6 +50,9 @@ struct WireEntry<'a> {
     role: Option<Cow<'a, str>>,
     latest: Option<TokenDigest>,
     older: Vec<TokenDigest>,
+    /// As with the role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exchanged: Option<TokenDigest>,
     #[serde(borrow)]
     renewing: Option<Cow<'a, str>>,
     /// As with the role.
@@ -123,6 +126,7 @@ impl<'a> WireEntry<'a> {
             role: snapshot.role.as_deref().map(Cow::Borrowed),
             latest: snapshot.latest,
             older: snapshot.older.clone(),
+            exchanged: snapshot.exchanged,
             renewing: snapshot
                 .renewing
                 .as_ref()
@@ -148,6 +152,7 @@ impl From<WireEntry<'_>> for Snapshot {
             role: entry.role.map(|role| role.into()),
             latest: entry.latest,
             older: entry.older,
+            exchanged: entry.exchanged,
             renewing: entry.renewing.map(Token::new),
             refused: entry.refused,
             asked: entry.asked,

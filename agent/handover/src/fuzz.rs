@@ -24,6 +24,7 @@ const FUZZ: Fuzz = Fuzz {
         "\"secs_since_epoch\":",
         "\"nanos_since_epoch\":",
         "\"older\":[",
+        "\"exchanged\":[",
         "null",
         "true",
         "\\ud800",
@@ -73,7 +74,8 @@ fn fuzz_change() {
         let parts = |change: &EntryChange| {
             let snapshot = change.snapshot.as_ref()?;
             let token = snapshot.renewing.as_ref().map(|it| it.expose().to_owned());
-            let tokens = (snapshot.latest, snapshot.older.clone(), token);
+            let digests = (snapshot.latest, snapshot.older.clone(), snapshot.exchanged);
+            let tokens = (digests, token);
             Some((snapshot.body.clone(), snapshot.ages, tokens, snapshot.asked))
         };
         assert!(
@@ -81,10 +83,11 @@ fn fuzz_change() {
             "it is told as something else"
         );
         let kept = parts(&change).map(|(_, _, tokens, asked)| {
-            let (latest, older, renewing) = tokens;
+            let ((latest, older, exchanged), renewing) = tokens;
             (
                 latest.is_some(),
                 older.len().min(4),
+                exchanged.is_some(),
                 renewing.is_some(),
                 asked,
             )

@@ -115,6 +115,7 @@ proptest! {
         prop_assert_eq!(after.role, before.role);
         prop_assert_eq!(after.latest, before.latest);
         prop_assert_eq!(after.older, before.older);
+        prop_assert_eq!(after.exchanged, before.exchanged);
         let exposed = |token: &Option<Token>| token.as_ref().map(|it| it.expose().to_owned());
         prop_assert_eq!(exposed(&after.renewing), exposed(&before.renewing));
         prop_assert_eq!((after.asked, after.failures), (before.asked, before.failures));

@@ -240,6 +240,35 @@ async fn a_token_that_eks_auth_accepts_after_the_leader_was_refused_it_is_served
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_token_that_a_key_verifies_at_the_successor_does_not_come_back_to_the_leader() {
+    for takes in [Takes::All, Takes::Token] {
+        let mut pair = Pair::new();
+        pair.leader.refuse(3, "refused", takes);
+        sleep(SECOND).await;
+        pair.successor.exchange(subject(3), "good");
+        let refused = Token::new("refused");
+        assert!(pair.successor.cache.adopt(&subject(3), refused));
+        pair.settle();
+        for agent in pair.both() {
+            let served = agent.served(subject(3), &["refused", "good"]);
+            assert_eq!(served, ["good"], "{takes:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_that_has_got_newer_credentials_comes_back_whatever_was_verified_since() {
+    let mut pair = Pair::new();
+    pair.leader.refuse(3, "refused", Takes::Token);
+    sleep(SECOND).await;
+    pair.successor.exchange(subject(3), "refused");
+    let verified = Token::new("verified");
+    assert!(pair.successor.cache.adopt(&subject(3), verified));
+    pair.settle();
+    pair.assert_serve(3, &["refused", "verified"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_forgets_refusals_once_its_successor_has_gone() {
     let Pair {
         leader,
