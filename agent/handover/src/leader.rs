@@ -21,7 +21,8 @@ use super::{
     frame::{self, Frame},
     metrics::Metrics,
     peer,
-    reaching::{ReachQuestion, Said},
+    reaching::ReachQuestion,
+    said::{Said, SaidHere},
 };
 
 /// How long the successor may take to greet, or to read a frame.
@@ -50,6 +51,7 @@ impl Leader {
         let listener = UnixListener::from_std(listener)?;
         let mut leaving = self.leaving.clone();
         let mut successors = JoinSet::new();
+        let mut connection = 0;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -59,7 +61,8 @@ impl Leader {
             match accepted {
                 Ok((stream, _)) if successors.len() < SUCCESSORS => {
                     let leader = self.clone();
-                    successors.spawn(hold(leader, stream));
+                    successors.spawn(hold(leader, connection, stream));
+                    connection += 1;
                 }
                 Ok(_) => tracing::warn!("too many agents want to be told what this one has"),
                 Err(error) => {
@@ -74,7 +77,7 @@ impl Leader {
 }
 
 /// Serves a successor, and notes how that ended.
-async fn hold(leader: Leader, mut stream: UnixStream) {
+async fn hold(leader: Leader, connection: u64, mut stream: UnixStream) {
     match welcome(&mut stream).await {
         Ok(frame::VERSION) => {}
         Ok(theirs) => {
@@ -91,25 +94,33 @@ async fn hold(leader: Leader, mut stream: UnixStream) {
             );
         }
     }
-    let said = leader.said.clone();
-    if let Err(error) = converse(leader, stream).await {
+    if let Err(error) = converse(leader, connection, stream).await {
         tracing::info!(%error, "the agent that comes next no longer listens");
-        said.send_replace(Said::default());
     }
 }
 
 /// Tells a successor that has been greeted what there is, and takes in what that says.
-pub(super) async fn converse(leader: Leader, stream: UnixStream) -> io::Result<()> {
+pub(super) async fn converse(
+    leader: Leader,
+    connection: u64,
+    stream: UnixStream,
+) -> io::Result<()> {
     let (from_successor, to_successor) = stream.into_split();
-    let learning = learn(leader.clone(), from_successor);
+    let said = SaidHere::begin(&leader.said, connection);
+    let learning = learn(leader.clone(), said.clone(), from_successor);
     let mut conversation = Conversation {
         leader,
+        said: said.clone(),
         stream: to_successor,
     };
-    tokio::select! {
+    let ended = tokio::select! {
         told = conversation.tell() => told,
         learned = learning => learned.map(|never| match never {}),
+    };
+    if ended.is_err() {
+        said.forget();
     }
+    ended
 }
 
 /// Greets the successor, and hears which version it speaks.
@@ -123,12 +134,16 @@ async fn welcome(stream: &mut UnixStream) -> io::Result<u16> {
 }
 
 /// Takes in what a successor says, for as long as it does.
-async fn learn(leader: Leader, mut from_successor: OwnedReadHalf) -> io::Result<Infallible> {
+async fn learn(
+    leader: Leader,
+    said: SaidHere,
+    mut from_successor: OwnedReadHalf,
+) -> io::Result<Infallible> {
     loop {
         match frame::hear_successor(&mut from_successor).await? {
-            None => leader.said.send_modify(|said| said.serves = true),
-            Some(Frame::Extended) => leader.said.send_modify(|said| said.is_extended = true),
-            Some(Frame::Reached(number)) => leader.said.send_modify(|said| {
+            None => said.note(|said| said.serves = true),
+            Some(Frame::Extended) => said.note(|said| said.is_extended = true),
+            Some(Frame::Reached(number)) => said.note(|said| {
                 said.reached = said.reached.max(number);
             }),
             Some(Frame::Change(bytes)) => match EntryChange::decode(&bytes) {
@@ -151,6 +166,7 @@ async fn learn(leader: Leader, mut from_successor: OwnedReadHalf) -> io::Result<
 /// What is said to one successor.
 struct Conversation {
     leader: Leader,
+    said: SaidHere,
     stream: OwnedWriteHalf,
 }
 
@@ -201,7 +217,7 @@ impl Conversation {
             if is_last {
                 return self.send(Frame::Leaving).await;
             }
-            let is_extended = said.borrow_and_update().is_extended;
+            let is_extended = self.said.is_extended(&said.borrow_and_update());
             asked = self.ask(asked, is_extended).await?;
             tokio::select! {
                 () = changes.wait() => {}
@@ -294,6 +310,7 @@ mod tests {
         let skipped = leader.metrics.sent_skipped.clone();
         let (_from_successor, to_successor) = ours.into_split();
         let mut conversation = Conversation {
+            said: SaidHere::begin(&leader.said, 0),
             leader,
             stream: to_successor,
         };

@@ -22,6 +22,7 @@ mod member;
 mod metrics;
 mod peer;
 mod reaching;
+mod said;
 mod successor;
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,8 @@ use self::{
     folder::{HandoverFolder, Lock, SUCCESSOR},
     member::Member,
     metrics::Role,
-    reaching::{Asker, ReachQuestion, Said},
+    reaching::{Asker, ReachQuestion},
+    said::Said,
 };
 
 /// How often an agent looks whether it is its turn.

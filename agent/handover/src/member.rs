@@ -17,7 +17,8 @@ use super::{
     leader::Leader,
     lender::{Lend, lend_to_all},
     metrics::Role,
-    reaching::{Reach, ReachQuestion, Said},
+    reaching::{Reach, ReachQuestion},
+    said::Said,
     successor::Successor,
 };
 

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{LOOK, frame::LONGEST};
+use super::{LOOK, frame::LONGEST, said::Said};
 
 /// How long a leader that is told to end waits for a successor that does not serve yet.
 pub(super) const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,17 +35,6 @@ pub(super) struct ReachQuestion {
     /// Names it in the answer.
     pub(super) number: u64,
     pub(super) listeners: Vec<ReachedListeners>,
-}
-
-/// What the successor has said so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Said {
-    /// That it serves.
-    pub(super) serves: bool,
-    /// That it understands questions.
-    pub(super) is_extended: bool,
-    /// That it reaches all listeners of this question, and of those before.
-    pub(super) reached: u64,
 }
 
 /// What becomes of a question.

@@ -12,7 +12,8 @@ use super::*;
 use crate::{
     frame::{self, Frame},
     leader::{self, Leader},
-    reaching::{ReachQuestion, Said},
+    reaching::ReachQuestion,
+    said::Said,
     successor::{Ended, Successor},
 };
 
@@ -60,7 +61,7 @@ impl Conversation {
             serving,
             reaches,
             hearing: tokio::spawn(async move { follow.converse(theirs).await }),
-            telling: tokio::spawn(leader::converse(lead, ours)),
+            telling: tokio::spawn(leader::converse(lead, 0, ours)),
         }
     }
 }
@@ -79,7 +80,7 @@ fn reach_once(flag: &Arc<AtomicBool>) -> Reach {
 }
 
 /// Waits until something holds, by clocks that pass the time in which nothing happens.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..1000 {
         if holds() {
             return;
@@ -89,7 +90,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     panic!("never: {what}");
 }
 
-fn question(number: u64) -> Option<Arc<ReachQuestion>> {
+pub(super) fn question(number: u64) -> Option<Arc<ReachQuestion>> {
     let listeners = vec![ReachedListeners {
         pod: 7,
         netns: 8,
@@ -158,7 +159,7 @@ async fn a_successor_of_an_earlier_build_is_heard_and_asked_nothing() {
         asking: watch::Sender::new(question(1)).subscribe(),
         leaving: leaving.subscribe(),
     };
-    let telling = tokio::spawn(leader::converse(lead, ours));
+    let telling = tokio::spawn(leader::converse(lead, 0, ours));
     frame::say_serving(&mut theirs).await.unwrap();
     until("it serves", || said.borrow().serves).await;
     leaving.send_replace(true);

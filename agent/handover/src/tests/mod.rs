@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::{change::EntryChange, changes::Changes, *};
 
 mod clocks;
+mod connections;
 mod conversation;
 mod copies;
 mod encoding;

@@ -8,7 +8,10 @@ use std::sync::{
 use podcreds_types::ReachedListeners;
 
 use super::*;
-use crate::reaching::{Asker, ReachQuestion, Said};
+use crate::{
+    reaching::{Asker, ReachQuestion},
+    said::Said,
+};
 
 /// A leader that asks, and the answers that it is given.
 struct Asking {
@@ -23,7 +26,7 @@ impl Asking {
         let said = watch::Sender::new(Said {
             serves: true,
             is_extended: true,
-            reached: 0,
+            ..Said::default()
         });
         Self {
             said,
