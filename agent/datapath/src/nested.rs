@@ -134,6 +134,11 @@ impl Nested {
         open.map(|listeners| listeners.endpoint)
     }
 
+    /// Where one of them is, whether or not the programs know.
+    pub(super) fn location(&self, key: NestedKey) -> Option<Location> {
+        self.open.get(&key).map(|listeners| listeners.location)
+    }
+
     fn is_full(&self, pod: u64) -> bool {
         let of_pod = self.open.keys().filter(|key| key.pod == pod).count();
         of_pod >= MAX_PER_POD || self.open.len() >= MAX_NESTED

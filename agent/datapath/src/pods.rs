@@ -170,6 +170,12 @@ impl Pods {
         !self.host_published || !self.namespaces.troubled().is_empty()
     }
 
+    /// Whether something at a location is to be tried again.
+    fn is_troubled(&self, location: Location) -> bool {
+        let is_unpublished = location == self.host && !self.host_published;
+        is_unpublished || self.namespaces.troubled().contains(&location)
+    }
+
     /// Tries again what is not as it should be: opens listeners that are dead, and sees whether
     /// those can be reached that could not.
     pub(super) fn retry(&mut self, beat: impl Fn()) {

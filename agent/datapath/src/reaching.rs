@@ -25,7 +25,7 @@ impl Reaching {
         if let Some(commands) = self.0.upgrade() {
             // Where that fails, so does what follows.
             let _ = commands
-                .send(WorkerCommand::Reach(Pursuit::new(listeners, reply)))
+                .send(WorkerCommand::Reach(ReachRequest::new(listeners, reply)))
                 .await;
         }
         if reached.await.is_err() {
@@ -36,16 +36,17 @@ impl Reaching {
 
 /// Listeners that are to be reached, and who waits for that.
 #[derive(Debug)]
-pub(super) struct Pursuit {
-    wanted: Vec<ReachedListeners>,
+pub(super) struct ReachRequest {
+    /// Those that are not reached yet.
+    unreached: Vec<ReachedListeners>,
     reply: oneshot::Sender<()>,
     retry_at: Instant,
 }
 
-impl Pursuit {
-    fn new(wanted: Vec<ReachedListeners>, reply: oneshot::Sender<()>) -> Self {
+impl ReachRequest {
+    fn new(unreached: Vec<ReachedListeners>, reply: oneshot::Sender<()>) -> Self {
         Self {
-            wanted,
+            unreached,
             reply,
             retry_at: Instant::now(),
         }
@@ -59,13 +60,13 @@ impl Pursuit {
     /// Tries again what is not reached.
     pub(super) fn retry(&mut self, pods: &mut Pods, beat: impl Fn()) {
         self.retry_at = Instant::now() + RETRY;
-        pods.pursue(&self.wanted, beat);
+        pods.retry_unreached(&self.unreached, beat);
     }
 
     /// Sees what is reached by now, and says so once that is everything. `None` if it is over.
     pub(super) fn look(mut self, pods: &Pods) -> Option<Self> {
-        self.wanted.retain(|wanted| !pods.reaches(wanted));
-        if self.wanted.is_empty() {
+        self.unreached.retain(|listeners| !pods.reaches(listeners));
+        if self.unreached.is_empty() {
             // An error means that nobody waits any more.
             let _sent = self.reply.send(());
             return None;

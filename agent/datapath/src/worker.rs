@@ -30,7 +30,7 @@ use super::{
     pods::{PodHooks, Pods},
     preflight,
     programs::{Links, Loaded, Programs},
-    reaching::Pursuit,
+    reaching::ReachRequest,
 };
 
 /// How often what is not as it should be is tried again.
@@ -50,7 +50,7 @@ pub(super) enum WorkerCommand {
     /// To say which listeners are reached.
     Reached(oneshot::Sender<Vec<ReachedListeners>>),
     /// To reach listeners that another agent reaches.
-    Reach(Pursuit),
+    Reach(ReachRequest),
 }
 
 type Commands = mpsc::Receiver<WorkerCommand>;
@@ -204,9 +204,9 @@ impl Worker {
         vital.beat();
         let mut scan_at = Instant::now() + self.discovery.scan_interval();
         let mut retry_at = None;
-        let mut pursuit: Option<Pursuit> = None;
+        let mut reaching: Option<ReachRequest> = None;
         let request = loop {
-            pursuit = pursuit.and_then(|pursuit| pursuit.look(&self.pods));
+            reaching = reaching.and_then(|request| request.look(&self.pods));
             let look_at = self.pods.next_look();
             retry_at = match self.pods.has_trouble() {
                 true => retry_at.or_else(|| Some(Instant::now() + RETRY)),
@@ -218,15 +218,15 @@ impl Worker {
                     Some(WorkerCommand::Stop(done)) => break Some(done),
                     // An error means that nobody waits any more.
                     Some(WorkerCommand::Reached(reply)) => drop(reply.send(self.pods.reached())),
-                    Some(WorkerCommand::Reach(wanted)) => {
+                    Some(WorkerCommand::Reach(request)) => {
                         // Pods that are not known after that are gone.
                         scan_at = self.scan(&vital);
-                        pursuit = Some(wanted);
+                        reaching = Some(request);
                     }
                 },
-                () = wait_until(pursuit.as_ref().map(Pursuit::retry_at)) => {
-                    if let Some(pursuit) = &mut pursuit {
-                        pursuit.retry(&mut self.pods, || vital.beat());
+                () = wait_until(reaching.as_ref().map(ReachRequest::retry_at)) => {
+                    if let Some(request) = &mut reaching {
+                        request.retry(&mut self.pods, || vital.beat());
                     }
                 }
                 changes = self.discovery.next() => match changes {

@@ -6,6 +6,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use serde_json::Value;
+
 use super::{Join, Pod};
 
 impl Pod {
@@ -32,6 +34,23 @@ impl Pod {
             Join::nothing().network(&self.network()).command("nft"),
             ruleset,
         );
+    }
+
+    /// How many packets a counter has seen that such a ruleset names in `table inet filter`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such counter.
+    pub fn counted_packets(&self, counter: &str) -> u64 {
+        let mut command = Join::nothing().network(&self.network()).command("nft");
+        command.args(["-j", "list", "counter", "inet", "filter", counter]);
+        let output = command.output().expect("nft (package nftables)");
+        let listed: Value = serde_json::from_slice(&output.stdout).expect("JSON of nft's");
+        let objects = listed["nftables"].as_array().expect("a list of objects");
+        let packets = objects
+            .iter()
+            .find_map(|it| it["counter"]["packets"].as_u64());
+        packets.expect("a counter of that name")
     }
 }
 

@@ -1,5 +1,7 @@
 //! Two agents beside each other: what one of them has, the other one has too, before it is alone.
 
+use std::time::{Duration, Instant};
+
 use podcreds_tests::{
     agent::Agent,
     eks_auth::Fault,
@@ -21,6 +23,18 @@ const ONE_AGENT_ONLY: &str = "table inet filter {
     oifname lo tcp dport 62724-65535 drop
   }
 }";
+
+/// Leaves no port alone that an agent takes, and counts the tries.
+const NO_AGENT: &str = "table inet filter {
+  counter tries { }
+  chain output {
+    type filter hook output priority 0
+    oifname lo tcp dport 61000-65535 tcp flags syn counter name tries reject with tcp reset
+  }
+}";
+
+/// How often an agent tries what it does not reach, while nobody asks it to.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What an agent says that goes though its successor does not reach everything.
 const IMPATIENT: &str = "does not reach all pods that this one reaches: not waiting any longer";
@@ -89,6 +103,31 @@ fn a_pod_that_the_successor_does_not_reach_keeps_no_agent_from_ending() {
     assert!(agent.terminate().success());
     assert!(is_impatient(&agent));
     wait_role(&next, "leader");
+}
+
+#[test]
+fn a_pod_that_the_leader_does_not_reach_either_is_not_tried_for_it() {
+    needs_privileges!();
+    let scene = Scene::new();
+    // Before the leader comes, which would not notice.
+    let other = scene.node.pod("other").start();
+    other.filter(NO_AGENT);
+    let agent = scene.agent().set("--shutdown-grace-period", "12");
+    let mut agent = agent.start();
+    let _asked_about = closed_pod(&scene);
+    let next = scene.agent().start();
+    next.wait_metric("podcreds_unreachable_listeners", &[], |found| found == 4.0);
+    let (before, asked_at) = (other.counted_packets("tries"), Instant::now());
+    assert!(agent.terminate().success());
+    assert!(is_impatient(&agent));
+    // Two agents in two families.
+    let rounds = asked_at.elapsed().as_secs() / RETRY.as_secs() + 2;
+    let tries = other.counted_packets("tries") - before;
+    assert!(
+        tries <= 4 * rounds,
+        "{tries} tries in {:?}",
+        asked_at.elapsed()
+    );
 }
 
 #[test]

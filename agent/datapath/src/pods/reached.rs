@@ -1,11 +1,13 @@
 //! Which listeners can be reached, for two agents of which one is about to leave: no pod is to be
 //! sent to the other one before that can be reached there too.
 
+use std::collections::HashSet;
+
 use podcreds_common::{EVENT_FOREIGN_NETNS, KernelEvent, NestedKey, PodEndpoint};
 use podcreds_types::ReachedListeners;
 
 use super::{AGENT, Pods};
-use crate::processes;
+use crate::{location::Location, namespace::Scope, processes};
 
 impl Pods {
     /// The listeners that pods are sent to and reach. Not those of pods that have no process left
@@ -29,38 +31,63 @@ impl Pods {
 
     /// Whether a pod is sent to listeners of this agent from there, and reaches them. One that is
     /// not known is gone, or nobody has looked for it.
-    pub(crate) fn reaches(&self, wanted: &ReachedListeners) -> bool {
-        if wanted.pod != AGENT && !self.known.contains_key(&wanted.pod) {
+    pub(crate) fn reaches(&self, listeners: &ReachedListeners) -> bool {
+        let ReachedListeners { pod, netns, .. } = *listeners;
+        if pod != AGENT && !self.known.contains_key(&pod) {
             return true;
         }
-        self.endpoint_in(wanted.pod, wanted.netns)
-            .map(|endpoint| reached_at(wanted.pod, endpoint, None))
-            .is_some_and(|here| (here.v4 || !wanted.v4) && (here.v6 || !wanted.v6))
+        self.endpoint_in(pod, netns)
+            .map(|endpoint| reached_at(pod, endpoint, None))
+            .is_some_and(|here| (here.v4 || !listeners.v4) && (here.v6 || !listeners.v6))
     }
 
-    /// Goes after listeners that are not reached: looks where their pods are, and tries all that
-    /// could not be reached before.
-    pub(crate) fn pursue(&mut self, wanted: &[ReachedListeners], beat: impl Fn()) {
-        for wanted in wanted {
+    /// Goes after listeners that are not reached: looks where their pods are, and tries those again
+    /// that could not be reached before. What nobody asks about has its own time.
+    pub(crate) fn retry_unreached(&mut self, unreached: &[ReachedListeners], beat: impl Fn()) {
+        for listeners in unreached {
             beat();
-            let pod = self.known.get(&wanted.pod);
-            let is_located = pod.is_some_and(|pod| pod.location.is_some());
-            match wanted.process {
-                // It is not known yet where the pod is. Were it looked at afresh each time, it
-                // would never become known that it is in the host's namespace.
-                Some(_) if !is_located => self.look_soon(wanted.pod),
-                // As if it had asked for credentials there.
-                Some(thread) => self.handle_events(&[KernelEvent {
-                    pod: wanted.pod,
-                    netns: wanted.netns,
-                    thread,
-                    port: 0,
-                    kind: EVENT_FOREIGN_NETNS,
-                }]),
-                None => self.look_afresh(wanted.pod),
+            self.look_for(listeners);
+        }
+        let locations = unreached.iter();
+        let locations = locations.filter_map(|listeners| self.location_of(listeners));
+        for location in locations.collect::<HashSet<_>>() {
+            if self.is_troubled(location) {
+                beat();
+                self.refresh(location, Scope::Unreachable);
             }
         }
-        self.retry(beat);
+    }
+
+    /// Looks where a pod is.
+    fn look_for(&mut self, listeners: &ReachedListeners) {
+        let ReachedListeners { pod, netns, .. } = *listeners;
+        let known = self.known.get(&pod);
+        let is_located = known.is_some_and(|pod| pod.location.is_some());
+        match listeners.process {
+            // It is not known yet where the pod is. Were it looked at afresh each time, it would
+            // never become known that it is in the host's namespace.
+            Some(_) if !is_located => self.look_soon(pod),
+            // As if it had asked for credentials there.
+            Some(thread) => self.handle_events(&[KernelEvent {
+                pod,
+                netns,
+                thread,
+                port: 0,
+                kind: EVENT_FOREIGN_NETNS,
+            }]),
+            None => self.look_afresh(pod),
+        }
+    }
+
+    /// Where this agent listens in their place, if it does.
+    fn location_of(&self, listeners: &ReachedListeners) -> Option<Location> {
+        let ReachedListeners { pod, netns, .. } = *listeners;
+        let own = self.known.get(&pod);
+        let own = own.filter(|own| own.endpoint.netns == netns);
+        let is_host = self.host_endpoint.netns == netns;
+        own.and_then(|own| own.location)
+            .or(is_host.then_some(self.host))
+            .or_else(|| self.nested.location(NestedKey { pod, netns }))
     }
 
     /// Where the programs send a pod's calls from a namespace, as they choose it.
