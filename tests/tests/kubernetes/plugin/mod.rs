@@ -4,3 +4,4 @@
 mod commands;
 mod desk;
 mod mistakes;
+mod walkthrough;
