@@ -59,6 +59,9 @@ impl Default for NodeCredentials {
     }
 }
 
+/// How long a session token is, in bytes: about as long as AWS's.
+const SESSION_TOKEN: usize = 1160;
+
 /// Whose credentials these are: what the EKS Auth stand-in writes into the session tokens that it
 /// hands out, so that a test sees which pod they were meant for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,10 +90,8 @@ impl fmt::Display for Owner {
             uid,
             serial,
         } = self;
-        write!(
-            f,
-            "session:{role}:{namespace}:{service_account}:{pod}:{uid}:{serial}"
-        )
+        let owner = format!("session:{role}:{namespace}:{service_account}:{pod}:{uid}:{serial}:");
+        write!(f, "{owner:x<SESSION_TOKEN$}")
     }
 }
 
@@ -111,6 +112,7 @@ impl FromStr for Owner {
             pod,
             uid,
             serial,
+            _padding,
         ] = parts[..]
         else {
             return Err(NotOurs);

@@ -20,7 +20,11 @@ use serde::{Deserialize, Serialize};
 pub const AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 /// The `iss` claim of every [`Issuer`].
-pub const ISSUER: &str = "https://oidc.eks.eu-central-1.amazonaws.com/id/PODCREDSTESTS";
+pub const ISSUER: &str =
+    "https://oidc.eks.eu-central-1.amazonaws.com/id/PODCREDSTESTS0000000000000000000";
+
+/// The node's name in tokens, in EKS' form.
+const NODE: &str = "ip-10-0-123-145.eu-central-1.compute.internal";
 
 /// How long the kubelet's tokens for Pod Identity live.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -186,7 +190,7 @@ impl Claims {
             jti: new_uid(),
             kubernetes: KubernetesClaims {
                 namespace: namespace.to_owned(),
-                node: Some(BoundObject::new("node")),
+                node: Some(BoundObject::new(NODE)),
                 pod: Some(pod),
                 serviceaccount: BoundObject::new(service_account),
                 warnafter: None,
