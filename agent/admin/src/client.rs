@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use podcreds_local::{check_peer, parse_answer};
 use serde::{Deserialize, de::DeserializeOwned};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
@@ -135,11 +135,7 @@ fn ask<T: DeserializeOwned>(socket: &Path, question: &Question) -> Option<Result
 
 fn fetch(socket: &Path, question: &Question) -> io::Result<Vec<u8>> {
     let mut stream = connect(socket, PATIENCE)?;
-    let uid = getsockopt(&stream, PeerCredentials)?.uid();
-    if uid != 0 {
-        let why = format!("user {uid} is at the other end, not root");
-        return Err(io::Error::other(why));
-    }
+    check_peer(&stream)?;
     let patience = match question {
         Question::Refresh(_) => REFRESH_PATIENCE,
         _ => PATIENCE,
@@ -179,23 +175,20 @@ struct Failure {
 }
 
 fn understand<T: DeserializeOwned>(socket: &Path, answer: &[u8]) -> Result<T, AskError> {
-    let end = answer.windows(4).position(|part| part == b"\r\n\r\n");
-    let (head, body) = answer.split_at(end.map_or(answer.len(), |end| end + 4));
-    let status = str::from_utf8(head)
-        .ok()
-        .and_then(|head| head.split(' ').nth(1));
+    let Some((status, body)) = parse_answer(answer) else {
+        return Err(no_answer(socket, io::ErrorKind::UnexpectedEof.into()));
+    };
     let failure = || match serde_json::from_slice(body) {
         Ok(Failure { error }) => error,
         Err(error) => error.to_string(),
     };
     match status {
-        Some("200") => serde_json::from_slice(body)
+        200 => serde_json::from_slice(body)
             .map_err(|error| no_answer(socket, io::Error::new(io::ErrorKind::InvalidData, error))),
-        Some("403") => Err(AskError::NotPermitted(socket.to_owned())),
-        Some("404") => Err(AskError::NotFound(failure())),
-        Some("400") => Err(AskError::Invalid(failure())),
-        Some(_) => Err(no_answer(socket, io::Error::other(failure()))),
-        None => Err(no_answer(socket, io::ErrorKind::UnexpectedEof.into())),
+        403 => Err(AskError::NotPermitted(socket.to_owned())),
+        404 => Err(AskError::NotFound(failure())),
+        400 => Err(AskError::Invalid(failure())),
+        _ => Err(no_answer(socket, io::Error::other(failure()))),
     }
 }
 

@@ -10,7 +10,6 @@
 //!    which has room for a secret.
 
 mod client;
-mod folder;
 mod log_level;
 mod refresh;
 mod refusal;
@@ -22,12 +21,11 @@ mod tests;
 mod timestamp;
 
 pub use client::{AskError, Question, ask_all};
-pub use folder::{FolderError, FolderProblem};
 pub use log_level::{LogLevel, SetLogLevel};
 pub use refresh::{Granted, Refresh, RefreshedPod, Target};
 pub use refusal::RefusalStatus;
 pub use server::{Operate, OperateError};
-pub use socket::Socket;
+pub use socket::{FolderError, Socket};
 pub use status::{
     AgentStatus, IdentifiedBy, KeysStatus, LimiterStatus, NodeStatus, PathKind, PathsStatus,
     PodState, PodStatus, SubjectKind, TimedError, UpstreamStatus,

@@ -3,14 +3,12 @@
 use std::{
     fs, io,
     os::unix::net::UnixListener,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use nix::sys::stat::{Mode, fchmod};
+use podcreds_local::{FolderProblem, RootFolder};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
-
-use crate::folder::{AdminFolder, FolderError, FolderProblem};
 
 /// How the names of sockets begin and end.
 pub(crate) const PREFIX: &str = "admin-";
@@ -22,6 +20,15 @@ const MAKING_TAKES: Duration = Duration::from_secs(60);
 /// Operators that wait to be accepted.
 const BACKLOG: i32 = 16;
 
+/// Why there is no socket for operators.
+#[derive(Debug, thiserror::Error)]
+#[error("--admin-dir {path}: {problem}", path = path.display())]
+pub struct FolderError {
+    path: PathBuf,
+    #[source]
+    problem: FolderProblem,
+}
+
 /// A socket to which only root can connect. Its file goes when this is dropped.
 pub struct Socket {
     pub(crate) listener: UnixListener,
@@ -30,7 +37,7 @@ pub struct Socket {
 
 /// The file of a socket, until this is dropped.
 pub(crate) struct SocketFile {
-    folder: AdminFolder,
+    folder: RootFolder,
     name: String,
 }
 
@@ -49,12 +56,15 @@ impl Socket {
     ///
     /// A [`FolderError`] when the folder cannot be used, or could be another user's.
     pub fn bind(path: &Path) -> Result<Self, FolderError> {
-        let folder = AdminFolder::open(path)?;
-        Self::bind_in(folder).map_err(|error| FolderError::new(path, FolderProblem::Io(error)))
+        let bound = RootFolder::open(path).and_then(|folder| Ok(Self::bind_in(folder)?));
+        bound.map_err(|problem| FolderError {
+            path: path.to_owned(),
+            problem,
+        })
     }
 
-    fn bind_in(folder: AdminFolder) -> io::Result<Self> {
-        for name in folder.names(PREFIX)? {
+    fn bind_in(folder: RootFolder) -> io::Result<Self> {
+        for name in names(&folder)? {
             if is_left_behind(&folder, &name) {
                 remove(&folder, &name)?;
             }
@@ -62,22 +72,25 @@ impl Socket {
         // A name that no other agent has, whatever namespace its process ID is of.
         let own = format!("{PREFIX}{:016x}", fastrand::u64(..));
         let (making, name) = (format!("{own}{MAKING}"), format!("{own}{SUFFIX}"));
-        let socket = RawSocket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-        // What it is given now is what its file has from the first moment.
-        fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        socket.bind(&SockAddr::unix(folder.inside(&making))?)?;
-        socket.listen(BACKLOG)?;
+        let listener = folder.listen(&making, BACKLOG)?;
         // Not before it listens: one that refuses connections is taken for a dead agent's.
         fs::rename(folder.inside(&making), folder.inside(&name))?;
         Ok(Self {
-            listener: socket.into(),
+            listener,
             place: SocketFile { folder, name },
         })
     }
 }
 
+/// The names of sockets in it.
+fn names(folder: &RootFolder) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(folder.inside("."))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with(PREFIX)).collect())
+}
+
 /// Removes a file that another agent, which starts as well, may have removed just now.
-fn remove(folder: &AdminFolder, name: &str) -> io::Result<()> {
+fn remove(folder: &RootFolder, name: &str) -> io::Result<()> {
     match fs::remove_file(folder.inside(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
@@ -85,7 +98,7 @@ fn remove(folder: &AdminFolder, name: &str) -> io::Result<()> {
 }
 
 /// Whether nobody answers at a socket any more.
-fn is_left_behind(folder: &AdminFolder, name: &str) -> bool {
+fn is_left_behind(folder: &RootFolder, name: &str) -> bool {
     let path = folder.inside(name);
     if name.ends_with(MAKING) {
         let made = fs::symlink_metadata(&path).and_then(|found| found.modified());

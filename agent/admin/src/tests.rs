@@ -202,7 +202,7 @@ fn a_folder_that_others_could_have_prepared_is_not_used() {
     let open = folder.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
-    assert!(bind(&open).contains("belong to root"));
+    assert!(bind(&open).contains("others than root can write"));
     let link = folder.path().join("link");
     symlink("/run", &link).unwrap();
     assert!(bind(&link).contains("--admin-dir"));

@@ -1,27 +1,20 @@
 //! The folder in which agents meet: two locks and two sockets, all of them root's.
-//!
-//! Its descriptor is kept, and all that is in it is reached through that: whatever becomes of the
-//! path, the folder stays the one that was looked at.
 
 use std::{
-    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::{
-        fd::AsRawFd,
-        unix::{
-            fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
-            net::{UnixListener, UnixStream as StdUnixStream},
-        },
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        net::{UnixListener, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK},
-    sys::stat::{Mode, fchmod},
-    unistd::geteuid,
+    libc::{O_NOFOLLOW, O_NONBLOCK},
 };
+use podcreds_local::{FolderProblem, RootFolder, check_owner};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixStream;
 
@@ -41,7 +34,7 @@ const BACKLOG: i32 = 4;
 /// A folder that only root can have prepared.
 pub(super) struct HandoverFolder {
     path: PathBuf,
-    handle: File,
+    folder: RootFolder,
 }
 
 /// A lock that ends with its holder, however that ends.
@@ -52,29 +45,9 @@ pub(super) struct Lock {
 impl HandoverFolder {
     /// Opens the folder, and makes it if need be.
     pub(super) fn open(path: &Path) -> Result<Self, HandoverError> {
-        if !geteuid().is_root() {
-            return Err(HandoverError::new(path, HandoverProblem::NotRoot));
-        }
-        match DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(HandoverError::new(path, HandoverProblem::Make(error))),
-        }
-        let handle = OpenOptions::new()
-            .read(true)
-            .custom_flags(O_DIRECTORY | O_NOFOLLOW)
-            .open(path)
-            .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOTDIR | Errno::ELOOP) => HandoverProblem::NoFolder,
-                _ => HandoverProblem::Open(error),
-            })
-            .map_err(|problem| HandoverError::new(path, problem))?;
-        let folder = Self {
-            path: path.to_owned(),
-            handle,
-        };
-        folder.check_owner(path, &folder.io(folder.handle.metadata())?)?;
-        Ok(folder)
+        let folder = RootFolder::open(path).map_err(|problem| HandoverError::new(path, problem))?;
+        let path = path.to_owned();
+        Ok(Self { path, folder })
     }
 
     /// Takes a lock, unless another agent holds it.
@@ -86,14 +59,14 @@ impl HandoverFolder {
             .write(true)
             .mode(0o600)
             .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-            .open(self.inside(name))
+            .open(self.folder.inside(name))
             .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => HandoverProblem::NoFile(error),
-                _ => HandoverProblem::Io(error),
+                _ => FolderProblem::Io(error).into(),
             })
             .map_err(|problem| HandoverError::new(&path, problem))?;
         let metadata = self.io(file.metadata())?;
-        self.check_owner(&path, &metadata)?;
+        check_owner(&metadata).map_err(|problem| HandoverError::new(&path, problem))?;
         // Who can read a file can lock it.
         if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
             return Err(HandoverError::new(&path, HandoverProblem::Shared));
@@ -108,11 +81,10 @@ impl HandoverFolder {
     /// Listens for the successor. Only the holder of [`LEADER`] does that, so a socket that is
     /// there is a dead one's.
     pub(super) fn listen(&self, name: &str) -> Result<UnixListener, HandoverError> {
-        let place = self.inside(name);
         if self.has_socket(name)? {
-            self.io(fs::remove_file(&place))?;
+            self.io(fs::remove_file(self.folder.inside(name)))?;
         }
-        self.io(bind(&place))
+        self.io(self.folder.listen(name, BACKLOG))
     }
 
     /// Connects to the leader. `None` if it does not listen.
@@ -120,7 +92,7 @@ impl HandoverFolder {
         if !self.has_socket(TALK)? {
             return Ok(None);
         }
-        Ok(UnixStream::connect(self.inside(TALK)).await.ok())
+        Ok(UnixStream::connect(self.folder.inside(TALK)).await.ok())
     }
 
     /// Connects to where the leader lends. Does not wait for one that stands still, but reading
@@ -130,7 +102,7 @@ impl HandoverFolder {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-        socket.connect(&SockAddr::unix(self.inside(LEND))?)?;
+        socket.connect(&SockAddr::unix(self.folder.inside(LEND))?)?;
         socket.set_nonblocking(false)?;
         Ok(socket.into())
     }
@@ -145,44 +117,18 @@ impl HandoverFolder {
     /// Whether the socket is there, and one that root has made.
     fn has_socket(&self, name: &str) -> Result<bool, HandoverError> {
         let path = self.path.join(name);
-        let metadata = match fs::symlink_metadata(self.inside(name)) {
+        let metadata = match fs::symlink_metadata(self.folder.inside(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             metadata => self.io(metadata)?,
         };
         if !metadata.file_type().is_socket() {
             return Err(HandoverError::new(&path, HandoverProblem::NoSocket));
         }
-        self.check_owner(&path, &metadata)?;
+        check_owner(&metadata).map_err(|problem| HandoverError::new(&path, problem))?;
         Ok(true)
     }
 
-    /// Refuses what is another user's, or what others can write to. That they may look at the
-    /// folder does no harm: kubelet makes it so when a pod mounts it.
-    fn check_owner(&self, path: &Path, metadata: &Metadata) -> Result<(), HandoverError> {
-        let problem = if metadata.uid() != 0 {
-            HandoverProblem::OtherOwner(metadata.uid())
-        } else if metadata.mode() & 0o022 != 0 {
-            HandoverProblem::Writable(metadata.mode() & 0o7777)
-        } else {
-            return Ok(());
-        };
-        Err(HandoverError::new(path, problem))
-    }
-
-    fn inside(&self, name: &str) -> PathBuf {
-        format!("/proc/self/fd/{}/{name}", self.handle.as_raw_fd()).into()
-    }
-
     fn io<T>(&self, result: io::Result<T>) -> Result<T, HandoverError> {
-        result.map_err(|error| HandoverError::new(&self.path, HandoverProblem::Io(error)))
+        result.map_err(|error| HandoverError::new(&self.path, FolderProblem::Io(error)))
     }
-}
-
-fn bind(place: &Path) -> io::Result<UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    // What it is given now is what its file has from the first moment.
-    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    socket.bind(&SockAddr::unix(place)?)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }

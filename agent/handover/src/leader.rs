@@ -5,6 +5,7 @@ use std::{
 };
 
 use podcreds_cache::Cache;
+use podcreds_local::check_peer;
 use tokio::{
     net::{
         UnixListener, UnixStream,
@@ -20,7 +21,6 @@ use super::{
     changes::Changes,
     frame::{self, Frame},
     metrics::Metrics,
-    peer,
     reaching::ReachQuestion,
     said::{Said, SaidHere},
 };
@@ -125,7 +125,7 @@ pub(super) async fn converse(
 
 /// Greets the successor, and hears which version it speaks.
 async fn welcome(stream: &mut UnixStream) -> io::Result<u16> {
-    peer::check(stream)?;
+    check_peer(stream)?;
     in_time(async {
         frame::greet(stream).await?;
         frame::hear(stream).await

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use podcreds_local::check_peer;
 use tokio::{net::UnixListener, time::sleep};
 
-use super::{folder::HandoverFolder, peer};
+use super::folder::HandoverFolder;
 
 /// How long the leader may take to say what it lends.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ impl Predecessor {
     pub fn connect(&self) -> io::Result<StdStream> {
         let folder = self.0.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let stream = folder.connect_to_lender()?;
-        peer::check(&stream)?;
+        check_peer(&stream)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
     }
@@ -46,7 +47,7 @@ pub(super) async fn lend_to_all(listener: StdListener, lend: Lend) {
     };
     loop {
         let lent = match listener.accept().await {
-            Ok((stream, _)) => peer::check(&stream).and_then(|()| lend(stream.into_std()?)),
+            Ok((stream, _)) => check_peer(&stream).and_then(|()| lend(stream.into_std()?)),
             Err(error) => {
                 sleep(ACCEPT_PAUSE).await;
                 Err(error)

@@ -20,7 +20,6 @@ mod leader;
 mod lender;
 mod member;
 mod metrics;
-mod peer;
 mod reaching;
 mod said;
 mod successor;

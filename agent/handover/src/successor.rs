@@ -3,6 +3,7 @@
 use std::{collections::HashSet, future::pending, io, sync::Arc, time::Duration};
 
 use podcreds_cache::Cache;
+use podcreds_local::check_peer;
 use tokio::{
     net::{
         UnixStream,
@@ -18,7 +19,6 @@ use super::{
     folder::HandoverFolder,
     frame::{self, Frame},
     metrics::Metrics,
-    peer,
     reaching::{Reach, ReachQuestion, UntilReached},
 };
 
@@ -98,7 +98,7 @@ impl Successor {
 
     /// Takes in what is told on one connection.
     async fn listen(&self, mut stream: UnixStream) -> io::Result<Ended> {
-        peer::check(&stream)?;
+        check_peer(&stream)?;
         let greeted = timeout(PATIENCE, async {
             frame::greet(&mut stream).await?;
             frame::hear(&mut stream).await

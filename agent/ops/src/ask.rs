@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use podcreds_local::parse_answer;
+
 /// The agent answers within milliseconds, and on a busy machine within a second, or not at all.
 /// Less than kubelet waits, so that it hears why.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,20 +43,20 @@ pub fn ask(socket: &Path, path: &str) -> Result<String, ProbeError> {
         socket: socket.to_owned(),
         source,
     })?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    if head.split(' ').nth(1) == Some("200") {
-        Ok(body.to_owned())
-    } else {
-        Err(ProbeError::Unwell(body.trim_end().to_owned()))
+    let (status, body) = parse_answer(&answer).unwrap_or_default();
+    let body = String::from_utf8_lossy(body);
+    match status {
+        200 => Ok(body.into_owned()),
+        _ => Err(ProbeError::Unwell(body.trim_end().to_owned())),
     }
 }
 
-fn fetch(socket: &Path, path: &str) -> io::Result<String> {
+fn fetch(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.take(LONGEST_ANSWER).read_to_string(&mut answer)?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
     Ok(answer)
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use podcreds_local::parse_answer;
+
 use crate::{Config, deadline::exchange, report::Finding};
 
 const NAME: &str = "agent";
@@ -141,13 +143,9 @@ fn get(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
         MAX_ANSWER,
         deadline,
     )?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|it| it.get(..3)?.parse().ok());
-    let status = status.ok_or_else(|| io::Error::other("what answers there is no agent"))?;
-    Ok((status, body.to_owned()))
+    let (status, body) =
+        parse_answer(&answer).ok_or_else(|| io::Error::other("what answers there is no agent"))?;
+    Ok((status, String::from_utf8_lossy(body).into_owned()))
 }
 
 #[cfg(test)]

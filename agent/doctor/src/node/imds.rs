@@ -3,6 +3,7 @@
 use std::{env, time::Duration};
 
 use http::Uri;
+use podcreds_local::parse_answer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -71,11 +72,8 @@ async fn ask(endpoint: &str) -> TokenAnswer {
         Ok(Err(error)) => return TokenAnswer::NoConnection(error.to_string()),
         Err(_) => return TokenAnswer::Silent,
     }
-    let status = str::from_utf8(&head)
-        .ok()
-        .and_then(|head| head.get(9..)?.parse().ok());
-    match status {
-        Some(status) => TokenAnswer::Answer {
+    match parse_answer(&head) {
+        Some((status, _)) => TokenAnswer::Answer {
             status,
             took: started.elapsed(),
         },

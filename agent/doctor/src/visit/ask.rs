@@ -11,6 +11,7 @@ use nix::{
     ifaddrs::{InterfaceAddress, getifaddrs},
     net::if_::InterfaceFlags,
 };
+use podcreds_local::parse_answer;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -94,13 +95,7 @@ fn has_loopback() -> bool {
 
 /// Takes from an answer what is no secret. What answers may repeat the token that it was sent.
 fn understand(answer: &[u8], token: &str) -> Asked {
-    let end = answer.windows(4).position(|it| it == b"\r\n\r\n");
-    let (head, body) = answer.split_at(end.map_or(answer.len(), |at| at + 4));
-    let head = String::from_utf8_lossy(head);
-    let status = head
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3)?.parse().ok());
-    let Some(status) = status else {
+    let Some((status, body)) = parse_answer(answer) else {
         return Asked {
             error: Some("what answers there is no HTTP server".to_owned()),
             ..Asked::default()

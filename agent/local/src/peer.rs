@@ -6,7 +6,11 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 /// Makes sure that the other end is root's, by the kernel's word. The folder keeps others out
 /// already; this holds also where somebody has opened it to them.
-pub(super) fn check(stream: &impl AsFd) -> io::Result<()> {
+///
+/// # Errors
+///
+/// When it is another user's, or no socket.
+pub fn check_peer(stream: &impl AsFd) -> io::Result<()> {
     let uid = getsockopt(stream, PeerCredentials)?.uid();
     match uid {
         0 => Ok(()),
