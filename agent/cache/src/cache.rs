@@ -10,8 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use dashmap::{DashMap, Entry as Slot};
-use podcreds_types::{CredentialError, PodUid, Token, TokenDigest};
+use dashmap::Entry as Slot;
+use podcreds_types::{CredentialError, PodUid, SharedMap, Token, TokenDigest};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
@@ -74,7 +74,7 @@ pub enum Lookup {
 /// The map of all entries. It is read on the serving thread, and changed where exchanges end.
 pub struct Cache {
     /// Boxed, since half of a map's slots are empty.
-    pub(crate) entries: DashMap<Subject, Box<Entry>>,
+    pub(crate) entries: SharedMap<Subject, Box<Entry>>,
     /// How many of them have credentials.
     pub(crate) kept: AtomicUsize,
     pub(crate) config: Config,
@@ -94,7 +94,7 @@ impl Cache {
     /// An empty cache.
     pub fn new(config: Config, clock: Clock, metrics: Metrics) -> Self {
         Self {
-            entries: DashMap::new(),
+            entries: SharedMap::default(),
             kept: AtomicUsize::new(0),
             config,
             hits: AtomicU64::new(0),

@@ -2,8 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use dashmap::DashMap;
-use podcreds_types::PodUid;
+use podcreds_types::{PodUid, SharedMap};
 
 use crate::Subject;
 
@@ -15,7 +14,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(60);
 pub(crate) struct Presence {
     is_on_node: OnceLock<Box<dyn Fn(PodUid) -> bool + Send + Sync>>,
     /// When they went, as the time since the machine started.
-    gone: DashMap<PodUid, Duration>,
+    gone: SharedMap<PodUid, Duration>,
 }
 
 impl Presence {

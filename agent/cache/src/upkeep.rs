@@ -51,7 +51,7 @@ impl Cache {
         let mut due = Vec::new();
         let mut pause = self.presence.next_sweep(now.boot).unwrap_or(LONGEST_PAUSE);
         let mut over = Vec::new();
-        for entry in &self.entries {
+        for entry in self.entries.iter() {
             if let Some(next) = self.next_drop(&entry, now) {
                 pause = pause.min(next);
                 if next.is_zero() {

@@ -10,9 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dashmap::DashSet;
 use podcreds_common::{ASKED_LISTENER, CallerRecord, NestedKey};
-use podcreds_types::Evidence;
+use podcreds_types::{Evidence, SharedMap};
 use prometheus::IntCounter;
 use rustix::{
     io::Errno,
@@ -43,7 +42,7 @@ pub type OnAccept = Arc<dyn Fn(Accepted) + Send + Sync>;
 
 /// Where pods have listeners in namespaces that are not their own: written and read as
 /// [`KnownPods`] is.
-pub(super) type NestedRegistry = DashSet<NestedKey>;
+pub(super) type NestedRegistry = SharedMap<NestedKey, ()>;
 
 /// Holds what is accepted to what the kernel and discovery know.
 pub(super) struct Acceptor {
@@ -89,7 +88,7 @@ impl Acceptor {
         // one by the pod that the listener was opened for.
         let is_nested = || {
             let pod = caller.pod;
-            self.nested.contains(&NestedKey { pod, netns })
+            self.nested.contains_key(&NestedKey { pod, netns })
         };
         let may_use = pod.netns == netns || netns == self.host_netns || is_nested();
         if caller.netns == netns && may_use {

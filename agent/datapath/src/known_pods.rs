@@ -1,7 +1,6 @@
 //! The pods on the node, for all threads: written by the datapath's, read for each connection.
 
-use dashmap::DashMap;
-use podcreds_types::PodUid;
+use podcreds_types::{PodUid, SharedMap};
 
 /// What the acceptor needs to know of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +13,9 @@ pub(super) struct KnownPod {
 /// The known pods, by cgroup id and by UID.
 #[derive(Default)]
 pub(super) struct KnownPods {
-    by_cgroup: DashMap<u64, KnownPod>,
+    by_cgroup: SharedMap<u64, KnownPod>,
     /// How many cgroups each has: two for a moment, when one is made again.
-    cgroups: DashMap<PodUid, u32>,
+    cgroups: SharedMap<PodUid, u32>,
 }
 
 impl KnownPods {

@@ -113,7 +113,7 @@ impl Nested {
         };
         self.open.insert(key, listeners);
         // The acceptor must know the namespace before the kernel redirects to it.
-        self.registry.insert(key);
+        self.registry.insert(key, ());
         self.publish(programs, key)
     }
 

@@ -13,7 +13,8 @@ use std::{
     },
 };
 
-use dashmap::{DashMap, mapref::one::Ref};
+use dashmap::mapref::one::Ref;
+use podcreds_types::SharedMap;
 use rustix::event::{
     Timespec,
     epoll::{self, CreateFlags, Event, EventData, EventFlags},
@@ -31,7 +32,7 @@ const BATCH: usize = 32;
 /// Only one thread may ask for news: while the kernel reports it to one, another may see none.
 pub(super) struct PollSet<T> {
     epoll: AsyncFd<Instance>,
-    members: DashMap<Key, T>,
+    members: SharedMap<Key, T>,
     next: AtomicU64,
 }
 
@@ -57,7 +58,7 @@ impl<T: AsFd> PollSet<T> {
         let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }?;
         Ok(Self {
             epoll,
-            members: DashMap::new(),
+            members: SharedMap::default(),
             next: AtomicU64::new(0),
         })
     }

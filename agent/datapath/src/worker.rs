@@ -146,7 +146,7 @@ impl Worker {
             Events::new(events).map_err(DatapathError::io("waiting for the programs' events"))?;
 
         let known = Arc::new(KnownPods::default());
-        let nested = Arc::new(NestedRegistry::new());
+        let nested = Arc::new(NestedRegistry::default());
         let acceptor = Acceptor {
             callers,
             pods: Arc::clone(&known),

@@ -14,9 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dashmap::DashMap;
 use podcreds_keys::{ClusterKeys, Issued};
-use podcreds_types::{PodUid, ServiceAccount, Undecided};
+use podcreds_types::{PodUid, ServiceAccount, SharedMap, Undecided};
 use tokio::{runtime::Handle, time::timeout};
 
 /// How long after a look-up that found nothing in a pod's volumes the next one may be.
@@ -36,7 +35,7 @@ struct Inner {
     keys: Option<ClusterKeys>,
     /// Where files are read and keys are fetched.
     runtime: Handle,
-    pods: DashMap<PodUid, Candidate>,
+    pods: SharedMap<PodUid, Candidate>,
 }
 
 /// Whether a pod may use other pods' tokens.
@@ -94,7 +93,7 @@ impl Delegates {
             kubelet_root,
             keys,
             runtime,
-            pods: DashMap::new(),
+            pods: SharedMap::default(),
         }))
     }
 

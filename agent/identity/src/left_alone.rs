@@ -5,8 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dashmap::DashMap;
-use podcreds_types::PodUid;
+use podcreds_types::{PodUid, SharedMap};
 
 /// How long a pod may come: as long as a client goes on trying.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// The address counts, so that nobody else can come with such a pod's token meanwhile.
 #[derive(Default)]
-pub(super) struct LeftAlone(DashMap<PodUid, (Instant, Vec<IpAddr>)>);
+pub(super) struct LeftAlone(SharedMap<PodUid, (Instant, Vec<IpAddr>)>);
 
 impl LeftAlone {
     /// Takes a pod from now on.

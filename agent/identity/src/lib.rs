@@ -22,7 +22,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dashmap::DashSet;
 use tokio::runtime::Handle;
 
 pub use metrics::Metrics;
@@ -30,7 +29,8 @@ pub use metrics::Metrics;
 use podcreds_keys::ClusterKeys;
 use podcreds_server::Identify;
 use podcreds_types::{
-    Claimant, Claims, Evidence, PodRecords, PodUid, Refusal, Route, ServiceAccount, Token,
+    Claimant, Claims, Evidence, PodRecords, PodUid, Refusal, Route, ServiceAccount, SharedMap,
+    Token,
 };
 
 use delegates::{DelegateStatus, Delegates};
@@ -70,11 +70,11 @@ pub struct Identity {
     metrics: Metrics,
     /// The pods that have been logged for showing a foreign token, once for each route: a proxy
     /// must not hide a thief.
-    reported: DashSet<(PodUid, Route)>,
+    reported: SharedMap<(PodUid, Route), ()>,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
-    redirected: DashSet<PodUid>,
+    redirected: SharedMap<PodUid, ()>,
     /// Those of them that cannot come that way now, since their own network does not let them.
-    unreachable: DashSet<PodUid>,
+    unreachable: SharedMap<PodUid, ()>,
     /// Whether nobody is redirected any more, so that all have to come by the node path.
     is_detached: AtomicBool,
     /// Those of them that may come by the node path all the same, for now.
@@ -112,10 +112,10 @@ impl Identity {
             delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
             pods,
             metrics,
-            reported: DashSet::new(),
-            redirected: DashSet::new(),
+            reported: SharedMap::default(),
+            redirected: SharedMap::default(),
             is_detached: AtomicBool::new(false),
-            unreachable: DashSet::new(),
+            unreachable: SharedMap::default(),
             left_alone: LeftAlone::default(),
         })
     }
@@ -123,9 +123,9 @@ impl Identity {
     /// The caller of a new connection.
     pub fn caller(self: &Arc<Self>, evidence: Evidence) -> Caller {
         if let Evidence::Pod { uid, .. } = evidence
-            && !self.redirected.contains(&uid)
+            && !self.redirected.contains_key(&uid)
         {
-            self.redirected.insert(uid);
+            self.redirected.insert(uid, ());
         }
         Caller {
             identity: Arc::clone(self),
@@ -149,7 +149,7 @@ impl Identity {
         if is_reachable {
             self.unreachable.remove(&pod);
         } else {
-            self.unreachable.insert(pod);
+            self.unreachable.insert(pod, ());
         }
     }
 
@@ -161,9 +161,9 @@ impl Identity {
 
     /// How a pod comes, for people to read.
     pub fn arrival(&self, pod: PodUid) -> Arrival {
-        if self.unreachable.contains(&pod) {
+        if self.unreachable.contains_key(&pod) {
             Arrival::Unreachable
-        } else if self.redirected.contains(&pod) {
+        } else if self.redirected.contains_key(&pod) {
             Arrival::Redirected
         } else {
             Arrival::NotSeen
@@ -244,15 +244,15 @@ impl Identity {
     /// is where it comes from.
     fn is_redirected(&self, claims: &Claims, peer: IpAddr) -> bool {
         let is_redirected = |uid| {
-            self.redirected.contains(&uid)
-                && !self.unreachable.contains(&uid)
+            self.redirected.contains_key(&uid)
+                && !self.unreachable.contains_key(&uid)
                 && !self.left_alone.contains(uid, peer)
         };
         claims.pod.is_some_and(is_redirected) && !self.is_detached.load(Ordering::Relaxed)
     }
 
     fn report_foreign_token(&self, pod: PodUid, claims: &Claims, route: Route) {
-        if !self.reported.insert((pod, route)) {
+        if self.reported.insert((pod, route), ()).is_some() {
             return;
         }
         let (names, claimed) = (
@@ -291,7 +291,7 @@ impl Identity {
         let Some(pod) = claims.pod else {
             return;
         };
-        if !self.reported.insert((pod, route)) {
+        if self.reported.insert((pod, route), ()).is_some() {
             return;
         }
         let names = self.pods.names(pod);

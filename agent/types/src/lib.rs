@@ -7,6 +7,7 @@
 //! 5. Who was refused last, and why: [`RefusedCallers`].
 //! 6. What keeps a token from a proxy: [`excepts_agent`].
 //! 7. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
+//! 8. [`SharedMap`], in which stages keep what several threads ask for.
 
 mod caller;
 mod claims;
@@ -22,6 +23,7 @@ mod pods;
 mod reached;
 mod refusal;
 mod refused_callers;
+mod shared_map;
 mod tasks;
 mod token;
 mod vitals;
@@ -38,6 +40,7 @@ pub use pods::{PodNames, PodRecord, PodRecords};
 pub use reached::ReachedListeners;
 pub use refusal::{Refusal, Undecided, Words};
 pub use refused_callers::{RefusedCaller, RefusedCallers};
+pub use shared_map::SharedMap;
 pub use tasks::{restarted, watched};
 pub use token::{Token, TokenDigest};
 pub use vitals::{Beats, Vital, Vitals};

@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dashmap::DashMap;
-
-use super::{Claims, PodUid, Token};
+use super::{Claims, PodUid, SharedMap, Token};
 
 /// The records of the pods on this node. Clones share them.
 ///
@@ -16,7 +14,7 @@ use super::{Claims, PodUid, Token};
 /// that it is known from the first token on that got credentials: EKS Auth, or one of the cluster's
 /// keys, has verified what that one says. It is for people to read, and decides about nothing.
 #[derive(Clone, Debug, Default)]
-pub struct PodRecords(Arc<DashMap<PodUid, PodRecord>>);
+pub struct PodRecords(Arc<SharedMap<PodUid, PodRecord>>);
 
 /// What is known about a pod.
 #[derive(Clone, Debug)]
