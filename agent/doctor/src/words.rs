@@ -2,32 +2,15 @@
 
 use std::collections::HashSet;
 
-/// Every JWT begins with `{"` in base64.
-const JWT: &str = "eyJ";
-/// What stands where a token was.
-const CUT: &str = "(token)";
+use podcreds_types::{CUT_TOKEN, without_tokens};
+
 /// So many bytes in a row that are a token's too are a piece of it.
 const PIECE: usize = 8;
 
 /// A text in one line, without tokens, and without what moves the cursor or turns the order of what
 /// is shown.
 pub(crate) fn clean(text: &str) -> String {
-    without_jwts(text).replace(moves_or_hides, " ")
-}
-
-/// A text without anything that looks like a token.
-fn without_jwts(text: &str) -> String {
-    let mut clean = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(JWT) {
-        clean.push_str(&rest[..at]);
-        clean.push_str(CUT);
-        let secret = &rest[at..];
-        let end = secret.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.=+/".contains(c)));
-        rest = &secret[end.unwrap_or(secret.len())..];
-    }
-    clean.push_str(rest);
-    clean
+    without_tokens(text).replace(moves_or_hides, " ")
 }
 
 /// Control characters (C0, DEL, C1), those for the direction of text, and those without a width.
@@ -63,7 +46,7 @@ pub(crate) fn without(token: &str, text: &str) -> String {
     let mut from = 0;
     for (start, end) in cuts {
         clean.push_str(text.get(from..start).unwrap_or_default());
-        clean.push_str(CUT);
+        clean.push_str(CUT_TOKEN);
         from = end;
     }
     clean.push_str(text.get(from..).unwrap_or_default());

@@ -42,5 +42,5 @@ pub use refusal::{Refusal, Undecided, Words};
 pub use refused_callers::{RefusedCaller, RefusedCallers};
 pub use shared_map::SharedMap;
 pub use tasks::{restarted, watched};
-pub use token::{Token, TokenDigest};
+pub use token::{CUT_TOKEN, Token, TokenDigest, without_tokens};
 pub use vitals::{Beats, Vital, Vitals};

@@ -79,6 +79,27 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
+/// What stands where a token was.
+pub const CUT_TOKEN: &str = "(token)";
+
+/// Every JWT begins with `{"` in base64.
+const JWT: &str = "eyJ";
+
+/// A text without anything that looks like a token: what others say may repeat one.
+pub fn without_tokens(text: &str) -> String {
+    let mut clean = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(JWT) {
+        clean.push_str(&rest[..at]);
+        clean.push_str(CUT_TOKEN);
+        let secret = &rest[at..];
+        let end = secret.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.=+/".contains(c)));
+        rest = &secret[end.unwrap_or(secret.len())..];
+    }
+    clean.push_str(rest);
+    clean
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +108,19 @@ mod tests {
     fn debug_shows_nothing_of_the_token() {
         let token = Token::new("very-secret");
         assert!(!format!("{token:?} {:?}", token.digest()).contains("very"));
+    }
+
+    #[test]
+    fn tokens_are_cut_out_of_texts() {
+        for (text, clean) in [
+            ("plain ä words", "plain ä words"),
+            (
+                "'eyJhbGciOi.eyJhdWQ_-.c2ln' is bad, eyJ too",
+                "'(token)' is bad, (token) too",
+            ),
+        ] {
+            assert_eq!(without_tokens(text), clean);
+        }
     }
 
     #[test]

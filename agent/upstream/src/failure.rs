@@ -19,7 +19,7 @@ use podcreds_types::{EksRefusal, RefusalKind};
 
 use super::{
     UpstreamError,
-    words::{chain, code, without_tokens},
+    words::{chain, code, fit},
 };
 
 /// The longest that EKS Auth is left alone because it says so. The limiter waits less.
@@ -85,7 +85,7 @@ fn answered(error: &ServiceError, raw: &HttpResponse) -> UpstreamError {
         return UpstreamError::Throttled { retry_after };
     }
     let code = code(error.code());
-    let message = without_tokens(error.message().unwrap_or("no message"));
+    let message = fit(error.message().unwrap_or("no message"));
     // EKS Auth's own refusals are 400 and 404. A 403 comes from the check of the signature before
     // it, and a denial that speaks of EKS Auth's own action is about this node's role: no pod can
     // do anything about either.

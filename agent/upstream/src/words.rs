@@ -2,12 +2,12 @@
 
 use std::error::Error;
 
+use podcreds_types::without_tokens;
+
 /// EKS Auth's messages are a line or two; nothing longer is worth keeping.
 const MAX_MESSAGE: usize = 1024;
 /// The longest code of an error is half as long.
 const MAX_CODE: usize = 64;
-/// Every JWT begins with `{"` in base64.
-const JWT: &str = "eyJ";
 
 /// The messages of an error and of what caused it, as far as they say something new.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
@@ -21,21 +21,12 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    without_tokens(&text)
+    fit(&text)
 }
 
 /// A message without the token that AWS's validation errors like to repeat, and in one line.
-pub(super) fn without_tokens(message: &str) -> String {
-    let mut clean = String::new();
-    let mut rest = message;
-    while let Some(at) = rest.find(JWT) {
-        clean.push_str(&rest[..at]);
-        clean.push_str("(token)");
-        let secret = &rest[at..];
-        let end = secret.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.=+/".contains(c)));
-        rest = &secret[end.unwrap_or(secret.len())..];
-    }
-    clean.push_str(rest);
+pub(super) fn fit(message: &str) -> String {
+    let mut clean = without_tokens(message);
     clean.truncate(clean.floor_char_boundary(MAX_MESSAGE));
     clean.replace(char::is_control, " ")
 }
@@ -45,7 +36,7 @@ pub(super) fn code(said: Option<&str>) -> String {
     let is_word = |code: &&str| {
         let has_form = code.starts_with(|c: char| c.is_ascii_uppercase())
             && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        has_form && code.len() <= MAX_CODE && !code.contains(JWT)
+        has_form && code.len() <= MAX_CODE && without_tokens(code) == **code
     };
     said.filter(is_word).unwrap_or("UnknownError").to_owned()
 }
@@ -57,12 +48,12 @@ mod tests {
     #[test]
     fn tokens_are_cut_out_of_messages() {
         assert_eq!(
-            without_tokens("Value 'eyJhbGciOi.eyJhdWQ_-.c2ln' at 'token' is bad, eyJ too"),
+            fit("Value 'eyJhbGciOi.eyJhdWQ_-.c2ln' at 'token' is bad, eyJ too"),
             "Value '(token)' at 'token' is bad, (token) too"
         );
-        assert_eq!(without_tokens("plain words"), "plain words");
-        assert_eq!(without_tokens(&"ä".repeat(2000)).len(), MAX_MESSAGE);
-        assert_eq!(without_tokens("two\nlines\u{1b}[31m"), "two lines [31m");
+        assert_eq!(fit("plain words"), "plain words");
+        assert_eq!(fit(&"ä".repeat(2000)).len(), MAX_MESSAGE);
+        assert_eq!(fit("two\nlines\u{1b}[31m"), "two lines [31m");
     }
 
     #[test]
