@@ -2,12 +2,9 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use podcreds_datapath::diagnosis;
-
 use crate::{
-    cgroups::OwnCgroup,
     report::Finding,
-    visit::{Errand, Network, Trial, Visit},
+    visit::{Errand, Trial, from_own_cgroup},
 };
 
 const NAME: &str = "programs";
@@ -18,20 +15,7 @@ pub(super) fn check(cgroup_root: Option<PathBuf>) -> Finding {
 }
 
 fn look(cgroup_root: Option<PathBuf>) -> io::Result<Trial> {
-    let tree = diagnosis::cgroup_tree(cgroup_root).map_err(io::Error::other)?;
-    let parent = tree
-        .root
-        .strip_prefix(&tree.mount)
-        .map_err(io::Error::other)?;
-    let own = OwnCgroup::make(&tree.mount, parent, "programs", "trial".as_ref())?;
-    let visit = Visit {
-        sender: std::process::id(),
-        mount: tree.mount.clone(),
-        cgroup: own.cgroup.clone(),
-        network: Network::New,
-        errand: Errand::TryPrograms,
-    };
-    visit.send(LIMIT)
+    from_own_cgroup(cgroup_root, NAME, "trial", Errand::TryPrograms, LIMIT)
 }
 
 fn judge(trial: io::Result<Trial>) -> Finding {

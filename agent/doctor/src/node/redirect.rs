@@ -1,20 +1,15 @@
 //! Whether the running agent redirects a pod: one of the doctor's own, which no other program
 //! knows.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io, path::PathBuf, time::Duration};
 
-use podcreds_datapath::diagnosis::{self, CREDENTIALS};
+use podcreds_datapath::diagnosis::CREDENTIALS;
 
 use super::agent::{self, Agent};
 use crate::{
     Config,
-    cgroups::OwnCgroup,
     report::Finding,
-    visit::{Asked, Errand, Network, Visit},
+    visit::{Asked, Errand, from_own_cgroup},
 };
 
 const NAME: &str = "redirect";
@@ -38,26 +33,14 @@ pub(super) fn check(config: &Config, cgroup_root: Option<PathBuf>) -> Vec<Findin
 }
 
 fn look(cgroup_root: Option<PathBuf>) -> io::Result<Asked> {
-    let tree = diagnosis::cgroup_tree(cgroup_root).map_err(io::Error::other)?;
-    let parent = tree
-        .root
-        .strip_prefix(&tree.mount)
-        .map_err(io::Error::other)?;
     let uid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     let pod = format!("kubepods/pod{}/doctor", uid.trim());
-    let own = OwnCgroup::make(&tree.mount, parent, "redirect", Path::new(&pod))?;
-    let visit = Visit {
-        sender: std::process::id(),
-        mount: tree.mount.clone(),
-        cgroup: own.cgroup.clone(),
-        network: Network::New,
-        errand: Errand::Ask {
-            address: CREDENTIALS,
-            token: None,
-            patience: PATIENCE,
-        },
+    let errand = Errand::Ask {
+        address: CREDENTIALS,
+        token: None,
+        patience: PATIENCE,
     };
-    visit.send(LIMIT)
+    from_own_cgroup(cgroup_root, NAME, &pod, errand, LIMIT)
 }
 
 fn judge(asked: io::Result<Asked>) -> Finding {

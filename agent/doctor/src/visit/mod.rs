@@ -17,8 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use podcreds_datapath::diagnosis::{self, CgroupTree};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::cgroups::OwnCgroup;
 
 pub use inside::run;
 
@@ -148,6 +151,33 @@ impl Visit {
             .map_err(|_| io::Error::other("a process there was ended, or gave no answer"))?;
         answer.map_err(VisitError::into)
     }
+}
+
+/// Sends a visitor into a new network namespace, from a cgroup of the doctor's own that is made for
+/// `purpose`, with others in it as `inner` says.
+///
+/// # Errors
+///
+/// When there can be no such cgroup, and those of [`Visit::send`].
+pub(crate) fn from_own_cgroup<T: DeserializeOwned>(
+    cgroup_root: Option<PathBuf>,
+    purpose: &str,
+    inner: &str,
+    errand: Errand,
+    limit: Duration,
+) -> io::Result<T> {
+    let CgroupTree { mount, root, .. } =
+        diagnosis::cgroup_tree(cgroup_root).map_err(io::Error::other)?;
+    let parent = root.strip_prefix(&mount).map_err(io::Error::other)?;
+    let own = OwnCgroup::make(&mount, parent, purpose, inner.as_ref())?;
+    let visit = Visit {
+        sender: std::process::id(),
+        cgroup: own.cgroup.clone(),
+        mount,
+        network: Network::New,
+        errand,
+    };
+    visit.send(limit)
 }
 
 /// Why a visitor could not do what it was sent for.
