@@ -38,8 +38,8 @@ pub struct Snapshot {
     pub latest: Option<TokenDigest>,
     /// Tokens that were accepted before it.
     pub older: Vec<TokenDigest>,
-    /// The token that got the credentials, if the other agent has told. It need not be the last one:
-    /// a key may have verified others meanwhile.
+    /// The token that got the credentials, if the other agent has told. It need not be the last: a
+    /// key may have verified others meanwhile.
     pub exchanged: Option<TokenDigest>,
     /// The token that renews the credentials.
     pub renewing: Option<Token>,
