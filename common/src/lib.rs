@@ -64,7 +64,8 @@ pub struct PodEndpoint {
     pub port4: u16,
     /// The port on `::1`; 0 where the namespace has no IPv6.
     pub port6: u16,
-    /// When the programs last reported this pod, in units of 2^20 ns. They write it.
+    /// When the programs last reported this pod, or for the host a process of none, in units of
+    /// 2^20 ns. They write it.
     pub reported_at: u32,
 }
 
@@ -107,6 +108,8 @@ pub const EVENT_FOREIGN_NETNS: u16 = 1;
 pub const EVENT_BOUND_TO_DEVICE: u16 = 2;
 /// A process is about to bind a port on which the agent listens.
 pub const EVENT_PORT_WANTED: u16 = 3;
+/// A process of no known pod asked for credentials.
+pub const EVENT_UNKNOWN_POD: u16 = 4;
 
 impl KernelEvent {
     /// Reads what the programs have written.

@@ -105,6 +105,7 @@ fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(PodEndpoint, Call)> 
         return None;
     }
     let Some(pod) = pods::of_current_process() else {
+        pods::report_stranger(pods::netns(ctx));
         count(Counter::UnknownPod);
         return None;
     };

@@ -7,12 +7,16 @@ use aya_ebpf::{
     },
     programs::SockAddrContext,
 };
-use podcreds_common::{KernelEvent, MAX_POD_LEVEL, NestedKey, PodEndpoint};
+use podcreds_common::{EVENT_UNKNOWN_POD, KernelEvent, MAX_POD_LEVEL, NestedKey, PodEndpoint};
 
 use crate::maps::{HOST, NESTED, PODS, report};
 
 /// The least time between two events of one pod, in units of 2^20 ns.
 const PAUSE: u32 = 4;
+
+/// The same of all processes of no pod together: they are for people to read, and nothing waits for
+/// them.
+const PAUSE_OF_STRANGERS: u32 = 64;
 
 /// The outermost known pod above the current process.
 pub(crate) struct Pod {
@@ -96,15 +100,10 @@ impl Pod {
     /// pod must not take the room of others.
     #[inline(always)]
     pub(crate) fn report(&self, netns: u64, kind: u16) {
-        // SAFETY: the helper takes nothing.
-        let now = (unsafe { bpf_ktime_get_ns() } >> 20) as u32;
         // SAFETY: the entry was there a moment ago, and its memory is a map's for as long as this
         // runs.
-        unsafe {
-            if now.wrapping_sub((*self.entry).reported_at) < PAUSE {
-                return;
-            }
-            (*self.entry).reported_at = now;
+        if !unsafe { is_due(self.entry, PAUSE) } {
+            return;
         }
         report(KernelEvent {
             pod: self.id,
@@ -114,4 +113,43 @@ impl Pod {
             kind,
         });
     }
+}
+
+/// Reports a call by a process of no known pod, unless another was reported a moment ago.
+#[inline(always)]
+pub(crate) fn report_stranger(netns: u64) {
+    let Some(host) = HOST.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the slot is there for as long as the map is.
+    if !unsafe { is_due(host, PAUSE_OF_STRANGERS) } {
+        return;
+    }
+    report(KernelEvent {
+        pod: 0,
+        netns,
+        thread: current_thread(),
+        port: 0,
+        kind: EVENT_UNKNOWN_POD,
+    });
+}
+
+/// Whether an event may be reported now of what stands there, and notes that it is. Two CPUs may
+/// both report one at once.
+///
+/// # Safety
+///
+/// `entry` is a map's entry.
+#[inline(always)]
+unsafe fn is_due(entry: *mut PodEndpoint, pause: u32) -> bool {
+    // SAFETY: the helper takes nothing.
+    let now = (unsafe { bpf_ktime_get_ns() } >> 20) as u32;
+    // SAFETY: as the caller promises.
+    unsafe {
+        if now.wrapping_sub((*entry).reported_at) < pause {
+            return false;
+        }
+        (*entry).reported_at = now;
+    }
+    true
 }

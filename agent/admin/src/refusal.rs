@@ -19,7 +19,9 @@ pub struct RefusalStatus {
     pub address: Option<String>,
     /// The process, where it is in no pod that is known.
     pub process: Option<u32>,
-    /// The reason, as `podcreds_refusals_total` names it.
+    /// That process's program and cgroup, where they are known.
+    pub about: Option<String>,
+    /// The reason, as `podcreds_refusals_total` or `podcreds_kernel_connects_total` names it.
     pub reason: String,
     /// The pod that the refused token names, where the refusal is about a token. Nobody may have
     /// verified that.

@@ -65,7 +65,7 @@ pub use error::DatapathError;
 pub use lending::Lending;
 pub use metrics::Metrics;
 pub use node::{Need, NodePath};
-pub use pods::{OnLeftAlone, OnPod, OnReachable};
+pub use pods::{NotRedirected, OnLeftAlone, OnNotRedirected, OnPod, OnReachable};
 pub use reaching::Reaching;
 
 use podcreds_types::{PodUid, ReachedListeners, Vitals};
@@ -96,6 +96,8 @@ pub struct Hooks {
     pub on_pod_reachable: OnReachable,
     /// A pod's connect was left alone and will come to the node path, from one of these addresses.
     pub on_left_alone: OnLeftAlone,
+    /// A connect was not redirected. Not called for each of many within milliseconds.
+    pub on_not_redirected: OnNotRedirected,
     /// The programs are attached. Called on the thread that follows the pods from here on.
     pub on_attached: Box<dyn FnOnce() + Send>,
     /// The programs are about to be detached, for whatever reason: from here on pods come by other

@@ -169,7 +169,8 @@ impl KernelCollector {
     }
 }
 
-fn outcome(counter: Counter) -> &'static str {
+/// The label of what became of a connection.
+pub(crate) fn outcome(counter: Counter) -> &'static str {
     match counter {
         Counter::RedirectedV4 => "redirected_ipv4",
         Counter::RedirectedV6 => "redirected_ipv6",

@@ -7,7 +7,7 @@ mod reached;
 use std::{collections::HashMap, io, net::IpAddr, path::Path, sync::Arc, time::Instant};
 
 use podcreds_common::PodEndpoint;
-use podcreds_types::PodUid;
+use podcreds_types::{CallerId, PodUid};
 
 use super::{
     discovery::{PodCgroup, PodChange},
@@ -34,6 +34,20 @@ pub type OnReachable = Box<dyn Fn(PodUid, bool) + Send>;
 /// Called on the datapath's thread.
 pub type OnLeftAlone = Box<dyn Fn(PodUid, Vec<IpAddr>) + Send>;
 
+/// Takes a caller that was not redirected. Called on the datapath's thread.
+pub type OnNotRedirected = Box<dyn Fn(NotRedirected) + Send>;
+
+/// A caller that asked for credentials and was not redirected to a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotRedirected {
+    /// Who that is: a pod, or a process of none.
+    pub caller: CallerId,
+    /// Why, as `podcreds_kernel_connects_total` names it.
+    pub outcome: &'static str,
+    /// The program and the cgroup of a process.
+    pub about: Option<Arc<str>>,
+}
+
 /// In place of a pod's cgroup id where the agent itself uses a location.
 const AGENT: u64 = 0;
 
@@ -43,6 +57,7 @@ pub(super) struct PodHooks {
     pub(super) gone: OnPod,
     pub(super) reachable: OnReachable,
     pub(super) left_alone: OnLeftAlone,
+    pub(super) not_redirected: OnNotRedirected,
 }
 
 /// Keeps the programs' map and the listeners in step with the pods on the node.

@@ -17,6 +17,8 @@ use super::netns::{Netns, NetnsId};
 // matter.
 const MAX_CGROUPS: usize = 64;
 const MAX_PROCESSES: usize = 64;
+/// As much of a cgroup's path is shown, in characters. A container's has some 200.
+const MAX_SHOWN: usize = 300;
 
 /// A process that spoke for its pod's namespace, and does so for as long as it stays where it was.
 #[derive(Clone, Copy, Debug)]
@@ -148,17 +150,32 @@ impl Witness {
 
 /// Whether a process is in a pod's cgroup or one below.
 fn is_in(pid: u32, pod: &Path) -> bool {
-    let Ok(cgroups) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else {
-        return false;
-    };
     // The path is as the agent's own cgroup namespace shows it, so only the pod's name can be
     // compared.
-    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
-    unified.is_some_and(|path| {
-        Path::new(path)
+    cgroup_of(pid).is_some_and(|path| {
+        Path::new(&path)
             .components()
             .any(|part| Some(part.as_os_str()) == pod.file_name())
     })
+}
+
+/// The path of a process's cgroup2.
+fn cgroup_of(pid: u32) -> Option<String> {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let unified = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+    unified.map(str::to_owned)
+}
+
+/// The process of a thread, and for people to read its program and cgroup. `None` when it has ended
+/// or cannot be seen.
+pub(super) fn about(thread: u32) -> Option<(u32, String)> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let process = value("Tgid:")?.trim().parse().ok()?;
+    let program = value("Name:")?.trim();
+    let cgroup = cgroup_of(thread)?;
+    let cgroup: String = cgroup.chars().take(MAX_SHOWN).collect();
+    Some((process, format!("{program} in {cgroup}")))
 }
 
 /// The processes of a pod, and the cgroup of each: those of its containers, the oldest container
@@ -254,6 +271,16 @@ mod tests {
         assert_eq!(parse_start_time(&stat), Some(4711));
         assert_eq!(parse_start_time("42 (x"), None);
         assert!(start_time(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn a_process_is_told_by_its_program_and_its_cgroup() {
+        let own = std::process::id();
+        let (process, about) = about(own).unwrap();
+        assert_eq!(process, own);
+        assert!(about.contains(" in /"), "{about}");
+        // Above the highest number that the kernel gives.
+        assert!(super::about(1 << 22).is_none());
     }
 
     #[test]

@@ -172,6 +172,7 @@ impl Worker {
                 gone: hooks.on_pod_gone,
                 reachable: hooks.on_pod_reachable,
                 left_alone: hooks.on_left_alone,
+                not_redirected: hooks.on_not_redirected,
             },
             metrics.clone(),
         )

@@ -170,7 +170,7 @@ fn start_ebpf(
     let (left, is_succeeded) = (Arc::clone(&stages.identity), Arc::clone(is_succeeded));
     let [started, gone, reachable, left_alone] = [(); 4].map(|()| Arc::clone(&stages.identity));
     let (store, pods) = (stages.store.clone(), stages.pods.clone());
-    let forgetting = stages.refused.clone();
+    let [refused, forgetting] = [(); 2].map(|()| stages.refused.clone());
     let started_pods = pods.clone();
     let hooks = Hooks {
         on_accept: on_accept(stages),
@@ -188,6 +188,9 @@ fn start_ebpf(
             reachable.set_reachable(pod, is_reachable)
         }),
         on_left_alone: Box::new(move |pod, addresses| left_alone.left_alone(pod, addresses)),
+        on_not_redirected: Box::new(move |it| {
+            refused.note_unseen(it.caller, it.outcome, it.about);
+        }),
         on_attached: Box::new(privileges::keep_for_datapath),
         on_detached: Box::new(move || {
             if !is_succeeded.load(Ordering::Relaxed) {

@@ -251,6 +251,7 @@ mod tests {
             name: None,
             address: Some(address.to_owned()),
             process: None,
+            about: None,
             reason: "detour".to_owned(),
             token_uid: None,
             token_pod: None,

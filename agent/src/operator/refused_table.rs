@@ -10,7 +10,7 @@ const COLUMNS: [Column; 5] = [
     Column::new("REASON"),
     Column::new("COUNT"),
     Column::new("LAST"),
-    Column::new("TOKEN OF").cut_to(12).goes(1),
+    Column::new("ABOUT").cut_to(12).goes(1),
 ];
 
 /// A line for each caller and reason; nothing where nobody was refused.
@@ -28,7 +28,7 @@ pub(super) fn refused_table(
             it.reason.clone(),
             it.count.to_string(),
             text::duration(it.last.ago(now)) + " ago",
-            harmless(&token_pod(it)),
+            harmless(&about(it)),
         ]
     };
     let rows: Vec<_> = refused.iter().map(row).collect();
@@ -55,10 +55,14 @@ fn caller(refused: &RefusalStatus) -> String {
     }
 }
 
-/// The pod that the refused token names.
-fn token_pod(refused: &RefusalStatus) -> String {
+/// The program of a process, or the pod that the refused token names.
+fn about(refused: &RefusalStatus) -> String {
     let token = refused.token_pod.as_ref().or(refused.token_uid.as_ref());
-    token.map_or_else(|| "-".to_owned(), String::clone)
+    match (&refused.about, token) {
+        (Some(about), _) => about.clone(),
+        (None, Some(token)) => format!("token of {token}"),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +80,7 @@ mod tests {
             name: None,
             address: None,
             process: None,
+            about: None,
             reason: "no_record".to_owned(),
             token_uid: None,
             token_pod: None,
@@ -101,17 +106,18 @@ mod tests {
             },
             RefusalStatus {
                 process: Some(77),
-                reason: "unknown_caller".to_owned(),
+                about: text("curl in /user.slice"),
+                reason: "unknown_pod".to_owned(),
                 ..nobody.clone()
             },
             nobody,
         ];
         let expected = "
-REFUSED     REASON          COUNT  LAST    TOKEN OF
-shop/web    missing_token   12     5s ago  -
-10.0.0.7    detour          1      5s ago  shop/web
-process 77  unknown_caller  1      5s ago  -
-unknown     no_record       1      5s ago  -
+REFUSED     REASON         COUNT  LAST    ABOUT
+shop/web    missing_token  12     5s ago  -
+10.0.0.7    detour         1      5s ago  token of shop/web
+process 77  unknown_pod    1      5s ago  curl in /user.slice
+unknown     no_record      1      5s ago  -
 ";
         assert_eq!(refused_table(&refused, None, now), expected);
         assert_eq!(refused_table(&[], None, now), "");

@@ -34,6 +34,8 @@ pub struct RefusedCaller {
     /// The pod that the last refused token names, if the refusal is about a token. Nobody may have
     /// verified that.
     pub token_pod: Option<PodUid>,
+    /// What else is known of the caller: the program and the cgroup of a process.
+    pub about: Option<Arc<str>>,
     /// How often.
     pub count: u64,
     /// When last.
@@ -57,6 +59,7 @@ enum Kind {
 #[derive(Debug)]
 struct Noted {
     token_pod: Option<PodUid>,
+    about: Option<Arc<str>>,
     count: u64,
     last: SystemTime,
 }
@@ -64,7 +67,12 @@ struct Noted {
 impl RefusedCallers {
     /// Notes that a caller was refused now.
     pub fn note(&self, caller: CallerId, reason: &'static str, token_pod: Option<PodUid>) {
-        self.note_at(SystemTime::now(), caller, reason, token_pod);
+        self.note_at(SystemTime::now(), caller, reason, token_pod, None);
+    }
+
+    /// Notes a caller that no listener has seen, and what else is known of it.
+    pub fn note_unseen(&self, caller: CallerId, reason: &'static str, about: Option<Arc<str>>) {
+        self.note_at(SystemTime::now(), caller, reason, None, about);
     }
 
     fn note_at(
@@ -73,6 +81,7 @@ impl RefusedCallers {
         caller: CallerId,
         reason: &'static str,
         token_pod: Option<PodUid>,
+        about: Option<Arc<str>>,
     ) {
         let key = Key { caller, reason };
         let mut noted = self.lock();
@@ -81,12 +90,14 @@ impl RefusedCallers {
         }
         let noted = noted.entry(key).or_insert(Noted {
             token_pod,
+            about: None,
             count: 0,
             last: now,
         });
         noted.count += 1;
         noted.last = now;
         noted.token_pod = token_pod.or(noted.token_pod);
+        noted.about = about.or_else(|| noted.about.take());
     }
 
     /// Forgets a pod that is gone.
@@ -107,6 +118,7 @@ impl RefusedCallers {
             caller: key.caller,
             reason: key.reason,
             token_pod: noted.token_pod,
+            about: noted.about.clone(),
             count: noted.count,
             last: noted.last,
         });
@@ -178,9 +190,9 @@ mod tests {
     fn a_caller_is_listed_once_for_each_reason_with_a_count_the_latest_first() {
         let refused = RefusedCallers::default();
         for second in 0..3 {
-            refused.note_at(after(second), pod(1), "missing_token", None);
+            refused.note_at(after(second), pod(1), "missing_token", None, None);
         }
-        refused.note_at(after(1), pod(1), "other_pod", Some(uid(2)));
+        refused.note_at(after(1), pod(1), "other_pod", Some(uid(2)), None);
         let all = refused.all_at(after(3));
         let shown: Vec<_> = all.iter().map(|it| (it.reason, it.count)).collect();
         assert_eq!(shown, [("missing_token", 3), ("other_pod", 1)]);
@@ -192,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_an_hour_old_is_of_no_use() {
         let refused = RefusedCallers::default();
-        refused.note_at(START, pod(1), "detour", None);
+        refused.note_at(START, pod(1), "detour", None, None);
         assert_eq!(refused.all_at(after(3599)).len(), 1);
         assert!(refused.all_at(after(3600)).is_empty());
     }
@@ -200,13 +212,13 @@ mod tests {
     #[test]
     fn neither_processes_nor_addresses_push_out_pods_and_the_oldest_goes_first() {
         let refused = RefusedCallers::default();
-        refused.note_at(START, pod(1), "detour", None);
+        refused.note_at(START, pod(1), "detour", None, None);
         for number in 0..2000 {
             let second = after(number.into());
             let process = CallerId::Process(number);
             let address = CallerId::Address(IpAddr::from(number.to_be_bytes()));
-            refused.note_at(second, process, "unknown_caller", None);
-            refused.note_at(second, address, "detour", None);
+            refused.note_at(second, process, "unknown_caller", None, None);
+            refused.note_at(second, address, "detour", None, None);
         }
         let all = refused.all_at(after(2000));
         assert_eq!(all.len(), 1 + MOST_ADDRESSES + MOST_PROCESSES);
@@ -214,12 +226,22 @@ mod tests {
         let newest = CallerId::Process(1999);
         assert!(all.iter().any(|it| it.caller == newest));
         for number in 0..3 * MOST_PODS as u32 {
-            refused.note_at(after(2000), pod(number), "detour", None);
+            refused.note_at(after(2000), pod(number), "detour", None, None);
         }
         let pods = refused.all_at(after(2000));
         let pods = pods
             .iter()
             .filter(|it| matches!(it.caller, CallerId::Pod(_)));
         assert_eq!(pods.count(), MOST_PODS);
+    }
+
+    #[test]
+    fn what_is_known_of_a_process_stays_when_it_is_refused_again() {
+        let refused = RefusedCallers::default();
+        let process = CallerId::Process(7);
+        refused.note_unseen(process, "unknown_pod", Some("curl".into()));
+        refused.note_unseen(process, "unknown_pod", None);
+        let all = refused.all();
+        assert_eq!((all[0].about.as_deref(), all[0].count), (Some("curl"), 2));
     }
 }

@@ -3,7 +3,13 @@
 use std::{io::Write, net::TcpStream};
 
 use podcreds_tests::{
-    agent::Agent, eks_auth::Fault, needs_privileges, pod::Pod, scenario::ACCOUNT, wait::until,
+    agent::Agent,
+    binary,
+    eks_auth::Fault,
+    needs_privileges,
+    pod::{Client, Join, Pod},
+    scenario::ACCOUNT,
+    wait::until,
 };
 use serde_json::Value;
 
@@ -95,5 +101,31 @@ fn who_is_refused_is_shown_with_the_reason_until_the_pod_is_gone() {
     drop(thief);
     until("what the pod was refused is forgotten with it", || {
         refused(&scene, "uid", &gone, "other_pod").is_none()
+    });
+}
+
+#[test]
+fn who_is_not_redirected_is_shown_with_the_kernels_reason() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let _agent = scene.agent().start();
+    let web = scene.served_pod("web");
+    let nested = web.nested();
+    until("the pod with another network namespace is shown", || {
+        nested.run(["get", "--timeout-ms", "200"]);
+        refused(&scene, "uid", &web.uid().into(), "foreign_netns").is_some()
+    });
+    // Of the connects of other tests, which happen on this machine too, the kernel reports one
+    // within milliseconds. So it may take more than one.
+    until("a process of no pod is shown", || {
+        let mut outside = Join::nothing()
+            .network(&web.network())
+            .command(binary::pod_client());
+        outside.args(["get", "--no-token", "--timeout-ms", "200"]);
+        let client = Client::spawn(outside);
+        let process = Value::from(client.id());
+        client.finish();
+        let shown = refused(&scene, "process", &process, "unknown_pod");
+        shown.is_some_and(|shown| shown["uid"].is_null())
     });
 }

@@ -2,14 +2,20 @@
 
 use std::{io, sync::Arc};
 
-use podcreds_common::{EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WANTED, KernelEvent};
+use podcreds_common::{
+    Counter, EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WANTED, EVENT_UNKNOWN_POD,
+    KernelEvent,
+};
+use podcreds_types::CallerId;
 
-use super::Pods;
+use super::{NotRedirected, Pods, TrackedPod};
+use crate::{metrics::outcome, processes};
 
 impl Pods {
     /// Follows what the programs have reported.
     pub(crate) fn handle_events(&mut self, events: &[KernelEvent]) {
         for event in events {
+            self.report_not_redirected(event);
             let result = match event.kind {
                 EVENT_FOREIGN_NETNS => self.serve_nested(event),
                 EVENT_BOUND_TO_DEVICE => self.leave_alone(event),
@@ -20,6 +26,30 @@ impl Pods {
                 self.metrics.errors.inc();
                 tracing::debug!(%error, ?event, "an event of the kernel's cannot be followed");
             }
+        }
+    }
+
+    /// Says whose connect was left alone, where it was.
+    fn report_not_redirected(&self, event: &KernelEvent) {
+        let pod = self.known.get(&event.pod).map(Box::as_ref);
+        let (counter, caller) = match event.kind {
+            // Or its own is not known yet, or not at that moment: that is over by the next try.
+            EVENT_FOREIGN_NETNS => {
+                let is_foreign =
+                    |pod: &&TrackedPod| pod.location.is_some() && pod.endpoint.netns != event.netns;
+                (Counter::ForeignNetns, pod.filter(is_foreign).map(named))
+            }
+            EVENT_BOUND_TO_DEVICE => (Counter::BoundToDevice, pod.map(named)),
+            EVENT_UNKNOWN_POD => (Counter::UnknownPod, Some(stranger(event.thread))),
+            _ => return,
+        };
+        // A pod may be gone by now.
+        if let Some((caller, about)) = caller {
+            (self.hooks.not_redirected)(NotRedirected {
+                caller,
+                outcome: outcome(counter),
+                about,
+            });
         }
     }
 
@@ -85,5 +115,17 @@ impl Pods {
             tracing::warn!(pod_uid = %pod.uid, "a pod cannot reach its listener: its lo is down or has no \
                 address, or a packet filter stands between. It is left to the node path");
         }
+    }
+}
+
+fn named(pod: &TrackedPod) -> (CallerId, Option<Arc<str>>) {
+    (CallerId::Pod(pod.uid), None)
+}
+
+/// The process of a thread that is in no known pod, and what it is. It may have ended.
+fn stranger(thread: u32) -> (CallerId, Option<Arc<str>>) {
+    match processes::about(thread) {
+        Some((process, about)) => (CallerId::Process(process), Some(about.into())),
+        None => (CallerId::Process(thread), None),
     }
 }

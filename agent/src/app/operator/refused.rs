@@ -29,6 +29,7 @@ impl Operator {
             name: names.as_ref().map(|names| names.name.to_string()),
             address,
             process,
+            about: refused.about.map(|about| about.to_string()),
             reason: refused.reason.to_owned(),
             token_uid: refused.token_pod.map(|pod| pod.to_string()),
             token_pod: token_names.map(|names| names.to_string()),
