@@ -92,9 +92,10 @@ pub const fn port_key(netns: u64, port: u16) -> u64 {
 pub struct KernelEvent {
     /// The cgroup id of the pod of the calling process; 0 where that does not matter.
     pub pod: u64,
-    /// The cookie of the network namespace of its socket.
+    /// The cookie of the network namespace of its socket; 0 where that does not matter.
     pub netns: u64,
-    /// The id of the calling thread in the initial PID namespace.
+    /// The id of the calling thread in the initial PID namespace; of its process, where the process
+    /// is of no known pod.
     pub thread: u32,
     /// The port that is wanted; else 0.
     pub port: u16,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::bpf_sock_addr,
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_setsockopt},
+    helpers::generated::{bpf_ktime_get_ns, bpf_setsockopt},
     programs::SockAddrContext,
 };
 use podcreds_common::{
@@ -105,7 +105,7 @@ fn destination(ctx: &SockAddrContext, asked: u8) -> Option<(PodEndpoint, Call)> 
         return None;
     }
     let Some(pod) = pods::of_current_process() else {
-        pods::report_stranger(pods::netns(ctx));
+        pods::report_stranger();
         count(Counter::UnknownPod);
         return None;
     };
@@ -186,7 +186,7 @@ fn record(ctx: &SockAddrContext, call: &Call, port: u16) -> bool {
         (*caller).pod = call.pod;
         (*caller).netns = call.netns;
         (*caller).connected_at = bpf_ktime_get_ns();
-        (*caller).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*caller).tgid = pods::current_process();
         (*caller).port = port;
         (*caller).asked = call.asked;
     }

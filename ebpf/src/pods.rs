@@ -61,6 +61,13 @@ pub(crate) fn current_thread() -> u32 {
     (unsafe { bpf_get_current_pid_tgid() }) as u32
 }
 
+/// The id of the calling process in the initial PID namespace, which is that of its first thread.
+#[inline(always)]
+pub(crate) fn current_process() -> u32 {
+    // SAFETY: as above.
+    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+}
+
 /// The cookie of the network namespace of the hook's socket.
 #[inline(always)]
 pub(crate) fn netns(ctx: &SockAddrContext) -> u64 {
@@ -117,7 +124,7 @@ impl Pod {
 
 /// Reports a call by a process of no known pod, unless another was reported a moment ago.
 #[inline(always)]
-pub(crate) fn report_stranger(netns: u64) {
+pub(crate) fn report_stranger() {
     let Some(host) = HOST.get_ptr_mut(0) else {
         return;
     };
@@ -127,8 +134,8 @@ pub(crate) fn report_stranger(netns: u64) {
     }
     report(KernelEvent {
         pod: 0,
-        netns,
-        thread: current_thread(),
+        netns: 0,
+        thread: current_process(),
         port: 0,
         kind: EVENT_UNKNOWN_POD,
     });

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io::{self, BufRead as _, BufReader},
-    os::{fd::OwnedFd, unix::fs::DirEntryExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirEntryExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -19,6 +22,8 @@ const MAX_CGROUPS: usize = 64;
 const MAX_PROCESSES: usize = 64;
 /// As much of a cgroup's path is shown, in characters. A container's has some 200.
 const MAX_SHOWN: usize = 300;
+/// The inode of the initial PID namespace on every kernel: `PROC_PID_INIT_INO`.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// A process that spoke for its pod's namespace, and does so for as long as it stays where it was.
 #[derive(Clone, Copy, Debug)]
@@ -166,16 +171,17 @@ fn cgroup_of(pid: u32) -> Option<String> {
     unified.map(str::to_owned)
 }
 
-/// The process of a thread, and for people to read its program and cgroup. `None` when it has ended
-/// or cannot be seen.
-pub(super) fn about(thread: u32) -> Option<(u32, String)> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    let process = value("Tgid:")?.trim().parse().ok()?;
-    let program = value("Name:")?.trim();
-    let cgroup = cgroup_of(thread)?;
+/// The program and the cgroup of a process that the kernel has named, for people to read. `None`
+/// when it has ended, or the kernel's numbers are not those that the agent sees.
+pub(super) fn about(process: u32) -> Option<String> {
+    if fs::metadata("/proc/self/ns/pid").ok()?.ino() != INITIAL_PID_NAMESPACE {
+        return None;
+    }
+    let program = fs::read(format!("/proc/{process}/comm")).ok()?;
+    let program = String::from_utf8_lossy(&program);
+    let cgroup = cgroup_of(process)?;
     let cgroup: String = cgroup.chars().take(MAX_SHOWN).collect();
-    Some((process, format!("{program} in {cgroup}")))
+    Some(format!("{} in {cgroup}", program.trim_end()))
 }
 
 /// The processes of a pod, and the cgroup of each: those of its containers, the oldest container
@@ -275,12 +281,17 @@ mod tests {
 
     #[test]
     fn a_process_is_told_by_its_program_and_its_cgroup() {
-        let own = std::process::id();
-        let (process, about) = about(own).unwrap();
-        assert_eq!(process, own);
-        assert!(about.contains(" in /"), "{about}");
+        let Some(own) = about(std::process::id()) else {
+            // The tests may run in a container.
+            let id = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+            return assert_ne!(id, INITIAL_PID_NAMESPACE);
+        };
+        let program = fs::read_to_string("/proc/self/comm").unwrap();
+        let (shown, cgroup) = own.split_once(" in ").unwrap();
+        assert_eq!(shown, program.trim_end());
+        assert_eq!(Some(cgroup), cgroup_of(std::process::id()).as_deref());
         // Above the highest number that the kernel gives.
-        assert!(super::about(1 << 22).is_none());
+        assert_eq!(about(1 << 22), None);
     }
 
     #[test]

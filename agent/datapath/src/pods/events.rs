@@ -40,7 +40,7 @@ impl Pods {
                 (Counter::ForeignNetns, pod.filter(is_foreign).map(named))
             }
             EVENT_BOUND_TO_DEVICE => (Counter::BoundToDevice, pod.map(named)),
-            EVENT_UNKNOWN_POD => (Counter::UnknownPod, Some(stranger(event.thread))),
+            EVENT_UNKNOWN_POD => (Counter::UnknownPod, Some(process(event.thread))),
             _ => return,
         };
         // A pod may be gone by now.
@@ -122,10 +122,7 @@ fn named(pod: &TrackedPod) -> (CallerId, Option<Arc<str>>) {
     (CallerId::Pod(pod.uid), None)
 }
 
-/// The process of a thread that is in no known pod, and what it is. It may have ended.
-fn stranger(thread: u32) -> (CallerId, Option<Arc<str>>) {
-    match processes::about(thread) {
-        Some((process, about)) => (CallerId::Process(process), Some(about.into())),
-        None => (CallerId::Process(thread), None),
-    }
+/// A process that is in no known pod, and what it is. It may have ended.
+fn process(id: u32) -> (CallerId, Option<Arc<str>>) {
+    (CallerId::Process(id), processes::about(id).map(Arc::from))
 }
