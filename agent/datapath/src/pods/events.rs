@@ -16,16 +16,21 @@ impl Pods {
     pub(crate) fn handle_events(&mut self, events: &[KernelEvent]) {
         for event in events {
             self.report_not_redirected(event);
-            let result = match event.kind {
-                EVENT_FOREIGN_NETNS => self.serve_nested(event),
-                EVENT_BOUND_TO_DEVICE => self.leave_alone(event),
-                EVENT_PORT_WANTED => self.give_up_port(event),
-                _ => Ok(()),
-            };
-            if let Err(error) = result {
-                self.metrics.errors.inc();
-                tracing::debug!(%error, ?event, "an event of the kernel's cannot be followed");
-            }
+            self.follow(event);
+        }
+    }
+
+    /// Does what an event asks for, whether it is the programs' or another agent's.
+    pub(super) fn follow(&mut self, event: &KernelEvent) {
+        let result = match event.kind {
+            EVENT_FOREIGN_NETNS => self.serve_nested(event),
+            EVENT_BOUND_TO_DEVICE => self.leave_alone(event),
+            EVENT_PORT_WANTED => self.give_up_port(event),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            self.metrics.errors.inc();
+            tracing::debug!(%error, ?event, "an event of the kernel's cannot be followed");
         }
     }
 

@@ -67,14 +67,14 @@ impl Pods {
             // It is not known yet where the pod is. Were it looked at afresh each time, it would
             // never become known that it is in the host's namespace.
             Some(_) if !is_located => self.look_soon(pod),
-            // As if it had asked for credentials there.
-            Some(thread) => self.handle_events(&[KernelEvent {
+            // As if it had asked for credentials there. It has not, so nobody is told that it has.
+            Some(thread) => self.follow(&KernelEvent {
                 pod,
                 netns,
                 thread,
                 port: 0,
                 kind: EVENT_FOREIGN_NETNS,
-            }]),
+            }),
             None => self.look_afresh(pod),
         }
     }
