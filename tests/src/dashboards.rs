@@ -15,6 +15,9 @@ use crate::checkout;
 /// Where they are, and what writes them.
 const FOLDER: &str = "deploy/grafana";
 
+/// What stands in a panel that has nothing to show.
+const NO_DATA: &str = ">No data<";
+
 /// Their names.
 pub const DASHBOARDS: [&str; 2] = ["fleet", "node"];
 
@@ -77,6 +80,32 @@ pub fn draw(
     Ok(())
 }
 
+/// The titles of a dashboard's panels of which its picture shows nothing: neither lines nor values.
+pub fn not_shown(dashboard: &Value, picture: &str) -> Vec<String> {
+    let drawn: Vec<_> = picture
+        .split("<g transform")
+        .skip(1)
+        .filter(|part| !part.contains(NO_DATA))
+        .collect();
+    let titles = panels(dashboard).filter_map(|panel| panel["title"].as_str());
+    titles
+        .filter(|title| {
+            let heading = format!("class=\"t\">{}<", escaped(title));
+            !drawn.iter().any(|part| part.contains(&heading))
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// As text stands in a picture.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#x27;")
+}
+
 /// Reads a dashboard.
 ///
 /// # Errors
@@ -102,4 +131,23 @@ pub fn expressions(panel: &Value) -> impl Iterator<Item = &str> {
 
 fn tools() -> PathBuf {
     checkout::file("target/tools/grafana")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_panel_without_a_place_or_without_data_is_not_shown() {
+        let panels = ["Now", "Up & running", "Errors", "Memory"].map(|title| {
+            let kind = if title == "Now" { "row" } else { "stat" };
+            json!({ "type": kind, "title": title })
+        });
+        let picture = "<g transform=\"\"><text class=\"t\">Up &amp; running</text>1</g>\
+            <g transform=\"\"><text class=\"t\">Errors</text><text>No data</text></g>";
+        let dashboard = json!({ "panels": panels });
+        assert_eq!(not_shown(&dashboard, picture), ["Errors", "Memory"]);
+    }
 }
