@@ -232,6 +232,7 @@ fn eks_auth_in_trouble(scene: &Scene) {
         scene.prometheus.wait_firing(alerts);
         scene.prometheus.wait_clear(["PodcredsThrottled"]);
         every_panel_shows_something(scene);
+        metrics_are_well_formed(scene);
         draw_pictures(scene);
         eks_auth.heal();
         scene.prometheus.wait_clear(alerts);
@@ -268,6 +269,14 @@ fn every_panel_shows_something(scene: &Scene) {
         }
     }
     assert!(empty.is_empty(), "\n{}\n", empty.join("\n"));
+}
+
+/// But for those that are called what AWS's agent calls them.
+fn metrics_are_well_formed(scene: &Scene) {
+    let scraped = client::get(scene.node.agent.metrics_address(), "/metrics").unwrap();
+    let mut complaints = prometheus::complaints(&scraped.body).unwrap();
+    complaints.retain(|complaint| !complaint.starts_with("pod_identity_"));
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
 /// Draws the dashboards without Grafana, of what has happened so far: into the folder that is named

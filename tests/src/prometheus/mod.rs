@@ -7,11 +7,12 @@ mod server;
 
 use std::{
     env,
+    io::Write as _,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 pub use rules::{RuleFile, all, files};
 pub use server::Prometheus;
@@ -48,6 +49,30 @@ pub fn promtool(arguments: &[&str]) -> Result<Output> {
         .current_dir(checkout::file(FOLDER))
         .output()
         .context("cannot start promtool")
+}
+
+/// What promtool finds wrong with the names, types and units of metrics, a line for each.
+///
+/// # Errors
+///
+/// When there is no promtool, or it cannot read them.
+pub fn complaints(metrics: &str) -> Result<Vec<String>> {
+    let mut promtool = Command::new(program("promtool").context("no promtool")?)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start promtool")?;
+    // It reads all before it says anything.
+    let mut input = promtool.stdin.take().context("no way to promtool")?;
+    input.write_all(metrics.as_bytes())?;
+    drop(input);
+    let output = promtool.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // 3 is for complaints.
+    let is_read = matches!(output.status.code(), Some(0 | 3));
+    ensure!(is_read, "promtool cannot read the metrics: {said}");
+    Ok(said.lines().map(str::to_owned).collect())
 }
 
 /// A program of the package.
