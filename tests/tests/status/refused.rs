@@ -118,6 +118,26 @@ fn a_pod_with_a_container_in_another_network_namespace_is_shown_with_the_kernels
 }
 
 #[test]
+fn an_agent_that_listens_where_another_does_shows_no_connect_that_it_has_not_seen() {
+    needs_privileges!();
+    let scene = Scene::new();
+    let mut leader = scene.agent().start();
+    let web = scene.served_pod("web");
+    let nested = web.nested();
+    until("the container is served", || {
+        nested.run(["get"])["status"] == 200
+    });
+    let successor = scene.agent().start();
+    assert!(leader.terminate().success());
+    until("the next one leads", || {
+        let agent = scene.agents()[0]["agent"].clone();
+        agent["role"] == "leader" && agent["process"] == successor.id()
+    });
+    let foreign = refused(&scene, "uid", &web.uid().into(), "foreign_netns");
+    assert_eq!(foreign, None);
+}
+
+#[test]
 fn a_process_of_no_pod_is_shown_with_its_program_and_a_flood_of_connects_is_seldom_reported() {
     needs_privileges!();
     let scene = Scene::new();
