@@ -3,12 +3,19 @@
 use std::{collections::HashMap, fmt, str::FromStr};
 
 use aws_credential_types::Credentials;
+use aws_sdk_sts::config::SharedHttpClient;
+use aws_smithy_http_client::Builder;
 
 /// The region that everything here is in.
 pub const REGION: &str = "eu-central-1";
 
 /// The account that all roles belong to.
 pub const ACCOUNT: &str = "111122223333";
+
+/// What the AWS SDK asks stand-ins with: it knows of no proxy, whatever the environment says.
+pub fn http_client() -> SharedHttpClient {
+    Builder::new().build_http()
+}
 
 /// The credentials of the node's own role, with which the agent signs its calls.
 #[derive(Clone, Debug, PartialEq, Eq)]

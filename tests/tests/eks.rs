@@ -10,7 +10,7 @@ use aws_sdk_eks::{
 };
 use podcreds_tests::{
     associations::{Association, role_arn},
-    aws::{ACCOUNT, REGION},
+    aws::{ACCOUNT, REGION, http_client},
     eks::{Eks, operator},
     eks_auth::{CLUSTER, EksAuth},
 };
@@ -20,6 +20,7 @@ fn client(eks: &Eks, signer: Credentials, retry: RetryConfig) -> Client {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(REGION))
         .endpoint_url(eks.url())
+        .http_client(http_client())
         .credentials_provider(SharedCredentialsProvider::new(signer))
         .retry_config(retry)
         .build();

@@ -14,7 +14,7 @@ use aws_sdk_eksauth::{
     operation::assume_role_for_pod_identity::AssumeRoleForPodIdentityOutput,
 };
 use podcreds_tests::{
-    aws::{NodeCredentials, Owner, REGION},
+    aws::{NodeCredentials, Owner, REGION, http_client},
     eks_auth::{CLUSTER, EksAuth, Fault, Outcome, TARGET_ROLE_LIFETIME},
     token::{BoundObject, Claims, Issuer},
 };
@@ -34,6 +34,7 @@ fn client(eks_auth: &EksAuth, signer: &NodeCredentials, region: &str) -> Client 
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .endpoint_url(eks_auth.url())
+        .http_client(http_client())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .retry_config(RetryConfig::disabled())
         .timeout_config(

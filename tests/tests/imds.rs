@@ -1,9 +1,12 @@
 //! The IMDS stand-in against the SDK.
 
-use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
+use aws_config::{
+    imds::{self, credentials::ImdsCredentialsProvider},
+    provider_config::ProviderConfig,
+};
 use aws_credential_types::provider::ProvideCredentials;
 use podcreds_tests::{
-    aws::{NodeCredentials, REGION},
+    aws::{NodeCredentials, REGION, http_client},
     http::client,
     imds::Imds,
 };
@@ -12,7 +15,9 @@ use podcreds_tests::{
 async fn the_sdk_finds_region_and_credentials() {
     let node = NodeCredentials::named("seven");
     let imds = Imds::start(node.clone());
+    let config = ProviderConfig::without_region().with_http_client(http_client());
     let client = imds::Client::builder()
+        .configure(&config)
         .endpoint(imds.url())
         .unwrap()
         .build();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{CLUSTER, handler::Refusal};
 use crate::{
     associations::Association,
-    aws::{ACCOUNT, Owner, REGION},
+    aws::{ACCOUNT, Owner, REGION, http_client},
     token::new_uid,
 };
 
@@ -35,6 +35,7 @@ impl Sts {
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .endpoint_url(url)
+            .http_client(http_client())
             .credentials_provider(SharedCredentialsProvider::new(keys))
             .build();
         Self(Client::from_conf(config))
