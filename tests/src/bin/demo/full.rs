@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use podcreds_tests::{agent::Agent, eks_auth::EksAuth, node::Node, pod::Pod, sdk::Sdk};
+use podcreds_tests::{agent::Agent, binary, eks_auth::EksAuth, node::Node, pod::Pod, sdk::Sdk};
 
 use crate::{
     Arguments, CLIENTS, movement,
@@ -20,12 +20,17 @@ pub(crate) fn show(arguments: &Arguments) -> Result<bool> {
     let eks_auth = EksAuth::start();
     scenario::associate(&eks_auth);
     let node = Node::new();
+    let admin = tempfile::tempdir()?;
+    let folder = admin.path().to_string_lossy();
     let members = step("Starting pods: namespaces, cgroups, tokens", || {
         scenario::start(&node)
     });
     let agent = step(
         "Starting the agent, which attaches its eBPF programs",
-        || Agent::on(&node, &eks_auth).start(),
+        || {
+            let agent = Agent::on(&node, &eks_auth);
+            agent.set("--admin-dir", &folder).start()
+        },
     );
     let at_start = agent.metrics();
 
@@ -37,7 +42,7 @@ pub(crate) fn show(arguments: &Arguments) -> Result<bool> {
     println!("\n{}", outcome::table(&lines));
     println!("\n{}", movement::table(&at_start, &agent.metrics()));
     if arguments.keep {
-        keep(&agent, &members)?;
+        keep(&agent, &members, &folder)?;
     }
     Ok(lines.iter().all(Line::is_right))
 }
@@ -112,9 +117,11 @@ fn ask(
 }
 
 /// Says what there is to look at, and waits.
-fn keep(agent: &Agent, members: &[Member]) -> Result<()> {
+fn keep(agent: &Agent, members: &[Member], admin: &str) -> Result<()> {
     let pid = agent.id();
     println!("\nEverything keeps running. In another terminal:");
+    let podcreds = binary::podcreds();
+    println!("  {} status --admin-dir {admin}", podcreds.display());
     println!("  curl http://{}/metrics", agent.metrics_address());
     println!("  curl http://{}/readyz", agent.probe_address());
     println!("  ls -l /proc/{pid}/fd    # the agent's listeners, maps and programs");
