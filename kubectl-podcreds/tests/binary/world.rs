@@ -118,7 +118,10 @@ impl World {
     pub(crate) fn serve(self) -> Served {
         let server = Server::start("world", Arc::new(self) as Arc<dyn Handler>);
         let folder = tempfile::tempdir().unwrap();
-        let context = |name: &str, cluster: &str| json!({ "name": name, "context": { "cluster": cluster, "user": "u" } });
+        let context = |name: &str, cluster: &str| {
+            let context = json!({ "cluster": cluster, "user": "u" });
+            json!({ "name": name, "context": context })
+        };
         let cluster = |name: &str| json!({ "name": name, "cluster": { "server": server.url() } });
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "here",

@@ -82,7 +82,9 @@ fn what_nobody_knows_here_is_unsure_and_never_allowed() {
     for condition in [
         json!({ "StringEquals": { "aws:PrincipalOrgID": "o-1" } }),
         json!({ "StringEquals": { "aws:RequestTag/kubernetes-pod-uid": "x" } }),
-        json!({ "StringEquals": { "aws:RequestTag/kubernetes-namespace": "${aws:PrincipalTag/x}" } }),
+        json!({ "StringEquals": {
+            "aws:RequestTag/kubernetes-namespace": "${aws:PrincipalTag/x}",
+        } }),
         json!({ "IpAddress": { "aws:SourceIp": "10.0.0.0/8" } }),
         json!({ "ForAnyValue:NumericEquals": { "aws:TagKeys": "1" } }),
         json!({ "StringEquals": { "aws:TagKeys": tags() } }),
