@@ -66,6 +66,7 @@ pub mod network;
 pub mod node;
 pub mod pod;
 pub mod privileged;
+pub mod program;
 pub mod prometheus;
 pub mod run;
 pub mod scenario;

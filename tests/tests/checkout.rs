@@ -3,12 +3,11 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use podcreds_tests::binary;
+use podcreds_tests::{binary, program};
 use tempfile::TempDir;
 
 /// What makes a folder a checkout, and nothing else.
@@ -34,7 +33,7 @@ impl Copy {
     /// A program of this workspace, as if it had been built there.
     fn program(&self, name: &str, package: &str) -> PathBuf {
         let copy = self.root().join("target/debug").join(name);
-        fs::copy(binary::find(name, package), &copy).unwrap();
+        program::copy(&binary::find(name, package), &copy);
         copy
     }
 }
@@ -61,8 +60,7 @@ fn xtask_of_a_copy_works_on_the_copy() {
     let copy = Copy::make();
     let xtask = copy.program("xtask", "xtask");
     let cluster = copy.root().join("target/debug/cluster");
-    fs::write(&cluster, "#!/bin/sh\npwd\n").unwrap();
-    fs::set_permissions(&cluster, fs::Permissions::from_mode(0o755)).unwrap();
+    program::write(&cluster, "#!/bin/sh\npwd\n");
     let output = command(&xtask).args(["cluster", "down"]).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(printed.trim(), copy.root().display().to_string());

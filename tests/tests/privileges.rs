@@ -10,6 +10,7 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::{PermissionsExt, chown},
+    path::Path,
 };
 
 use nix::libc;
@@ -21,6 +22,7 @@ use podcreds_tests::{
     needs_privileges,
     node::Node,
     pod::Pod,
+    program,
     scenario::{assert_owned, wait_served},
     token::{BoundObject, Claims, Issuer, new_uid},
     wait::until,
@@ -345,8 +347,7 @@ fn a_credential_process_may_do_no_more_than_the_agent() {
         at("status"),
     );
     fs::write(at("calls.pl"), CALLS).unwrap();
-    fs::write(at("program"), program).unwrap();
-    fs::set_permissions(at("program"), fs::Permissions::from_mode(0o700)).unwrap();
+    program::write(Path::new(&at("program")), program);
     let config = format!("[default]\ncredential_process = {}\n", at("program"));
     fs::write(at("config"), config).unwrap();
     let agent = Agent::on_loopback(&eks_auth).env("AWS_CONFIG_FILE", &at("config"));

@@ -6,7 +6,6 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt,
     thread,
     time::Duration,
 };
@@ -20,6 +19,7 @@ use podcreds_tests::{
     jwks::Jwks,
     needs_privileges,
     node::Node,
+    program,
     scenario::assert_owned,
     token::{BoundObject, Claims, Issuer},
     wait::until,
@@ -279,8 +279,7 @@ fn a_program_that_takes_long_for_the_nodes_credentials_is_waited_for() {
         r#"{{"Version":1,"AccessKeyId":"{}","SecretAccessKey":"{}","SessionToken":"{}"}}"#,
         signer.access_key_id, signer.secret_access_key, signer.session_token
     );
-    fs::write(&program, format!("#!/bin/sh\nsleep 12\necho '{answer}'\n")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program::write(&program, format!("#!/bin/sh\nsleep 12\necho '{answer}'\n"));
     let profile = folder.path().join("config");
     let setting = format!("[default]\ncredential_process = {}\n", program.display());
     fs::write(&profile, setting).unwrap();

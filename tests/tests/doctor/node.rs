@@ -11,7 +11,7 @@ use aya::{
     Ebpf,
     programs::{CgroupAttachMode, CgroupSockAddr},
 };
-use podcreds_tests::{between::Tls, binary, needs_privileges, pod::cgroup};
+use podcreds_tests::{between::Tls, binary, needs_privileges, pod::cgroup, program};
 
 use crate::scene::Scene;
 
@@ -180,7 +180,7 @@ fn other_programs_at_the_port_and_missing_addresses_are_found() {
     drop(other);
     let folder = tempfile::tempdir().unwrap();
     let official = folder.path().join("eks-pod-identity-agent");
-    fs::copy(binary::pod_client(), &official).unwrap();
+    program::copy(&binary::pod_client(), &official);
     let mut command = network.join().command(&official);
     let mut official = command
         .args(["bind-all", "--from", "80", "--to", "80"])

@@ -8,7 +8,7 @@ use std::{
 
 use podcreds_tests::{
     agent::{Agent, AgentBuilder},
-    binary, needs_privileges,
+    binary, needs_privileges, program,
     scenario::assert_owned,
 };
 
@@ -114,8 +114,7 @@ fn other_build(folder: &Path) -> String {
     let at = at.unwrap();
     bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
     let other = folder.join("podcreds-other");
-    fs::copy(&this, &other).unwrap();
-    fs::write(&other, bytes).unwrap();
+    program::write(&other, bytes);
     assert!(version(&other).contains(&new));
     other.to_str().unwrap().to_owned()
 }

@@ -6,7 +6,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Output},
 };
@@ -17,6 +17,7 @@ use podcreds_tests::{
     eks_auth::CLUSTER,
     guide::{Guide, Section, replace_word},
     privileged::can_run,
+    program,
     wait::until,
 };
 use tempfile::TempDir;
@@ -56,8 +57,7 @@ impl Reader {
         let bin = folder.path().join("bin");
         fs::create_dir(&bin).unwrap();
         symlink(helm, bin.join("helm")).unwrap();
-        fs::write(bin.join("aws"), AWS).unwrap();
-        fs::set_permissions(bin.join("aws"), fs::Permissions::from_mode(0o755)).unwrap();
+        program::write(&bin.join("aws"), AWS);
         fs::write(folder.path().join("addon.yaml"), addon::manifest()).unwrap();
         symlink(checkout::file("deploy"), folder.path().join("deploy")).unwrap();
         Self {
