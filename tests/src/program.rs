@@ -45,37 +45,37 @@ fn install(from: &Path, to: &Path) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicBool, Ordering::Relaxed},
-        thread,
-    };
+    use std::{fs, thread};
 
     use super::*;
 
     #[test]
-    fn a_program_starts_at_once_however_many_others_start() {
+    fn a_script_and_its_copy_can_be_started() {
         let folder = tempfile::tempdir().unwrap();
-        let is_over = AtomicBool::new(false);
-        let others = || {
-            while !is_over.load(Relaxed) {
-                Command::new("true").status().unwrap();
-            }
-        };
-        let start = |number: usize| {
-            let path = folder.path().join(number.to_string());
-            write(&path, "#!/bin/sh\necho here\n");
-            let copied = path.with_extension("copy");
-            copy(&path, &copied);
-            [path, copied].map(|program| Command::new(program).output().ok())
+        let [path, copied] = ["script", "copy"].map(|name| folder.path().join(name));
+        write(&path, "#!/bin/sh\necho here\n");
+        copy(&path, &copied);
+        for program in [path, copied] {
+            assert_eq!(Command::new(program).output().unwrap().stdout, b"here\n");
+        }
+    }
+
+    #[test]
+    fn this_process_never_has_a_program_open_while_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, copied] = ["program", "copy"].map(|name| folder.path().join(name));
+        let is_open = || {
+            let mut open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open.any(|fd| fs::read_link(fd.path()).is_ok_and(|it| it == path || it == copied))
         };
         thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(others);
-            }
-            let all: Vec<_> = (0..100).flat_map(start).collect();
-            is_over.store(true, Relaxed);
-            for output in all {
-                assert_eq!(output.unwrap().stdout, b"here\n");
+            let writer = scope.spawn(|| {
+                // So large that writing it takes a while.
+                write(&path, vec![b'#'; 64 << 20]);
+                copy(&path, &copied);
+            });
+            while !writer.is_finished() {
+                assert!(!is_open());
             }
         });
     }

@@ -1,12 +1,19 @@
 //! Answers over HTTP/1, of which the whole is there.
 
-/// The status and the body of an answer. `None` if it is none.
+use httparse::{EMPTY_HEADER, Response, Status};
+
+/// More than any server sends that is asked here.
+const MAX_HEADERS: usize = 64;
+
+/// The status and the body of an answer. `None` if it is none; without a body if its head goes on.
 pub fn parse_answer(answer: &[u8]) -> Option<(u16, &[u8])> {
-    let end = answer.windows(4).position(|part| part == b"\r\n\r\n");
-    let (head, body) = answer.split_at(end.map_or(answer.len(), |at| at + 4));
-    let head = str::from_utf8(head).ok()?.strip_prefix("HTTP/1.")?;
-    let status = head.split_ascii_whitespace().nth(1)?;
-    Some((status.parse().ok()?, body))
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut response = Response::new(&mut headers);
+    let body = match response.parse(answer).ok()? {
+        Status::Complete(head) => &answer[head..],
+        Status::Partial => &[],
+    };
+    Some((response.code?, body))
 }
 
 #[cfg(test)]
@@ -19,6 +26,8 @@ mod tests {
         let answer = b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n{}\r\n\r\n";
         assert_eq!(parse_answer(answer), Some((404, body)));
         assert_eq!(parse_answer(b"HTTP/1.1 200"), Some((200, &b""[..])));
+        let latin = b"HTTP/1.1 200 OK\r\nServer: caf\xe9\r\n\r\nx";
+        assert_eq!(parse_answer(latin), Some((200, &b"x"[..])));
         for other in [
             "",
             "SSH-2.0-x",
