@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use nix::unistd::geteuid;
+use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use nix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 
 /// The machine's two clocks, or in tests two that go with tokio's paused time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,8 +43,8 @@ impl Clock {
         if let Some(paused) = self.paused {
             return paused.read();
         }
-        // The kernel has had this clock for longer than any on which the agent runs.
-        let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+        // Never before the start of the machine, so this always is a duration.
+        let boot = Duration::try_from(clock_gettime(ClockId::Boottime));
         Reading {
             wall: SystemTime::now(),
             boot: boot.unwrap_or_default(),

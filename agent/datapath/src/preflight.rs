@@ -1,15 +1,16 @@
 //! Looks for what the datapath needs before it is needed, so that what is missing can be named.
 
 use std::{
-    collections::HashSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use aya::util::KernelVersion;
-use caps::{CapSet, Capability};
-use rustix::fs::{FsWord, statfs};
+use rustix::{
+    fs::{FsWord, statfs},
+    thread::{CapabilitySet, capabilities},
+};
 
 use super::{DatapathError, kubepods};
 
@@ -23,17 +24,20 @@ const TRUE_ROOT: u64 = 1;
 const CGROUP2_MAGIC: FsWord = 0x6367_7270;
 
 /// The capabilities that the datapath uses.
-const CAPABILITIES: [(Capability, &str); 4] = [
-    (Capability::CAP_NET_ADMIN, "to attach the programs"),
+const CAPABILITIES: [(CapabilitySet, &str); 4] = [
     (
-        Capability::CAP_SYS_PTRACE,
-        "to see which network namespace a pod's process is in",
+        CapabilitySet::NET_ADMIN,
+        "CAP_NET_ADMIN (to attach the programs)",
     ),
     (
-        Capability::CAP_SYS_ADMIN,
-        "to listen inside of pods' network namespaces",
+        CapabilitySet::SYS_PTRACE,
+        "CAP_SYS_PTRACE (to see which network namespace a pod's process is in)",
     ),
-    (Capability::CAP_BPF, "to load the programs"),
+    (
+        CapabilitySet::SYS_ADMIN,
+        "CAP_SYS_ADMIN (to listen inside of pods' network namespaces)",
+    ),
+    (CapabilitySet::BPF, "CAP_BPF (to load the programs)"),
 ];
 
 /// Where the cgroup hierarchy is, and where pods are looked for in it.
@@ -47,7 +51,7 @@ pub(crate) struct Hierarchy {
 /// Checks the kernel, the capabilities and the cgroup hierarchy.
 pub(crate) fn check(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathError> {
     check_kernel()?;
-    let missing = missing_capabilities(&held()?);
+    let missing = missing_capabilities(held()?);
     if !missing.is_empty() {
         return Err(DatapathError::NotPermitted(format!(
             "podcreds lacks {}; run it as root, or give it these capabilities",
@@ -58,10 +62,11 @@ pub(crate) fn check(cgroup_root: Option<PathBuf>) -> Result<Hierarchy, DatapathE
 }
 
 /// The capabilities that this process has.
-pub(crate) fn held() -> Result<HashSet<Capability>, DatapathError> {
-    caps::read(None, CapSet::Effective).map_err(|error| {
+pub(crate) fn held() -> Result<CapabilitySet, DatapathError> {
+    let sets = capabilities(None).map_err(|error| {
         DatapathError::NotPermitted(format!("podcreds cannot see its capabilities: {error}"))
-    })
+    })?;
+    Ok(sets.effective)
 }
 
 /// Finds the cgroup hierarchy, and where pods are looked for in it.
@@ -139,12 +144,11 @@ fn too_old(major: u8, minor: u8) -> DatapathError {
     ))
 }
 
-pub(crate) fn missing_capabilities(held: &HashSet<Capability>) -> Vec<String> {
-    CAPABILITIES
+pub(crate) fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
+    let missing = CAPABILITIES
         .iter()
-        .filter(|(capability, _)| !held.contains(capability))
-        .map(|(capability, why)| format!("{capability} ({why})"))
-        .collect()
+        .filter(|(capability, _)| !held.contains(*capability));
+    missing.map(|(_, words)| *words).collect()
 }
 
 #[cfg(test)]
@@ -153,12 +157,13 @@ mod tests {
 
     #[test]
     fn every_missing_capability_is_named() {
-        let mut held = HashSet::new();
-        assert_eq!(missing_capabilities(&held).len(), CAPABILITIES.len());
-        held.extend(caps::all());
-        assert!(missing_capabilities(&held).is_empty());
-        held.remove(&Capability::CAP_BPF);
-        let missing = missing_capabilities(&held);
+        let held = CapabilitySet::all();
+        assert_eq!(
+            missing_capabilities(CapabilitySet::empty()).len(),
+            CAPABILITIES.len()
+        );
+        assert!(missing_capabilities(held).is_empty());
+        let missing = missing_capabilities(held - CapabilitySet::BPF);
         assert_eq!(missing, ["CAP_BPF (to load the programs)"]);
     }
 }

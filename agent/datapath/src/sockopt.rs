@@ -1,4 +1,4 @@
-//! Socket options that neither the standard library nor socket2 nor nix knows.
+//! Socket options that neither the standard library nor socket2 nor rustix knows.
 
 use std::{
     io,

@@ -9,12 +9,11 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use podcreds_datapath::diagnosis::{self, Writable};
+use rustix::{
+    fs::{StatVfsMountFlags, statvfs},
+    process::{Pid, Signal, kill_process},
+};
 
 /// How the doctor's cgroups begin.
 const NAME: &str = "podcreds-doctor";
@@ -39,7 +38,7 @@ impl View {
     ///
     /// When it is mounted for reading only, and the kernel refuses another view of it.
     pub(crate) fn open(mount: &Path) -> io::Result<Self> {
-        if !statvfs(mount)?.flags().contains(FsFlags::ST_RDONLY) {
+        if !statvfs(mount)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
             let base = mount.to_owned();
             return Ok(Self { base, _own: None });
         }
@@ -171,8 +170,9 @@ fn end_processes(cgroup: &Path) {
     // Before Linux 5.14 there is no such file.
     let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     let processes = processes.lines().filter_map(|pid| pid.parse().ok());
-    for pid in processes.filter(|pid| *pid > 1 && *pid != process::id().cast_signed()) {
-        let _ended = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    let others = processes.filter(|pid| *pid > 1 && *pid != process::id().cast_signed());
+    for pid in others.filter_map(Pid::from_raw) {
+        let _ended = kill_process(pid, Signal::KILL);
     }
     for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|kind| kind.is_dir()) {

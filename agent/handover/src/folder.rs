@@ -1,20 +1,20 @@
 //! The folder in which agents meet: two locks and two sockets, all of them root's.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io,
     os::unix::{
-        fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        fs::{FileTypeExt, MetadataExt},
         net::{UnixListener, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
 };
 
-use nix::{
-    errno::Errno,
-    libc::{O_NOFOLLOW, O_NONBLOCK},
-};
 use podcreds_local::{FolderProblem, RootFolder, check_owner};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::Errno,
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixStream;
 
@@ -53,18 +53,15 @@ impl HandoverFolder {
     /// Takes a lock, unless another agent holds it.
     pub(super) fn try_lock(&self, name: &str) -> Result<Option<Lock>, HandoverError> {
         let path = self.path.join(name);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-            .open(self.folder.inside(name))
-            .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => HandoverProblem::NoFile(error),
-                _ => FolderProblem::Io(error).into(),
+        let flags =
+            OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = open(self.folder.inside(name), flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| match errno {
+                Errno::LOOP | Errno::ISDIR | Errno::NXIO => HandoverProblem::NoFile(errno.into()),
+                errno => FolderProblem::Io(errno.into()).into(),
             })
             .map_err(|problem| HandoverError::new(&path, problem))?;
+        let file = File::from(file);
         let metadata = self.io(file.metadata())?;
         check_owner(&metadata).map_err(|problem| HandoverError::new(&path, problem))?;
         // Who can read a file can lock it.

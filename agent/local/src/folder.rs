@@ -4,23 +4,22 @@
 //! path, the folder stays the one that was looked at.
 
 use std::{
-    fs::{DirBuilder, File, Metadata, OpenOptions},
+    fs::{DirBuilder, File, Metadata},
     io,
     os::{
         fd::AsRawFd,
         unix::{
-            fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+            fs::{DirBuilderExt, MetadataExt},
             net::UnixListener,
         },
     },
     path::{Path, PathBuf},
 };
 
-use nix::{
-    errno::Errno,
-    libc::{O_DIRECTORY, O_NOFOLLOW},
-    sys::stat::{Mode, fchmod},
-    unistd::geteuid,
+use rustix::{
+    fs::{Mode, OFlags, fchmod, open},
+    io::Errno,
+    process::geteuid,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -79,14 +78,12 @@ impl RootFolder {
             }
             Ok(()) | Err(_) => {}
         }
-        let folder = OpenOptions::new()
-            .read(true)
-            .custom_flags(O_DIRECTORY | O_NOFOLLOW)
-            .open(path)
-            .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOTDIR | Errno::ELOOP) => FolderProblem::NoFolder,
-                _ => FolderProblem::Open(error),
-            })?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = open(path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOTDIR | Errno::LOOP => FolderProblem::NoFolder,
+            errno => FolderProblem::Open(errno.into()),
+        })?;
+        let folder = File::from(folder);
         check_owner(&folder.metadata()?)?;
         Ok(Self(folder))
     }
@@ -104,7 +101,7 @@ impl RootFolder {
     pub fn listen(&self, name: &str, backlog: i32) -> io::Result<UnixListener> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
         // What it is given now is what its file has from the first moment.
-        fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         socket.bind(&SockAddr::unix(self.inside(name))?)?;
         socket.listen(backlog)?;
         Ok(socket.into())

@@ -2,6 +2,7 @@
 
 use std::{io, os::fd::AsFd};
 
+// Not rustix: it has no room for a peer in another PID namespace, whose PID is 0 here.
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 /// Makes sure that the other end is root's, by the kernel's word. The folder keeps others out

@@ -1,8 +1,9 @@
 //! Limits that the process puts on itself before it holds any secret.
 
-use nix::sys::{
-    prctl,
-    resource::{Resource, getrlimit, setrlimit},
+use std::io;
+
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
 
 /// Keeps tokens and credentials out of core dumps: none are written, and no process without
@@ -11,9 +12,13 @@ use nix::sys::{
 /// # Errors
 ///
 /// When the kernel refuses one of the calls.
-pub fn forbid_core_dumps() -> nix::Result<()> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    prctl::set_dumpable(false)
+pub fn forbid_core_dumps() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Lets the process open as many files as it is allowed to, and says how many that is.
@@ -23,31 +28,36 @@ pub fn forbid_core_dumps() -> nix::Result<()> {
 ///
 /// # Errors
 ///
-/// When the kernel refuses one of the calls.
-pub fn raise_open_files() -> nix::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+/// When the kernel refuses the call.
+pub fn raise_open_files() -> io::Result<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        let current = maximum;
+        setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
     }
-    Ok(hard)
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::dumpable_behavior;
+
     use super::*;
 
     #[test]
     fn nothing_is_dumped() {
         forbid_core_dumps().unwrap();
-        assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, 0));
-        assert!(!prctl::get_dumpable().unwrap());
+        let Rlimit { current, maximum } = getrlimit(Resource::Core);
+        assert_eq!((current, maximum), (Some(0), Some(0)));
+        assert_eq!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
     }
 
     #[test]
     fn the_soft_limit_rises_to_the_hard_one() {
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, hard.min(512), hard).unwrap();
-        assert_eq!(raise_open_files().unwrap(), hard);
-        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let current = Some(maximum.unwrap_or(512).min(512));
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+        assert_eq!(raise_open_files().unwrap(), maximum.unwrap_or(u64::MAX));
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 }

@@ -5,13 +5,13 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use nix::time::{ClockId, clock_gettime};
 use prometheus::{
     IntGauge, Opts, Registry, TEXT_FORMAT, TextEncoder,
     core::{Collector, Desc},
     process_collector::ProcessCollector,
     proto::{Counter, MetricFamily},
 };
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until},
@@ -58,10 +58,10 @@ impl Collector for ProcessMetrics {
         let mut families = self.0.collect();
         let cpu = families.iter_mut().find(|family| family.name() == CPU);
         if let Some(metric) = cpu.and_then(|family| family.mut_metric().first_mut())
-            && let Ok(used) = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+            && let Ok(used) = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))
         {
             let mut counter = Counter::default();
-            counter.set_value(Duration::from(used).as_secs_f64());
+            counter.set_value(used.as_secs_f64());
             metric.set_counter(counter);
         }
         families

@@ -167,12 +167,16 @@ fn any_but_net() -> Result<SeccompCondition, BackendError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, thread};
+    use std::{fs::File, os::fd::AsFd, thread};
 
     use nix::{
-        errno::Errno,
-        sched::{CloneFlags, setns, unshare},
-        unistd::geteuid,
+        errno::Errno as NixErrno,
+        sched::{CloneFlags, unshare},
+    };
+    use rustix::{
+        io::Errno,
+        process::geteuid,
+        thread::{LinkNameSpaceType, move_into_link_name_space},
     };
 
     use super::*;
@@ -180,21 +184,19 @@ mod tests {
     #[test]
     fn only_network_namespaces_can_be_entered() {
         thread::spawn(|| {
-            let namespace = |name: &str| File::open(format!("/proc/self/ns/{name}")).unwrap();
+            let enter = |name: &str, allowed| {
+                let namespace = File::open(format!("/proc/self/ns/{name}")).unwrap();
+                move_into_link_name_space(namespace.as_fd(), allowed)
+            };
             refuse_what_is_never_needed().unwrap();
-            assert_eq!(
-                setns(namespace("uts"), CloneFlags::CLONE_NEWUTS),
-                Err(Errno::EPERM)
-            );
-            assert_eq!(
-                setns(namespace("uts"), CloneFlags::empty()),
-                Err(Errno::EPERM)
-            );
+            let named = Some(LinkNameSpaceType::HostNameAndNISDomainName);
+            assert_eq!(enter("uts", named), Err(Errno::PERM));
+            assert_eq!(enter("uts", None), Err(Errno::PERM));
             // Without privileges the kernel says the same, so this shows something only with them.
             if geteuid().is_root() {
-                setns(namespace("net"), CloneFlags::CLONE_NEWNET).unwrap();
+                enter("net", Some(LinkNameSpaceType::Network)).unwrap();
             }
-            assert_eq!(unshare(CloneFlags::CLONE_NEWUSER), Err(Errno::EPERM));
+            assert_eq!(unshare(CloneFlags::CLONE_NEWUSER), Err(NixErrno::EPERM));
         })
         .join()
         .unwrap();

@@ -59,16 +59,20 @@ pub async fn within(grace: Duration, work: impl Future<Output = ()>, again: impl
 mod tests {
     use std::future::{pending, ready};
 
-    use nix::sys::signal::{Signal, raise};
+    use rustix::process::{Signal, getpid, kill_process};
 
     use super::*;
+
+    fn raise(signal: Signal) {
+        kill_process(getpid(), signal).unwrap();
+    }
 
     #[tokio::test]
     async fn signals_are_told_apart_and_end_nothing() {
         let mut signals = Signals::install().unwrap();
-        raise(Signal::SIGTERM).unwrap();
+        raise(Signal::TERM);
         assert_eq!(signals.next().await, "SIGTERM");
-        raise(Signal::SIGINT).unwrap();
+        raise(Signal::INT);
         assert_eq!(signals.next().await, "SIGINT");
     }
 
@@ -99,7 +103,7 @@ mod tests {
         let ending = within(grace, busy(), pending::<()>()).await;
         assert_eq!(ending, Ending::OutOfTime);
         let mut signals = Signals::install().unwrap();
-        raise(Signal::SIGINT).unwrap();
+        raise(Signal::INT);
         let ending = within(Duration::MAX, busy(), signals.next()).await;
         assert_eq!(ending, Ending::Impatient);
     }

@@ -21,8 +21,8 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::{SysconfVar, sysconf};
 use podcreds_types::{Beats, Vital, Vitals};
+use rustix::{param::clock_ticks_per_second, thread::CapabilitySet};
 
 use super::privileges;
 
@@ -87,7 +87,7 @@ impl Watchdog {
         // So that /healthz fails when nobody watches any more.
         let own = health.vitals.task("the watchdog");
         let thread = named("watchdog").spawn(move || {
-            if let Err(error) = privileges::keep(&[]) {
+            if let Err(error) = privileges::keep(CapabilitySet::empty()) {
                 tracing::error!(thread = "watchdog", %error, "cannot give up capabilities");
             }
             let mut watch = Watch::default();
@@ -269,7 +269,7 @@ fn named(name: &str) -> thread::Builder {
 /// What a thread of this process is at; `None` if the kernel does not say.
 fn thread_state(thread: i32) -> Option<ThreadState> {
     let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
-    parse_stat(&stat, sysconf(SysconfVar::CLK_TCK).ok()??.try_into().ok()?)
+    parse_stat(&stat, clock_ticks_per_second())
 }
 
 /// Reads a line of proc(5)'s `stat`. The name comes second, and may hold anything.

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use caps::errors::CapsError;
 use podcreds_admin::FolderError;
 use podcreds_credentials as credentials;
 use podcreds_credentials::{Clock, Store};
@@ -91,7 +90,7 @@ pub(crate) enum AppError {
     Metrics(#[from] prometheus::Error),
     /// The kernel does not let the process give up what it does not need.
     #[error("giving up capabilities: {0}")]
-    Privileges(#[from] CapsError),
+    Privileges(#[source] io::Error),
     /// The machine is out of something.
     #[error("starting: {0}")]
     Io(#[from] io::Error),
@@ -119,7 +118,8 @@ pub(crate) enum AppError {
 ///
 /// When the agent cannot start, or could not end in order.
 pub(crate) fn run(config: Config, on_stall: OnStall) -> Result<(), AppError> {
-    podcreds_ops::privileges::keep(&privileges::of_process(&config))?;
+    podcreds_ops::privileges::keep(privileges::of_process(&config))
+        .map_err(AppError::Privileges)?;
     telemetry::start_writing()?;
     let control = Builder::new_multi_thread()
         .worker_threads(1)

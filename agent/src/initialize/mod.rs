@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 use tokio::runtime::Builder;
 
 use netlink::Netlink;
@@ -58,8 +58,8 @@ pub(crate) enum InitializeError {
 
 impl InitializeError {
     fn kernel(what: impl Into<String>, source: io::Error) -> Self {
-        match source.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EPERM) => Self::NotPermitted,
+        match Errno::from_io_error(&source) {
+            Some(Errno::PERM) => Self::NotPermitted,
             _ => Self::Kernel {
                 what: what.into(),
                 source,

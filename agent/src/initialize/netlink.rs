@@ -6,7 +6,6 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use nix::errno::Errno;
 use rtnetlink::{
     Error, Handle, LinkDummy, LinkUnspec, RouteMessageBuilder, new_connection,
     packet_route::{
@@ -14,6 +13,7 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope},
     },
 };
+use rustix::io::Errno;
 
 use super::InitializeError;
 
@@ -33,7 +33,7 @@ impl Netlink {
         let mut found = self.0.link().get().match_name(name).execute();
         match found.try_next().await.map_err(reason) {
             Ok(link) => Ok(link.map(|link| link.header.index)),
-            Err(error) if is(&error, Errno::ENODEV) => Ok(None),
+            Err(error) if is(&error, Errno::NODEV) => Ok(None),
             Err(error) => {
                 let what = format!("looking for the link {name}");
                 Err(InitializeError::kernel(what, error))
@@ -48,13 +48,13 @@ impl Netlink {
         match added.await.map_err(reason) {
             Ok(()) => tracing::info!(link = name, "made the link"),
             // Somebody else has made it just now.
-            Err(error) if is(&error, Errno::EEXIST) => {}
-            Err(error) if is(&error, Errno::EOPNOTSUPP) => {
+            Err(error) if is(&error, Errno::EXIST) => {}
+            Err(error) if is(&error, Errno::OPNOTSUPP) => {
                 return Err(InitializeError::NoDummyLinks);
             }
             Err(error) => return Err(InitializeError::kernel(what(), error)),
         }
-        let gone = || InitializeError::kernel(what(), Errno::ENODEV.into());
+        let gone = || InitializeError::kernel(what(), Errno::NODEV.into());
         self.find(name).await?.ok_or_else(gone)
     }
 
@@ -75,7 +75,7 @@ impl Netlink {
         attributes.retain(|it| !matches!(it, AddressAttribute::Broadcast(_)));
         match request.execute().await.map_err(reason) {
             Ok(()) => tracing::info!(%address, "added the address"),
-            Err(error) if is(&error, Errno::EEXIST) => {}
+            Err(error) if is(&error, Errno::EXIST) => {}
             Err(error) => {
                 return Err(InitializeError::kernel(
                     format!("adding the address {address}"),
@@ -116,7 +116,7 @@ impl Netlink {
         let added = self.0.route().add(route(link, address)).execute();
         match added.await {
             Ok(()) => tracing::info!(%address, "added the route"),
-            Err(error) if is(&reason(error.clone()), Errno::EEXIST) => {}
+            Err(error) if is(&reason(error.clone()), Errno::EXIST) => {}
             Err(error) => return Err(failed(error)),
         }
         Ok(())
@@ -184,5 +184,5 @@ fn reason(error: Error) -> io::Error {
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno as i32)
+    Errno::from_io_error(error) == Some(errno)
 }

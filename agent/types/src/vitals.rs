@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use nix::unistd::gettid;
+use rustix::thread::gettid;
 use tokio::sync::Notify;
 
 /// The vital parts of one agent. Clones are the same ones.
@@ -134,7 +134,7 @@ impl Vitals {
 impl Vital {
     /// The part works, on this thread.
     pub fn beat(&self) {
-        self.part.thread.store(gettid().as_raw(), Relaxed);
+        self.part.thread.store(gettid().as_raw_pid(), Relaxed);
         self.part.beats.fetch_add(1, Relaxed);
     }
 
@@ -225,7 +225,7 @@ mod tests {
         task.beat();
         let beats = vitals.beats();
         assert_eq!(beats.len(), 1, "{beats:?}");
-        let thread = gettid().as_raw();
+        let thread = gettid().as_raw_pid();
         assert_eq!(
             (&*beats[0].name, beats[0].count, beats[0].thread),
             ("one", 2, thread)

@@ -70,6 +70,6 @@ pub fn check_kernel() -> Result<(), DatapathError> {
 /// # Errors
 ///
 /// When the process cannot see its capabilities.
-pub fn missing_capabilities() -> Result<Vec<String>, DatapathError> {
-    Ok(preflight::missing_capabilities(&preflight::held()?))
+pub fn missing_capabilities() -> Result<Vec<&'static str>, DatapathError> {
+    Ok(preflight::missing_capabilities(preflight::held()?))
 }

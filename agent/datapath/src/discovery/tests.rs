@@ -3,7 +3,7 @@
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use caps::{CapSet, Capability};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -160,7 +160,7 @@ async fn what_cannot_be_read_is_not_taken_for_gone() {
 /// A directory that this thread cannot read until it is dropped, as root neither.
 struct Unreadable {
     path: PathBuf,
-    capabilities: caps::CapsHashSet,
+    capabilities: CapabilitySets,
 }
 
 impl Unreadable {
@@ -168,13 +168,10 @@ impl Unreadable {
         let path = root.path().join(path);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
         // They are the thread's own, and a test has one for itself.
-        let capabilities = caps::read(None, CapSet::Effective).unwrap();
-        for one in [
-            Capability::CAP_DAC_OVERRIDE,
-            Capability::CAP_DAC_READ_SEARCH,
-        ] {
-            caps::drop(None, CapSet::Effective, one).unwrap();
-        }
+        let capabilities = capabilities(None).unwrap();
+        let mut less = capabilities;
+        less.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        set_capabilities(None, less).unwrap();
         assert!(fs::read_dir(&path).is_err());
         Self { path, capabilities }
     }
@@ -182,7 +179,7 @@ impl Unreadable {
 
 impl Drop for Unreadable {
     fn drop(&mut self) {
-        caps::set(None, CapSet::Effective, &self.capabilities).unwrap();
+        set_capabilities(None, self.capabilities).unwrap();
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 }

@@ -10,7 +10,7 @@ pub(super) fn check() -> Finding {
     judge(diagnosis::missing_capabilities().map_err(|error| error.to_string()))
 }
 
-fn judge(missing: Result<Vec<String>, String>) -> Finding {
+fn judge(missing: Result<Vec<&'static str>, String>) -> Finding {
     const REMEDY: &str = "run it as root, or give the container these capabilities; the chart does";
     match missing {
         Ok(missing) if missing.is_empty() => Finding::pass(NAME, "all that redirecting pods takes"),
@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         assert_eq!(judge(Ok(Vec::new())).status, Status::Pass);
-        let missing = judge(Ok(vec!["CAP_BPF (to load the programs)".to_owned()]));
+        let missing = judge(Ok(vec!["CAP_BPF (to load the programs)"]));
         assert_eq!(missing.status, Status::Fail);
         assert!(missing.seen.contains("CAP_BPF"));
     }

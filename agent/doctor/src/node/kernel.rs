@@ -1,17 +1,15 @@
 //! The kernel's version.
 
-use nix::sys::utsname::uname;
 use podcreds_datapath::diagnosis;
+use rustix::system::uname;
 
 use crate::report::Finding;
 
 const NAME: &str = "kernel";
 
 pub(super) fn check() -> Finding {
-    let release = uname().map(|it| it.release().to_string_lossy().into_owned());
-    let release = release.unwrap_or_else(|_| "unknown".to_owned());
     judge(
-        &release,
+        &uname().release().to_string_lossy(),
         diagnosis::check_kernel().map_err(|it| it.to_string()),
     )
 }

@@ -2,9 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
-use nix::sys::resource::{Resource, getrlimit};
 use podcreds_datapath::diagnosis;
-use rustix::fs::inotify;
+use rustix::{
+    fs::inotify,
+    process::{Resource, getrlimit},
+};
 
 use crate::report::Finding;
 
@@ -49,22 +51,18 @@ fn judge_inotify(watches: Option<u64>, tried: Result<(), &'static str>) -> Findi
 }
 
 pub(super) fn check_files() -> Finding {
-    judge_files(
-        getrlimit(Resource::RLIMIT_NOFILE)
-            .map(|(_, hard)| hard)
-            .unwrap_or(u64::MAX),
-    )
+    judge_files(getrlimit(Resource::Nofile).maximum)
 }
 
-fn judge_files(hard: u64) -> Finding {
-    match hard {
-        u64::MAX => Finding::pass(FILES, "no limit of open files"),
-        hard if hard < ENOUGH_FILES => Finding::warn(
+fn judge_files(most: Option<u64>) -> Finding {
+    match most {
+        None => Finding::pass(FILES, "no limit of open files"),
+        Some(hard) if hard < ENOUGH_FILES => Finding::warn(
             FILES,
             format!("a process may open {hard} files: too few for a node with many pods"),
             format!("raise the container runtime's LimitNOFILE to {ENOUGH_FILES} or more"),
         ),
-        hard => Finding::pass(FILES, format!("a process may open {hard} files")),
+        Some(hard) => Finding::pass(FILES, format!("a process may open {hard} files")),
     }
 }
 
@@ -79,7 +77,7 @@ mod tests {
         assert_eq!(judge_inotify(Some(128), Ok(())).status, Status::Warn);
         let used_up = judge_inotify(Some(65_536), Err("max_user_instances"));
         assert!(used_up.seen.contains("max_user_instances"));
-        assert_eq!(judge_files(1024).status, Status::Warn);
-        assert_eq!(judge_files(1_048_576).status, Status::Pass);
+        assert_eq!(judge_files(Some(1024)).status, Status::Warn);
+        assert_eq!(judge_files(Some(1_048_576)).status, Status::Pass);
     }
 }

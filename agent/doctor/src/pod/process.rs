@@ -195,7 +195,7 @@ mod tests {
         process::Command,
     };
 
-    use nix::{sys::stat::Mode as NixMode, unistd::mkfifo};
+    use rustix::fs::mkfifoat;
 
     use super::*;
 
@@ -217,7 +217,7 @@ mod tests {
         symlink("token", at("link")).unwrap();
         symlink("/proc/self/environ", at("magic")).unwrap();
         fs::write(at("huge"), vec![b'x'; 2000]).unwrap();
-        mkfifo(&at("fifo"), NixMode::S_IRWXU).unwrap();
+        mkfifoat(CWD, at("fifo"), Mode::RWXU).unwrap();
         let read = |name: &str| own().file(at(name).to_str().unwrap(), 1000);
         assert_eq!(&**read("token").unwrap(), b"a.b.c");
         assert_eq!(&**read("link").unwrap(), b"a.b.c");

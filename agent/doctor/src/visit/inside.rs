@@ -3,17 +3,18 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
+    os::fd::AsFd,
     path::Path,
 };
 
-use nix::{
-    sched::{CloneFlags, setns, unshare},
-    sys::{prctl, signal::Signal},
-    unistd::getppid,
-};
+use nix::sched::{CloneFlags, unshare};
 use podcreds_datapath::{DatapathError, diagnosis};
 use podcreds_ops::hardening;
 use rtnetlink::{LinkUnspec, new_connection};
+use rustix::{
+    process::{Pid, Signal, getppid, set_parent_process_death_signal},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use serde_json::Value;
 use tokio::runtime::Builder;
 use zeroize::Zeroizing;
@@ -35,10 +36,9 @@ pub fn run() {
 
 fn visit() -> Result<Value, VisitError> {
     // It would stay in its cgroup, which then cannot be removed.
-    prctl::set_pdeathsig(Signal::SIGKILL)
+    set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|errno| failed("following the doctor in its end")(errno.into()))?;
-    hardening::forbid_core_dumps()
-        .map_err(|errno| failed("forbidding core dumps")(errno.into()))?;
+    hardening::forbid_core_dumps().map_err(failed("forbidding core dumps"))?;
     let mut told = Zeroizing::new(String::new());
     io::stdin()
         .read_to_string(&mut told)
@@ -47,7 +47,7 @@ fn visit() -> Result<Value, VisitError> {
         what: format!("what to do is not understood: {error}"),
         errno: None,
     })?;
-    if visit.sender.cast_signed() != getppid().as_raw() {
+    if visit.sender.cast_signed() != Pid::as_raw(getppid()) {
         return Err(VisitError {
             what: "the doctor has ended".to_owned(),
             errno: None,
@@ -61,7 +61,7 @@ fn visit() -> Result<Value, VisitError> {
     };
     join_cgroup(&view.path(&visit.cgroup))?;
     match network {
-        Some(file) => setns(&file, CloneFlags::CLONE_NEWNET)
+        Some(file) => move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|errno| failed("entering its network namespace")(errno.into()))?,
         None => new_network()?,
     }
@@ -90,7 +90,8 @@ fn join_cgroup(cgroup: &Path) -> Result<(), VisitError> {
     // Out of a container, whose cgroup namespace processes may not leave by way of cgroups. Where
     // there is no such container, or no way to the first process, it is not needed or fails below.
     if let Ok(file) = File::open("/proc/1/ns/cgroup") {
-        let _joined = setns(&file, CloneFlags::CLONE_NEWCGROUP);
+        let cgroups = Some(LinkNameSpaceType::ControlGroup);
+        let _joined = move_into_link_name_space(file.as_fd(), cgroups);
     }
     fs::write(cgroup.join("cgroup.procs"), "0").map_err(failed("entering its cgroup"))
 }

@@ -1,13 +1,13 @@
 //! The tokens among the files that kubelet has mounted into a pod.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File},
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use podcreds_types::{PodUid, Token, Undecided};
+use rustix::fs::{Mode, OFlags, open};
 use zeroize::Zeroizing;
 
 /// A token is some 1,200 bytes. The pod may have anything else in its volumes.
@@ -51,11 +51,8 @@ pub(super) fn tokens(kubelet_root: &Path, pod: PodUid) -> Result<Vec<Token>, (Un
 /// The text of a regular file that is small enough to be a token.
 fn small_text(path: &Path) -> io::Result<Zeroizing<String>> {
     // Whatever it is, opening it does not wait.
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -70,6 +67,8 @@ fn small_text(path: &Path) -> io::Result<Zeroizing<String>> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, mkfifoat};
+
     use super::*;
 
     const POD: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
@@ -82,7 +81,7 @@ mod tests {
         fs::create_dir_all(data.join("folder")).unwrap();
         fs::write(data.join("huge"), vec![b'x'; MAX_BYTES + 1]).unwrap();
         fs::write(data.join("token"), "token\n").unwrap();
-        nix::unistd::mkfifo(&data.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        mkfifoat(CWD, data.join("pipe"), Mode::RWXU).unwrap();
         let tokens = tokens(root.path(), POD.parse().unwrap()).unwrap();
         let texts: Vec<_> = tokens.iter().map(Token::expose).collect();
         assert_eq!(texts, ["token"]);

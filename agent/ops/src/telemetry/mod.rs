@@ -20,6 +20,7 @@ use std::{
 
 use clap::ValueEnum;
 use prometheus::{IntCounterVec, Opts, Registry};
+use rustix::thread::CapabilitySet;
 use tracing::{Subscriber, level_filters::LevelFilter, subscriber::set_global_default};
 use tracing_subscriber::{
     Layer, Registry as Spans,
@@ -145,7 +146,7 @@ pub fn init(format: LogFormat, verbosity: Verbosity) -> Result<(), LogError> {
 pub fn start_writing() -> io::Result<()> {
     let Some(log) = LOG.get() else { return Ok(()) };
     log.queue.start(io::stderr(), || {
-        if let Err(error) = privileges::keep(&[]) {
+        if let Err(error) = privileges::keep(CapabilitySet::empty()) {
             tracing::error!(%error, "the log's thread cannot give up capabilities");
         }
     })

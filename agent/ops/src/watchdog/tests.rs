@@ -1,6 +1,6 @@
 use std::{process::Command, time::Instant};
 
-use nix::unistd::gettid;
+use rustix::thread::gettid;
 
 use super::*;
 
@@ -123,7 +123,7 @@ fn a_part_that_retired_is_not_watched() {
 
 #[test]
 fn the_kernel_says_what_a_thread_is_at() {
-    let me = gettid().as_raw();
+    let me = gettid().as_raw_pid();
     let before = thread_state(me).unwrap();
     assert!(before.is_runnable);
     let start = Instant::now();
