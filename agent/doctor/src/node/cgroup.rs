@@ -1,6 +1,6 @@
 //! The cgroup hierarchy: whether its root is to be seen, and pods in it.
 
-use std::path::PathBuf;
+use std::{fmt::Display, path::PathBuf};
 
 use podcreds_datapath::diagnosis::{self, CgroupTree};
 
@@ -20,13 +20,10 @@ pub(super) fn check(cgroup_root: Option<PathBuf>) -> Finding {
         }
     };
     let pods = diagnosis::find_pods(&tree.root);
-    judge(
-        &tree,
-        pods.map(|pods| pods.len()).map_err(|it| it.to_string()),
-    )
+    judge(&tree, pods.map(|pods| pods.len()))
 }
 
-fn judge(tree: &CgroupTree, pods: Result<usize, String>) -> Finding {
+fn judge(tree: &CgroupTree, pods: Result<usize, impl Display>) -> Finding {
     let place = tree.root.display();
     let seen = match &pods {
         Ok(1) => format!("cgroup2 at {}, 1 pod below {place}", tree.mount.display()),
@@ -68,9 +65,10 @@ mod tests {
             root: "/sys/fs/cgroup".into(),
             sees_root: true,
         };
+        let judge = |tree: &CgroupTree, pods: Result<usize, &str>| judge(tree, pods);
         assert_eq!(judge(&tree, Ok(3)).status, Status::Pass);
         assert_eq!(judge(&tree, Ok(0)).status, Status::Warn);
-        assert_eq!(judge(&tree, Err("no".to_owned())).status, Status::Fail);
+        assert_eq!(judge(&tree, Err("no")).status, Status::Fail);
         tree.sees_root = false;
         let part = judge(&tree, Ok(3));
         assert_eq!(part.status, Status::Warn);

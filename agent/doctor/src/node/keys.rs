@@ -1,5 +1,7 @@
 //! The keys with which the cluster signs tokens.
 
+use std::{error::Error, fmt::Display};
+
 use podcreds_keys::FetchKeys;
 use podcreds_upstream::{KeyFetcher, KeyServer, Outbound};
 use serde_json::Value;
@@ -10,17 +12,16 @@ const NAME: &str = "keys";
 
 pub(super) async fn check(server: Option<KeyServer>) -> Finding {
     let Some(server) = server else {
-        return judge("", None);
+        return judge("", None::<Result<usize, &str>>);
     };
     let url = server.url.clone();
-    let fetched = match Outbound::from_environment().await {
-        Ok(outbound) => KeyFetcher::new(server, outbound)
-            .fetch()
-            .await
-            .map_err(|it| it.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    judge(&host_of(&url), Some(fetched.map(|keys| count(&keys))))
+    judge(&host_of(&url), Some(fetch(server).await))
+}
+
+/// How many keys are there.
+async fn fetch(server: KeyServer) -> Result<usize, Box<dyn Error>> {
+    let outbound = Outbound::from_environment().await?;
+    Ok(count(&KeyFetcher::new(server, outbound).fetch().await?))
 }
 
 /// What may be shown of a URL.
@@ -36,7 +37,7 @@ fn count(set: &[u8]) -> usize {
     keys.map_or(0, Vec::len)
 }
 
-fn judge(host: &str, fetched: Option<Result<usize, String>>) -> Finding {
+fn judge(host: &str, fetched: Option<Result<usize, impl Display>>) -> Finding {
     const REMEDY: &str = "see whether the API server is reachable, and whether RBAC lets the \
                           agent's account read /openid/v1/jwks (the chart does), or name the \
                           issuer's keys with --jwks-url";
@@ -48,7 +49,7 @@ fn judge(host: &str, fetched: Option<Result<usize, String>>) -> Finding {
         ),
         Some(Ok(0)) => Finding::warn(NAME, format!("{host} publishes no key"), REMEDY),
         Some(Ok(count)) => Finding::pass(NAME, format!("{count} from {host}")),
-        Some(Err(why)) => Finding::warn(NAME, why, REMEDY),
+        Some(Err(why)) => Finding::warn(NAME, why.to_string(), REMEDY),
     }
 }
 
@@ -61,8 +62,8 @@ mod tests {
     fn keys_are_counted_and_their_absence_is_a_warning() {
         assert_eq!(count(br#"{"keys":[{},{}]}"#), 2);
         assert_eq!(count(b"<html>"), 0);
-        assert_eq!(judge("host", Some(Ok(2))).status, Status::Pass);
-        for without in [None, Some(Ok(0)), Some(Err("refused".to_owned()))] {
+        assert_eq!(judge("host", Some(Ok::<_, &str>(2))).status, Status::Pass);
+        for without in [None, Some(Ok(0)), Some(Err("refused"))] {
             assert_eq!(judge("host", without).status, Status::Warn);
         }
         assert_eq!(host_of("https://user:secret@issuer/keys"), "issuer");

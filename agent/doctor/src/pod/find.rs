@@ -1,14 +1,17 @@
 //! Finds a pod on the node, without the API server.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use podcreds_datapath::diagnosis::{self, CgroupTree, FoundPod};
+use podcreds_datapath::{
+    DatapathError,
+    diagnosis::{self, CgroupTree, FoundPod},
+};
 use podcreds_types::PodUid;
 
 use super::{PodName, TOKEN_FILE, environment::Environment, process::PodProcess, token};
@@ -32,15 +35,41 @@ pub(super) struct Found {
     by_token: bool,
 }
 
+/// Why a pod is not found.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotFound {
+    #[error(transparent)]
+    Tree(#[from] DatapathError),
+    #[error("{root}: {source}", root = root.display())]
+    Unreadable { root: PathBuf, source: io::Error },
+    #[error(
+        "several pods have a token of that name, and nobody has verified whose is right: {}; name \
+         the pod by its UID",
+        join(.0)
+    )]
+    Several(Vec<PodUid>),
+    #[error("none of the {count} pods below {root} is {name}{remark}", root = root.display())]
+    Missing {
+        count: usize,
+        root: PathBuf,
+        name: PodName,
+        remark: String,
+    },
+}
+
+fn join(pods: &[PodUid]) -> String {
+    let uids: Vec<_> = pods.iter().map(PodUid::to_string).collect();
+    uids.join(", ")
+}
+
 /// Finds the pod's cgroup.
-///
-/// # Errors
-///
-/// Why there is none, in a sentence.
-pub(super) fn find(cgroup_root: Option<PathBuf>, name: &PodName) -> Result<Found, String> {
-    let tree = diagnosis::cgroup_tree(cgroup_root).map_err(|error| error.to_string())?;
-    let place = tree.root.display();
-    let pods = diagnosis::find_pods(&tree.root).map_err(|error| format!("{place}: {error}"))?;
+pub(super) fn find(cgroup_root: Option<PathBuf>, name: &PodName) -> Result<Found, NotFound> {
+    let tree = diagnosis::cgroup_tree(cgroup_root)?;
+    let root = tree.root.clone();
+    let pods = match diagnosis::find_pods(&root) {
+        Ok(pods) => pods,
+        Err(source) => return Err(NotFound::Unreadable { root, source }),
+    };
     let count = pods.len();
     let known = match name {
         PodName::Uid(uid) => Some(*uid),
@@ -60,9 +89,12 @@ pub(super) fn find(cgroup_root: Option<PathBuf>, name: &PodName) -> Result<Found
             pod,
             by_token: known.is_none(),
         }),
-        None => Err(format!(
-            "none of the {count} pods below {place} is {name}{remark}"
-        )),
+        None => Err(NotFound::Missing {
+            count,
+            root,
+            name: name.clone(),
+            remark,
+        }),
     }
 }
 
@@ -126,18 +158,11 @@ impl Search {
     /// # Errors
     ///
     /// When several pods call themselves so.
-    fn only(&self) -> Result<Option<PodUid>, String> {
+    fn only(&self) -> Result<Option<PodUid>, NotFound> {
         match &*self.matching {
             [] => Ok(None),
             [uid] => Ok(Some(*uid)),
-            several => {
-                let uids: Vec<_> = several.iter().map(PodUid::to_string).collect();
-                Err(format!(
-                    "several pods have a token of that name, and nobody has verified whose is \
-                     right: {}; name the pod by its UID",
-                    uids.join(", ")
-                ))
-            }
+            several => Err(NotFound::Several(several.to_vec())),
         }
     }
 
@@ -180,10 +205,10 @@ pub(super) fn judge(found: &Found) -> Finding {
     )
 }
 
-pub(super) fn judge_missing(why: &str) -> Finding {
+pub(super) fn judge_missing(why: &NotFound) -> Finding {
     Finding::fail(
         NAME,
-        why,
+        why.to_string(),
         "see whether the pod runs on this node (kubectl get pod -o wide) and is no Fargate pod; a \
          name is found by kubelet's logs and by tokens, a UID always",
     )
@@ -203,7 +228,7 @@ mod tests {
         answers.send((uid, true)).unwrap();
         let deadline = Instant::now() + Duration::from_millis(20);
         let search = Search::collect(&answered, 2, deadline);
-        assert_eq!(search.only(), Ok(Some(uid)));
+        assert_eq!(search.only().unwrap(), Some(uid));
         assert!(search.remark().contains("1 of them"));
     }
 
@@ -214,7 +239,9 @@ mod tests {
             matching: vec![uid, UID.replace('0', "1").parse().unwrap()],
             late: 0,
         };
-        assert!(two.only().unwrap_err().contains("UID"));
+        let several = two.only().unwrap_err().to_string();
+        assert!(several.ends_with("; name the pod by its UID"), "{several}");
+        assert!(several.contains(&format!(": {UID}, ")), "{several}");
         let found = |by_token| {
             judge(&Found {
                 tree: CgroupTree {

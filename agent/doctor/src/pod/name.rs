@@ -19,16 +19,9 @@ pub enum PodName {
 }
 
 /// A text that names no pod.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected NAMESPACE/NAME or the pod's UID")]
 pub struct PodNameError;
-
-impl fmt::Display for PodNameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected NAMESPACE/NAME or the pod's UID")
-    }
-}
-
-impl std::error::Error for PodNameError {}
 
 impl FromStr for PodName {
     type Err = PodNameError;
