@@ -3,9 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, ValueEnum, builder::NonEmptyStringValueParser};
+use humantime::DurationError;
 use podcreds_admin::Target;
 use podcreds_ops::telemetry::Filter;
-use podcreds_types::{PodUid, ServiceAccount};
+use podcreds_types::{PodUid, PodUidError, ServiceAccount};
 
 use super::parse_duration;
 use crate::config::HANDOVER_DIR;
@@ -118,18 +119,33 @@ pub(crate) struct LogLevelArgs {
     pub(crate) lasts: Option<Duration>,
 }
 
+/// A text that names no pod.
+#[derive(Debug, thiserror::Error)]
+enum TargetError {
+    #[error("expected NAMESPACE/NAME, such as shop/web-1")]
+    Name,
+    #[error("{0}; or name it NAMESPACE/NAME")]
+    Uid(#[from] PodUidError),
+}
+
+/// A text that does not say for how long.
+#[derive(Debug, thiserror::Error)]
+enum LastingError {
+    #[error("it must be a second or longer; without it nothing goes back")]
+    TooShort,
+    #[error("{0}; write 90s, 10m or 1h30m")]
+    Duration(#[from] DurationError),
+}
+
 /// A pod, by its UID or as `NAMESPACE/NAME`.
-fn parse_pod(text: &str) -> Result<Target, String> {
+fn parse_pod(text: &str) -> Result<Target, TargetError> {
     match text.split_once('/') {
         Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Target::Pod {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }),
-        Some(_) => Err("expected NAMESPACE/NAME, such as shop/web-1".to_owned()),
-        None => match text.parse::<PodUid>() {
-            Ok(uid) => Ok(Target::Uid(uid.to_string())),
-            Err(error) => Err(format!("{error}; or name it NAMESPACE/NAME")),
-        },
+        Some(_) => Err(TargetError::Name),
+        None => Ok(Target::Uid(text.parse::<PodUid>()?.to_string())),
     }
 }
 
@@ -138,10 +154,10 @@ fn is_name(text: &str) -> bool {
 }
 
 /// How long something holds that goes back by itself.
-fn parse_lasting(text: &str) -> Result<Duration, String> {
-    match parse_duration(text) {
-        Ok(lasts) if lasts >= Duration::from_secs(1) => Ok(lasts),
-        Ok(_) => Err("it must be a second or longer; without it nothing goes back".to_owned()),
-        Err(error) => Err(format!("{error}; write 90s, 10m or 1h30m")),
+fn parse_lasting(text: &str) -> Result<Duration, LastingError> {
+    let lasts = parse_duration(text)?;
+    match lasts >= Duration::from_secs(1) {
+        true => Ok(lasts),
+        false => Err(LastingError::TooShort),
     }
 }
