@@ -8,7 +8,7 @@ use std::{
     process::{self, Command},
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU16, Ordering},
     },
     thread,
 };
@@ -28,7 +28,7 @@ pub struct HostNetwork(Arc<Inner>);
 struct Inner {
     file: File,
     /// Pods that are connected to it.
-    pods: AtomicU8,
+    pods: AtomicU16,
 }
 
 impl HostNetwork {
@@ -48,7 +48,7 @@ impl HostNetwork {
         });
         let network = Self(Arc::new(Inner {
             file: made.join().expect("a thread for the namespace"),
-            pods: AtomicU8::new(0),
+            pods: AtomicU16::new(0),
         }));
         network.ip("link set lo up");
         network
@@ -135,6 +135,7 @@ impl HostNetwork {
     /// everything there.
     pub(crate) fn connect(&self, pod: &Pod, with_ipv6: bool) {
         let number = self.0.pods.fetch_add(1, Ordering::Relaxed) + 1;
+        let (ipv4, ipv6) = prefixes(number);
         // From outside, as a CNI plugin does.
         let inside = Join::nothing().network(&pod.network());
         let in_pod = |arguments: &str| ip(inside.command("ip"), arguments);
@@ -142,19 +143,25 @@ impl HostNetwork {
         self.ip(&format!(
             "link add pod{number} type veth peer name eth0 netns {pid}"
         ));
-        self.ip(&format!("address add 10.23.{number}.1/24 dev pod{number}"));
+        self.ip(&format!("address add {ipv4}.1/24 dev pod{number}"));
         self.ip(&format!("link set pod{number} up"));
-        in_pod(&format!("address add 10.23.{number}.2/24 dev eth0"));
+        in_pod(&format!("address add {ipv4}.2/24 dev eth0"));
         in_pod("link set eth0 up");
-        in_pod(&format!("route add default via 10.23.{number}.1"));
+        in_pod(&format!("route add default via {ipv4}.1"));
         if with_ipv6 {
-            self.ip(&format!(
-                "address add fd23:{number}::1/64 dev pod{number} nodad"
-            ));
-            in_pod(&format!("address add fd23:{number}::2/64 dev eth0 nodad"));
-            in_pod(&format!("-6 route add default via fd23:{number}::1"));
+            self.ip(&format!("address add {ipv6}::1/64 dev pod{number} nodad"));
+            in_pod(&format!("address add {ipv6}::2/64 dev eth0 nodad"));
+            in_pod(&format!("-6 route add default via {ipv6}::1"));
         }
     }
+}
+
+/// The networks of a host's link to its pod of this number, 10.X.Y.0/24 and fd23:N::/64, without
+/// what follows the prefix. There are enough for all that come and go in days.
+fn prefixes(number: u16) -> (String, String) {
+    let [high, low] = number.to_be_bytes();
+    let ipv4 = format!("10.{}.{low}", high.wrapping_add(23));
+    (ipv4, format!("fd23:{number:x}"))
 }
 
 fn ip(mut ip: Command, arguments: &str) -> String {
@@ -163,4 +170,27 @@ fn ip(mut ip: Command, arguments: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {said}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        net::{Ipv4Addr, Ipv6Addr},
+    };
+
+    use super::*;
+
+    #[test]
+    fn each_of_65535_pods_has_a_valid_network_of_its_own() {
+        let networks = (1..=u16::MAX).map(|number| {
+            let (ipv4, ipv6) = prefixes(number);
+            let ipv4: Ipv4Addr = format!("{ipv4}.0").parse().unwrap();
+            let ipv6: Ipv6Addr = format!("{ipv6}::").parse().unwrap();
+            (ipv4, ipv6)
+        });
+        let (ipv4, ipv6): (HashSet<_>, HashSet<_>) = networks.unzip();
+        assert_eq!((ipv4.len(), ipv6.len()), (65_535, 65_535));
+        assert_eq!(prefixes(1), ("10.23.1".to_owned(), "fd23:1".to_owned()));
+    }
 }

@@ -92,9 +92,9 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
             let (world, tally) = (&world, &tally);
             scope.spawn(move || clients::ask_until_over(world, tally, random));
         }
-        let held = act(plan, &world, &tally, &mut history);
-        world.end();
-        held
+        // However it ends: the scope waits for the clients, and they ask until it is over.
+        let _over = world.over_when_dropped();
+        act(plan, &world, &tally, &mut history)
     });
     let held = held
         .and_then(|()| world.violation().map_or(Ok(()), Err))

@@ -49,6 +49,15 @@ pub(super) struct World {
     agents_so_far: AtomicUsize,
 }
 
+/// Sets it when it is dropped.
+struct OverWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for OverWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// How much has happened.
 pub(super) struct Numbers {
     pub(super) pods: usize,
@@ -102,9 +111,9 @@ impl World {
         lock(&self.violation).clone()
     }
 
-    /// Clients are to end.
-    pub(super) fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
+    /// Clients are to end once what this returns is dropped, also by a panic.
+    pub(super) fn over_when_dropped(&self) -> impl Drop {
+        OverWhenDropped(&self.is_over)
     }
 
     pub(super) fn is_over(&self) -> bool {
