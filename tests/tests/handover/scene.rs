@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    num::NonZero,
     ops::Deref,
     thread,
     time::Duration,
@@ -21,6 +22,8 @@ use socket2::{Domain, Socket, Type};
 pub(crate) const PODS: usize = 20;
 /// New connections a second, of all of them.
 const RATE: usize = 500;
+/// The same where there is one processor, as in a virtual machine, for agents and clients.
+const RATE_OF_ONE: usize = 100;
 /// How many of them are in the host's network, where some are.
 pub(crate) const HOST_PODS: usize = 5;
 /// Pods that are started at once.
@@ -152,7 +155,9 @@ impl Load {
 
     /// The same, to other addresses.
     pub(crate) fn to(pods: &[Pod], destinations: &[&str]) -> Self {
-        let rate = (RATE / pods.len()).to_string();
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let rate = if processors == 1 { RATE_OF_ONE } else { RATE };
+        let rate = (rate / pods.len()).to_string();
         let mut command = vec!["storm", "--threads", "4", "--rate", &rate];
         command.extend(["--until-end-of-input", "--timeout-ms", "20000"]);
         command.extend(destinations.iter().flat_map(|address| ["--dst", *address]));
