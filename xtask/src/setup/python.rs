@@ -14,6 +14,9 @@ use crate::{
     workspace::{root, tools},
 };
 
+/// Which pip installs them, on any distribution.
+const PIP: &str = "26.3";
+
 /// A private environment in `target/tools`.
 pub(super) struct Environment {
     /// What is in it, for people.
@@ -80,21 +83,17 @@ impl Environment {
                 ],
             )?;
         }
+        let pip = pip()?;
         let title = format!("Installing {} into target/tools/{}", self.what, self.folder);
         step(&title, || {
-            run(Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(self.path()))?;
-            run(Command::new(self.path().join("bin/python"))
+            make(&self.path(), &["--without-pip"])?;
+            let environment = self.path();
+            run(Command::new(pip)
                 .current_dir(root())
-                .args([
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                ])
-                .args(["--requirement", requirements]))?;
+                .args(["-m", "pip", "--disable-pip-version-check", "--quiet"])
+                .arg("--python")
+                .arg(environment.join("bin/python"))
+                .args(["install", "--requirement", requirements]))?;
             record(&installed, &wanted)
         })
     }
@@ -102,6 +101,33 @@ impl Environment {
     pub(super) fn path(&self) -> PathBuf {
         tools().join(self.folder)
     }
+}
+
+/// The Python with the pip that installs into all others: to put one into each takes several
+/// seconds, and a distribution's may be too old to install elsewhere.
+fn pip() -> Result<PathBuf> {
+    let folder = tools().join("pip");
+    let python = folder.join("bin/python");
+    let version = output(Command::new(&python).args(["-m", "pip", "--version"]));
+    if version.is_some_and(|it| it.starts_with(&format!("pip {PIP} "))) {
+        return Ok(python);
+    }
+    let title = format!("Installing pip {PIP} into target/tools/pip");
+    step(&title, || {
+        make(&folder, &[])?;
+        run(Command::new(&python)
+            .args(["-m", "pip", "--disable-pip-version-check", "--quiet"])
+            .args(["install", &format!("pip=={PIP}")]))
+    })?;
+    Ok(python)
+}
+
+/// Makes an environment anew.
+fn make(folder: &Path, flags: &[&str]) -> Result<()> {
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .args(flags)
+        .arg(folder))
 }
 
 fn has_venv() -> bool {
