@@ -218,10 +218,8 @@ fn is_left_behind(name: &str) -> bool {
 
 /// When a process started, in clock ticks since boot; `None` if it has ended.
 fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may have spaces and brackets. It is the 22nd field, and the state the 3rd.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(19)?.parse().ok()
+    let process = procfs::process::Process::new(pid.try_into().ok()?);
+    Some(process.ok()?.stat().ok()?.starttime)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use podcreds_output::is_shown;
 use podcreds_types::{CUT_TOKEN, without_tokens};
 
 /// So many bytes in a row that are a token's too are a piece of it.
@@ -10,24 +11,7 @@ const PIECE: usize = 8;
 /// A text in one line, without tokens, and without what moves the cursor or turns the order of what
 /// is shown.
 pub(crate) fn clean(text: &str) -> String {
-    without_tokens(text).replace(moves_or_hides, " ")
-}
-
-/// Control characters (C0, DEL, C1), those for the direction of text, and those without a width.
-fn moves_or_hides(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}'
-            | '\u{600}'..='\u{605}'
-            | '\u{61c}'
-            | '\u{6dd}'
-            | '\u{70f}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
+    without_tokens(text).replace(|c| !is_shown(c), " ")
 }
 
 /// A text without this token and any piece of it, such as a server repeats.

@@ -13,5 +13,5 @@ mod yaml;
 
 pub use finding::{Status, finding_lines, tally};
 pub use table::{Column, table, table_of};
-pub use text::{duration, harmless, json, role, seconds};
+pub use text::{duration, harmless, is_shown, json, role, seconds};
 pub use yaml::yaml;

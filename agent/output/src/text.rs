@@ -68,7 +68,7 @@ fn json_escape(c: char) -> String {
 
 /// Whether a character stands for itself: no control character, none that turns the direction of
 /// writing, and none that cannot be seen. The standard library knows them all, for `{:?}`.
-fn is_shown(c: char) -> bool {
+pub fn is_shown(c: char) -> bool {
     matches!(c, '\\' | '\'' | '"') || c.escape_debug().eq([c])
 }
 
