@@ -23,11 +23,20 @@ pub(crate) struct AcceptedTokens {
     latest: Option<TokenDigest>,
     /// Those that it replaced, the youngest first.
     older: Vec<TokenDigest>,
-    /// The one that EKS Auth has exchanged for the credentials, if that is known. A key may have
-    /// verified others since.
-    exchanged: Option<TokenDigest>,
+    /// The one that EKS Auth has exchanged for the credentials, if that is known.
+    exchanged: Exchanged,
     /// The one that renews the credentials.
     renewing: Option<Renewing>,
+}
+
+/// Which token EKS Auth has exchanged. Nearly always that is the latest: only a key can have
+/// verified others since.
+#[derive(Clone, Default)]
+enum Exchanged {
+    #[default]
+    Unknown,
+    Latest,
+    Another(Box<TokenDigest>),
 }
 
 /// The token that is good for longest: a process may still show one that is about to expire.
@@ -43,7 +52,7 @@ impl AcceptedTokens {
     /// one that renews them.
     pub(crate) fn parts(&self) -> Parts {
         let older = self.older.clone();
-        (self.latest, older, self.exchanged, self.token().cloned())
+        (self.latest, older, self.exchanged(), self.token().cloned())
     }
 
     /// Puts together what [`Self::parts`] has taken apart.
@@ -54,6 +63,11 @@ impl AcceptedTokens {
             expires_at: expiry(&token),
             token,
         });
+        let exchanged = match exchanged {
+            None => Exchanged::Unknown,
+            Some(digest) if latest == Some(digest) => Exchanged::Latest,
+            Some(digest) => Exchanged::Another(Box::new(digest)),
+        };
         Self {
             latest,
             older,
@@ -75,7 +89,7 @@ impl AcceptedTokens {
     /// Adds the token that has got the credentials, as the latest.
     pub(crate) fn add_exchanged(&mut self, token: Token, digest: TokenDigest) {
         self.add(token, digest);
-        self.exchanged = Some(digest);
+        self.exchanged = Exchanged::Latest;
     }
 
     /// Adds a token, as the latest.
@@ -84,6 +98,9 @@ impl AcceptedTokens {
         if let Some(before) = self.latest.replace(digest)
             && before != digest
         {
+            if matches!(self.exchanged, Exchanged::Latest) {
+                self.exchanged = Exchanged::Another(Box::new(before));
+            }
             self.older.insert(0, before);
             self.older.truncate(OLDER);
         }
@@ -137,9 +154,10 @@ impl AcceptedTokens {
     /// Removes a token. Without the one that renews the credentials, they cannot be renewed.
     pub(crate) fn revoke(&mut self, digest: &TokenDigest) {
         self.older.retain(|older| older != digest);
-        for place in [&mut self.latest, &mut self.exchanged] {
-            place.take_if(|it| it == digest);
+        if self.exchanged() == Some(*digest) {
+            self.exchanged = Exchanged::Unknown;
         }
+        self.latest.take_if(|latest| latest == digest);
         if self.renews(digest) {
             self.renewing = None;
         }
@@ -148,7 +166,7 @@ impl AcceptedTokens {
     /// Removes tokens that were refused. Not the one that got the credentials if that `stays`. True
     /// if there were any.
     pub(crate) fn revoke_all(&mut self, refused: &[TokenDigest], stays: bool) -> bool {
-        let exchanged = self.exchanged.filter(|_| stays);
+        let exchanged = self.exchanged().filter(|_| stays);
         let mut has_changed = false;
         for digest in refused.iter().filter(|digest| exchanged != Some(**digest)) {
             has_changed |= self.contains(digest);
@@ -160,7 +178,17 @@ impl AcceptedTokens {
     /// What it takes beyond its own size.
     pub(crate) fn heap_bytes(&self) -> usize {
         let token = self.token().map_or(0, |token| token.expose().len());
-        token + self.older.capacity() * mem::size_of::<TokenDigest>()
+        let another = matches!(self.exchanged, Exchanged::Another(_));
+        let digests = self.older.capacity() + usize::from(another);
+        token + digests * mem::size_of::<TokenDigest>()
+    }
+
+    fn exchanged(&self) -> Option<TokenDigest> {
+        match &self.exchanged {
+            Exchanged::Unknown => None,
+            Exchanged::Latest => self.latest,
+            Exchanged::Another(digest) => Some(**digest),
+        }
     }
 
     fn renews(&self, digest: &TokenDigest) -> bool {
@@ -201,6 +229,40 @@ mod tests {
                 .unwrap()
                 .as_secs(),
         )
+    }
+
+    #[test]
+    fn the_exchanged_token_is_known_however_many_come_after_it() {
+        let mut accepted = AcceptedTokens::default();
+        assert_eq!(accepted.exchanged(), None);
+        let digest = token(100).digest();
+        accepted.add_exchanged(token(100), digest);
+        for exp in 100..110 {
+            add(&mut accepted, exp);
+            assert_eq!(accepted.exchanged(), Some(digest), "{exp}");
+            let copy = AcceptedTokens::from_parts(accepted.parts());
+            assert_eq!(copy.exchanged(), Some(digest), "{exp}");
+        }
+        // Shown again, it is the latest.
+        add(&mut accepted, 100);
+        assert!(!accepted.revoke_all(&[digest], true));
+        assert!(accepted.contains(&digest));
+        assert!(accepted.revoke_all(&[digest], false));
+        assert_eq!(accepted.exchanged(), None);
+    }
+
+    #[test]
+    fn revoking_the_latest_token_leaves_the_exchanged_one() {
+        let mut accepted = AcceptedTokens::default();
+        let digest = token(100).digest();
+        accepted.add_exchanged(token(100), digest);
+        add(&mut accepted, 200);
+        accepted.revoke(&token(200).digest());
+        assert_eq!(accepted.exchanged(), Some(digest));
+        add(&mut accepted, 300);
+        assert_eq!(accepted.exchanged(), Some(digest));
+        accepted.revoke(&digest);
+        assert_eq!(accepted.exchanged(), None);
     }
 
     #[test]

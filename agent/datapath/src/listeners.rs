@@ -15,6 +15,7 @@ use socket2::SockRef;
 use tokio::{
     net::TcpStream,
     runtime::Handle,
+    sync::oneshot,
     task::{JoinHandle, coop::consume_budget, yield_now},
     time::{Instant, sleep, sleep_until},
 };
@@ -61,6 +62,8 @@ pub(super) struct ListenerGuard {
 /// All in-pod listeners.
 pub(super) struct Listeners {
     set: Arc<PollSet<ServedListener>>,
+    /// What is not passed on.
+    expected: Expected,
     stop: CancellationToken,
     task: JoinHandle<()>,
     /// How many are open.
@@ -72,8 +75,6 @@ struct ServedListener {
     socket: TcpListener,
     /// The cookie of its network namespace.
     netns: u64,
-    /// What is not passed on.
-    expected: Expected,
     _held: Option<HeldPort>,
     _counted: Counted,
 }
@@ -97,9 +98,10 @@ impl Listeners {
     ) -> io::Result<Self> {
         let _context = serving.enter();
         let set = Arc::new(PollSet::new()?);
-        let stop = CancellationToken::new();
+        let (stop, expected) = (CancellationToken::new(), Expected::default());
         let task = AcceptTask {
             set: Arc::clone(&set),
+            expected: expected.clone(),
             resting: Mutex::default(),
             stop: stop.clone(),
             take,
@@ -110,6 +112,7 @@ impl Listeners {
         let vital = vitals.task(ACCEPTING);
         Ok(Self {
             set,
+            expected,
             stop,
             task: serving.spawn(async move { restarted(vital, ACCEPTING, || task.run()).await }),
             count: metrics.listeners.clone(),
@@ -118,14 +121,13 @@ impl Listeners {
 
     /// Accepts for this listener as well from now on.
     pub(super) fn serve(&self, listener: Listener) -> io::Result<ListenerGuard> {
-        let expected = Expected::default();
         let open = self.set.add(ServedListener {
             socket: listener.socket,
             netns: listener.netns,
-            expected: expected.clone(),
             _held: listener.held,
             _counted: Counted::in_gauge(&self.count),
         })?;
+        let expected = self.expected.clone();
         Ok(ListenerGuard { open, expected })
     }
 
@@ -150,15 +152,23 @@ impl ListenerGuard {
         !self.open.is_valid()
     }
 
-    /// Through this the listener learns that a connection is the agent's own.
-    pub(super) fn expected(&self) -> &Expected {
-        &self.expected
+    /// Has the listener expect a connection of the agent's own, from this port. What is returned
+    /// hears of it.
+    pub(super) fn expect(&self, port: u16) -> oneshot::Receiver<()> {
+        self.expected.expect(self.open.key(), port)
+    }
+}
+
+impl Drop for ListenerGuard {
+    fn drop(&mut self) {
+        self.expected.forget(self.open.key());
     }
 }
 
 /// The task that accepts.
 struct AcceptTask {
     set: Arc<PollSet<ServedListener>>,
+    expected: Expected,
     /// Listeners from which nothing can be accepted for now, and until when. The first is due
     /// first.
     resting: Mutex<VecDeque<(Instant, Key)>>,
@@ -270,7 +280,7 @@ impl AcceptTask {
         let netns = listener.netns;
         let taken = (self.take)(&listener.socket);
         let taken = taken.map_err(|error| (trouble_with(&listener.socket, &error), error));
-        let is_own = |peer: SocketAddr| listener.expected.is_own(peer.port());
+        let is_own = |peer: SocketAddr| self.expected.is_own(key, peer.port());
         let taken = taken.map(|(stream, peer)| (stream, peer.is_some_and(is_own)));
         drop(listener);
         match taken {

@@ -1,6 +1,9 @@
 //! One network namespace with listeners of ours, and which of them can be reached.
 
-use std::{io, mem, net::SocketAddr};
+use std::{
+    io, mem,
+    net::{IpAddr, SocketAddr},
+};
 
 use podcreds_common::PodEndpoint;
 use prometheus::IntGauge;
@@ -46,7 +49,7 @@ pub(super) struct Namespace {
 /// A listener of a location.
 pub(super) struct OpenListener {
     pub(super) served: ListenerGuard,
-    pub(super) address: SocketAddr,
+    pub(super) address: IpAddr,
     pub(super) port: u16,
     /// Whether pods can be sent there.
     pub(super) is_reached: bool,
@@ -132,8 +135,9 @@ impl Namespace {
             !open.is_tried && !open.served.is_dead() && (scope == Scope::All || !open.is_reached)
         };
         let begin = |open: &OpenListener| {
-            let attempt = reachability::begin(open.address, open.served.expected());
-            (open.address, attempt)
+            let address = open.socket_address();
+            let attempt = reachability::begin(address, |port| open.served.expect(port));
+            (address, attempt)
         };
         let open = std::iter::once(&self.v4).chain(&self.v6);
         open.filter(tried).map(begin).collect()
@@ -142,7 +146,7 @@ impl Namespace {
     /// The listener at an address.
     pub(super) fn at(&mut self, address: SocketAddr) -> Option<&mut OpenListener> {
         let mut open = std::iter::once(&mut self.v4).chain(&mut self.v6);
-        open.find(|open| open.address == address)
+        open.find(|open| open.socket_address() == address)
     }
 
     /// How many listeners cannot be reached.
@@ -173,6 +177,10 @@ impl Namespace {
 }
 
 impl OpenListener {
+    fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
     /// The port to send pods to; 0 for none.
     fn port(&self) -> u16 {
         if self.is_reached { self.port } else { 0 }

@@ -379,7 +379,7 @@ impl Namespaces {
         } = fresh;
         programs.tag_listener(&mut listener)?;
         Ok(OpenListener {
-            address: listener.socket.local_addr()?,
+            address: listener.socket.local_addr()?.ip(),
             port: listener.port,
             served: self.listeners.serve(listener)?,
             is_reached,

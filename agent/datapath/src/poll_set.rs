@@ -173,6 +173,11 @@ impl Batch {
 }
 
 impl<T: AsFd> PolledSocket<T> {
+    /// The member's key.
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
     /// Whether the socket is still a member: it may have been removed by its key.
     pub(super) fn is_valid(&self) -> bool {
         self.set.members.contains_key(&self.key)

@@ -7,9 +7,10 @@
 //! listener accepts the very connection.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +18,8 @@ use std::{
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+
+use super::poll_set::Key;
 
 /// How long a new listener is waited for. On loopback it takes microseconds; on a machine that has
 /// no time at all, the listener is published a little later.
@@ -27,9 +30,10 @@ const LOOK: Duration = Duration::from_millis(1);
 /// second.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// The connection of the agent's own that a listener is to expect, if there is one.
+/// The connections of the agent's own that listeners are to expect, one of a listener at most, and
+/// nearly always none. Clones are the same ones.
 #[derive(Clone, Default)]
-pub(super) struct Expected(Arc<Mutex<Option<Awaited>>>);
+pub(super) struct Expected(Arc<Mutex<HashMap<Key, Awaited>>>);
 
 /// The port that the connection comes from, and where to report that it was accepted.
 type Awaited = (u16, oneshot::Sender<()>);
@@ -41,19 +45,31 @@ pub(super) struct ReachabilityAttempt {
 }
 
 impl Expected {
-    /// Whether an accepted connection, from this port, is the agent's own. It is so once.
-    pub(super) fn is_own(&self, port: u16) -> bool {
-        let mut expected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = expected.take_if(|(own, _)| *own == port);
+    /// Whether a connection that a listener has accepted, from this port, is the agent's own. It is
+    /// so once.
+    pub(super) fn is_own(&self, listener: Key, port: u16) -> bool {
+        let mut expected = self.lock();
+        let is_own = expected.get(&listener).is_some_and(|(own, _)| *own == port);
+        let own = is_own.then(|| expected.remove(&listener)).flatten();
         // An error means that the waiter has given up.
         own.map(|(_, accepted)| accepted.send(())).is_some()
     }
 
-    fn expect(&self, port: u16) -> oneshot::Receiver<()> {
+    /// A listener is gone.
+    pub(super) fn forget(&self, listener: Key) {
+        self.lock().remove(&listener);
+    }
+
+    /// A listener is to expect a connection from this port, in place of any other. What is returned
+    /// hears of it.
+    pub(super) fn expect(&self, listener: Key, port: u16) -> oneshot::Receiver<()> {
         let (accept, accepted) = oneshot::channel();
-        let mut expected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *expected = Some((port, accept));
+        self.lock().insert(listener, (port, accept));
         accepted
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Awaited>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,13 +90,18 @@ pub(super) fn is_no_way(error: &io::Error) -> bool {
     )
 }
 
-/// Begins to connect to a listener, from the calling thread's namespace.
+/// Begins to connect to a listener, from the calling thread's namespace. `expect` has the listener
+/// expect a connection from a port.
 ///
 /// # Errors
 ///
 /// When that cannot be; [`is_no_way`] says whether the pod's network is the reason.
-pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<ReachabilityAttempt> {
-    let (socket, accepted) = prepare(listener, expected)?;
+pub(super) fn begin(
+    listener: SocketAddr,
+    expect: impl FnOnce(u16) -> oneshot::Receiver<()>,
+) -> io::Result<ReachabilityAttempt> {
+    let (socket, port) = prepare(listener)?;
+    let accepted = expect(port);
     match socket.connect(&listener.into()) {
         Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
         _ => Ok(ReachabilityAttempt { socket, accepted }),
@@ -91,20 +112,20 @@ pub(super) fn begin(listener: SocketAddr, expected: &Expected) -> io::Result<Rea
 /// else accepts from it; in doubt it can. No pod has been sent there yet, so whatever else comes
 /// is dropped.
 pub(super) fn reaches(listener: &TcpListener) -> bool {
-    let (deadline, expected) = (Instant::now() + NEW_PATIENCE, Expected::default());
+    let deadline = Instant::now() + NEW_PATIENCE;
     let connect = || {
         let address = listener.local_addr()?;
-        let (socket, _accepted) = prepare(address, &expected)?;
+        let (socket, port) = prepare(address)?;
         socket.connect_timeout(&address.into(), NEW_PATIENCE)?;
-        io::Result::Ok(socket)
+        io::Result::Ok((socket, port))
     };
-    let _socket = match connect() {
-        Ok(socket) => socket,
+    let (_socket, own) = match connect() {
+        Ok(connected) => connected,
         Err(error) => return !is_no_way(&error),
     };
     loop {
         match listener.accept() {
-            Ok((_, peer)) if expected.is_own(peer.port()) => return true,
+            Ok((_, peer)) if peer.port() == own => return true,
             Ok(_) => {}
             Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
             Err(_) => return false,
@@ -112,11 +133,8 @@ pub(super) fn reaches(listener: &TcpListener) -> bool {
     }
 }
 
-/// A socket of the pod's own address, with a port that the listener expects.
-fn prepare(
-    listener: SocketAddr,
-    expected: &Expected,
-) -> io::Result<(Socket, oneshot::Receiver<()>)> {
+/// A socket of the pod's own address, and its port.
+fn prepare(listener: SocketAddr) -> io::Result<(Socket, u16)> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let domain = Domain::for_address(listener);
     let socket = Socket::new(domain, kind, Some(Protocol::TCP))?;
@@ -129,8 +147,7 @@ fn prepare(
     socket.bind(&SocketAddr::new(own, 0).into())?;
     let bound = socket.local_addr()?.as_socket();
     let port = bound.ok_or(io::ErrorKind::AddrNotAvailable)?.port();
-    let accepted = expected.expect(port);
-    Ok((socket, accepted))
+    Ok((socket, port))
 }
 
 impl ReachabilityAttempt {
@@ -163,6 +180,8 @@ mod tests {
         (listener, address)
     }
 
+    const LISTENER: Key = 1;
+
     #[test]
     fn a_new_listener_is_reached_whatever_else_waits_there() {
         let (listener, address) = listener();
@@ -181,9 +200,9 @@ mod tests {
         let (listener, address) = listener();
         let expected = Expected::default();
         let _other = std::net::TcpStream::connect(address).unwrap();
-        let attempt = begin(address, &expected).unwrap();
+        let attempt = begin(address, |port| expected.expect(LISTENER, port)).unwrap();
         let (_, other) = listener.accept().unwrap();
-        assert!(!expected.is_own(other.port()));
+        assert!(!expected.is_own(LISTENER, other.port()));
         let succeeds = tokio::spawn(attempt.succeeds());
         let own = loop {
             match listener.accept() {
@@ -191,23 +210,31 @@ mod tests {
                 Err(_) => tokio::task::yield_now().await,
             }
         };
-        assert!(expected.is_own(own.port()));
-        assert!(!expected.is_own(own.port()));
+        assert!(!expected.is_own(LISTENER + 1, own.port()));
+        assert!(expected.is_own(LISTENER, own.port()));
+        assert!(!expected.is_own(LISTENER, own.port()));
         assert!(succeeds.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_fails_when_its_listener_is_gone() {
+        let (_listener, address) = listener();
+        let expected = Expected::default();
+        let attempt = begin(address, |port| expected.expect(LISTENER, port)).unwrap();
+        expected.forget(LISTENER);
+        assert!(expected.lock().is_empty());
+        assert!(!attempt.succeeds().await);
     }
 
     #[tokio::test]
     async fn what_is_accepted_by_nobody_or_somebody_else_does_not_succeed() {
         let (listener, address) = listener();
-        assert!(
-            !begin(address, &Expected::default())
-                .unwrap()
-                .succeeds()
-                .await
-        );
+        let expected = Expected::default();
+        let expect = |port| expected.expect(LISTENER, port);
+        assert!(!begin(address, expect).unwrap().succeeds().await);
         drop(listener);
         // Refused: at once, or when it is waited for.
-        let refused = match begin(address, &Expected::default()) {
+        let refused = match begin(address, expect) {
             Ok(attempt) => !attempt.succeeds().await,
             Err(_) => true,
         };

@@ -1,13 +1,12 @@
 //! The body of a 200, made once and sent as often as it is asked for.
 
+use std::io;
+
 use bytes::Bytes;
 use podcreds_types::Credentials;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use zeroize::Zeroizing;
-
-/// Room for the names, the punctuation and the date.
-const FRAME: usize = 192;
 
 /// What the SDKs' container credential providers read. All of them take a date without a fraction.
 #[derive(Serialize)]
@@ -18,6 +17,20 @@ struct CredentialsBody<'a> {
     token: &'a str,
     account_id: &'a str,
     expiration: String,
+}
+
+/// Counts the bytes that are written.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The JSON that a pod gets for `credentials`, in a buffer that is wiped when its last clone goes.
@@ -37,13 +50,11 @@ pub(crate) fn body(credentials: &Credentials) -> Option<Bytes> {
         account_id: &credentials.account_id,
         expiration: expiration.format(&Rfc3339).ok()?,
     };
-    // Large enough from the start: a buffer that grows leaves copies behind that nobody wipes.
-    let room = FRAME
-        + body.access_key_id.len()
-        + body.secret_access_key.len()
-        + body.token.len()
-        + body.account_id.len();
-    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, &body).ok()?;
+    // Large enough from the start: a buffer that grows leaves copies behind. And no larger, since
+    // it is kept for hours.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(length.0));
     serde_json::to_writer(&mut *buffer, &body).ok()?;
     Some(Bytes::from_owner(buffer))
 }

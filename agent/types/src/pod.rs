@@ -9,7 +9,24 @@ use serde::{Deserialize, Serialize};
 /// Kubelet writes it in three ways: with dashes in tokens, with underscores in systemd's slices,
 /// and without either for static pods. All three are the same 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct PodUid(u128);
+#[serde(from = "u128", into = "u128")]
+pub struct PodUid(
+    /// The first digits first. A number of 128 bits would want to lie at multiples of 16 bytes,
+    /// which leaves gaps in the maps of pods.
+    [u8; 16],
+);
+
+impl From<u128> for PodUid {
+    fn from(bits: u128) -> Self {
+        Self(bits.to_be_bytes())
+    }
+}
+
+impl From<PodUid> for u128 {
+    fn from(uid: PodUid) -> Self {
+        Self::from_be_bytes(uid.0)
+    }
+}
 
 /// A string that is not 32 hexadecimal digits, however they are grouped.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -37,13 +54,13 @@ impl FromStr for PodUid {
             let digit = char::from(byte).to_digit(16).ok_or(PodUidError)?;
             bits = bits << 4 | u128::from(digit);
         }
-        Ok(Self(bits))
+        Ok(bits.into())
     }
 }
 
 impl fmt::Display for PodUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = format!("{:032x}", self.0);
+        let hex = format!("{:032x}", u128::from(*self));
         write!(
             f,
             "{}-{}-{}-{}-{}",

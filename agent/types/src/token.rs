@@ -19,7 +19,7 @@ use super::{Claims, Unreadable};
 pub struct Token(Arc<Inner>);
 
 struct Inner {
-    raw: Zeroizing<String>,
+    raw: Zeroizing<Box<str>>,
     /// Boxed, since most tokens are kept without.
     claims: OnceLock<Result<Box<Claims>, Unreadable>>,
 }
@@ -28,7 +28,7 @@ impl Token {
     /// Takes the value of an `Authorization` header.
     pub fn new(raw: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
-            raw: Zeroizing::new(raw.into()),
+            raw: Zeroizing::new(raw.into().into_boxed_str()),
             claims: OnceLock::new(),
         }))
     }
