@@ -190,7 +190,7 @@ impl Nodes {
                     pod.role
                         .as_deref()
                         .map_or_else(dash, |it| harmless(&role(it))),
-                    state(pod.state).to_owned(),
+                    pod.state.to_string(),
                     error.unwrap_or_else(dash),
                 ]
             })
@@ -252,17 +252,6 @@ fn name(pod: &PodStatus) -> String {
         (Some(namespace), Some(name), _) => harmless(&format!("{namespace}/{name}")),
         (_, _, Some(uid)) => harmless(uid),
         _ => dash(),
-    }
-}
-
-fn state(state: PodState) -> &'static str {
-    match state {
-        PodState::Valid => "valid",
-        PodState::Stale => "stale",
-        PodState::Expired => "expired",
-        PodState::Fetching => "fetching",
-        PodState::Failed => "failed",
-        PodState::None => "none",
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an agent says about itself and its pods. The names in JSON are an interface.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{RefusalStatus, Timestamp};
@@ -200,6 +202,26 @@ pub enum PathKind {
     InPod,
     /// To an address of the host.
     Node,
+}
+
+// In tables they have the names that they have in JSON.
+
+impl fmt::Display for PodState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for IdentifiedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 impl PodStatus {

@@ -258,3 +258,14 @@ fn times_are_rfc_3339_and_come_back() {
     assert_eq!(back.ago(time), Duration::from_millis(999));
     assert_eq!(back.until(time), Duration::ZERO);
 }
+
+#[test]
+fn what_is_shown_of_a_pod_has_the_names_that_it_has_in_json() {
+    let shown = [
+        PodState::Valid.to_string(),
+        PodState::None.to_string(),
+        IdentifiedBy::EksAuth.to_string(),
+        PathKind::InPod.to_string(),
+    ];
+    assert_eq!(shown, ["valid", "none", "eks-auth", "in-pod"]);
+}

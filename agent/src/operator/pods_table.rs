@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use podcreds_admin::{IdentifiedBy, PathKind, PodState, PodStatus, Timestamp};
+use podcreds_admin::{PodStatus, Timestamp};
 use podcreds_output::{self as text, Column, harmless, table_of};
 
 use super::node::NodePod;
@@ -50,12 +50,12 @@ pub(super) fn pods_table(
         vec![
             shown_name(pod),
             role(pod),
-            state(pod.state).to_owned(),
+            pod.state.to_string(),
             until(pod.expires, now),
             ago(pod.renewed, now),
             ago(pod.last_asked, now),
-            by(pod.identified_by).to_owned(),
-            path(pod.path).to_owned(),
+            pod.identified_by.map_or_else(dash, |by| by.to_string()),
+            pod.path.map_or_else(dash, |path| path.to_string()),
             harmless(agent),
         ]
     };
@@ -72,13 +72,13 @@ pub(super) fn wide_pods_table(pods: &[NodePod], agents: usize, now: SystemTime) 
             or_dash(&pod.service_account),
             or_dash(&pod.uid),
             or_dash(&pod.role),
-            state(pod.state).to_owned(),
+            pod.state.to_string(),
             until(pod.expires, now),
             ago(pod.renewed, now),
             until(pod.renewal_due, now),
             ago(pod.last_asked, now),
-            by(pod.identified_by).to_owned(),
-            path(pod.path).to_owned(),
+            pod.identified_by.map_or_else(dash, |by| by.to_string()),
+            pod.path.map_or_else(dash, |path| path.to_string()),
             last_error(pod, now).unwrap_or_else(dash),
             harmless(agent),
         ]
@@ -158,32 +158,4 @@ fn or_dash(text: &Option<String>) -> String {
 
 fn dash() -> String {
     "-".to_owned()
-}
-
-fn state(state: PodState) -> &'static str {
-    match state {
-        PodState::Valid => "valid",
-        PodState::Stale => "stale",
-        PodState::Expired => "expired",
-        PodState::Fetching => "fetching",
-        PodState::Failed => "failed",
-        PodState::None => "none",
-    }
-}
-
-fn by(by: Option<IdentifiedBy>) -> &'static str {
-    match by {
-        Some(IdentifiedBy::Kernel) => "kernel",
-        Some(IdentifiedBy::Key) => "key",
-        Some(IdentifiedBy::EksAuth) => "eks-auth",
-        None => "-",
-    }
-}
-
-fn path(path: Option<PathKind>) -> &'static str {
-    match path {
-        Some(PathKind::InPod) => "in-pod",
-        Some(PathKind::Node) => "node",
-        None => "-",
-    }
 }
