@@ -240,7 +240,7 @@ fn secure_url(flag: &'static str, url: String) -> Result<String, ConfigError> {
     let url = http_url(flag, url)?;
     let is_secure = url.parse::<Uri>().is_ok_and(|uri| {
         let host = uri.host().unwrap_or_default();
-        let address = host.trim_start_matches('[').trim_end_matches(']');
+        let address = host.trim_matches(['[', ']']);
         let is_loopback = address.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
         uri.scheme_str() == Some("https") || is_loopback || host == "localhost"
     });

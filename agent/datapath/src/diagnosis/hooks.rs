@@ -17,21 +17,22 @@ const MOST_PROGRAMS: usize = 64;
 /// The modes of a hook (`BPF_F_ALLOW_MULTI` in linux/bpf.h): programs live beside each other.
 const ALLOW_MULTI: u32 = 2;
 
-/// A hook that the agent's programs use.
+/// A hook that the agent's programs use, by the kernel's number for it (`enum bpf_attach_type` in
+/// linux/bpf.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// `cgroup/connect4`
-    Connect4,
+    Connect4 = 10,
     /// `cgroup/connect6`
-    Connect6,
+    Connect6 = 11,
     /// `cgroup/getpeername4`
-    Peer4,
+    Peer4 = 29,
     /// `cgroup/getpeername6`
-    Peer6,
+    Peer6 = 30,
     /// `cgroup/bind4`
-    Bind4,
+    Bind4 = 8,
     /// `cgroup/bind6`
-    Bind6,
+    Bind6 = 9,
 }
 
 impl Hook {
@@ -54,18 +55,6 @@ impl Hook {
             Self::Peer6 => "getpeername6",
             Self::Bind4 => "bind4",
             Self::Bind6 => "bind6",
-        }
-    }
-
-    /// The kernel's number for it (`enum bpf_attach_type` in linux/bpf.h).
-    fn number(self) -> u32 {
-        match self {
-            Self::Bind4 => 8,
-            Self::Bind6 => 9,
-            Self::Connect4 => 10,
-            Self::Connect6 => 11,
-            Self::Peer4 => 29,
-            Self::Peer6 => 30,
         }
     }
 }
@@ -146,7 +135,7 @@ fn query(cgroup: &File, hook: Hook) -> io::Result<(Vec<u32>, u32)> {
     let mut ids = [0_u32; MOST_PROGRAMS];
     let mut query = Query {
         target_fd: cgroup.as_raw_fd().cast_unsigned(),
-        attach_type: hook.number(),
+        attach_type: hook as u32,
         program_ids: ids.as_mut_ptr() as u64,
         program_count: MOST_PROGRAMS as u32,
         ..Query::default()

@@ -51,7 +51,7 @@ async fn ask(endpoint: &str) -> TokenAnswer {
         return TokenAnswer::NoConnection("this is no URL".to_owned());
     };
     let port = uri.port_u16().unwrap_or(80);
-    let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
+    let address = (host.trim_matches(['[', ']']), port);
     let started = Instant::now();
     let mut stream = match timeout(CONNECT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,

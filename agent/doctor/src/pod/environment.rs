@@ -100,11 +100,7 @@ impl Environment {
     pub(super) fn address(&self) -> Option<SocketAddr> {
         let uri: Uri = self.uri.as_ref()?.parse().ok()?;
         let host = uri.host().filter(|host| HOSTS.contains(host))?;
-        let ip = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse()
-            .ok()?;
+        let ip = host.trim_matches(['[', ']']).parse().ok()?;
         Some(SocketAddr::new(ip, uri.port_u16().unwrap_or(80)))
     }
 

@@ -292,10 +292,7 @@ impl Inner {
             Arc::make_mut(&mut config).alpn_protocols.clear();
         }
         let host = uri.host().unwrap_or_default();
-        let host = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
+        let host = host.trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|error| failed(&step, error))?;
         let shake = TlsConnector::from(config).connect(name, stream);
         let shake = async { Ok(shake.await?) };

@@ -280,8 +280,7 @@ pub(super) fn part_that_failed(error: &(dyn Error + 'static)) -> Option<ConnectP
 /// Whether a URL is on this machine, on its link, or one of EC2's local services.
 fn is_local(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
-    match address {
+    match host.trim_matches(['[', ']']).parse() {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
         Ok(IpAddr::V6(address)) => {
             let is_of_ec2 = address.segments()[..2] == [0xfd00, 0xec2];
