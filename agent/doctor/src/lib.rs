@@ -11,10 +11,10 @@
 mod cgroups;
 mod checks;
 mod deadline;
-mod kernel_tables;
 mod node;
 mod pod;
 mod report;
+mod sockets;
 pub mod visit;
 mod words;
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::{
-    kernel_tables::{Process, listeners_at},
     report::Finding,
+    sockets::{Process, listeners_at},
 };
 
 const NAME: &str = "port";

@@ -16,7 +16,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{Asked, Secret};
-use crate::{deadline::exchange, kernel_tables::peer_of, words::without};
+use crate::{deadline::exchange, sockets::peer_of, words::without};
 
 /// What an SDK waits for.
 const CONNECT: Duration = Duration::from_secs(1);
