@@ -63,12 +63,16 @@ mod tests {
 
     use super::*;
 
+    /// Held by a test that raises signals: each of them hears those of all others.
+    static RAISING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     fn raise(signal: Signal) {
         kill_process(getpid(), signal).unwrap();
     }
 
     #[tokio::test]
     async fn signals_are_told_apart_and_end_nothing() {
+        let _alone = RAISING.lock().await;
         let mut signals = Signals::install().unwrap();
         raise(Signal::TERM);
         assert_eq!(signals.next().await, "SIGTERM");
@@ -94,6 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_never_waits_is_ended_too() {
+        let _alone = RAISING.lock().await;
         let grace = Duration::from_millis(1);
         let busy = || async {
             for _ in 0..10_000_000 {
