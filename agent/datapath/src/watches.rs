@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use futures_util::StreamExt;
@@ -40,6 +41,20 @@ pub(super) struct Watches<T> {
     has_failed: bool,
     /// Whether the log says that.
     is_warned: bool,
+}
+
+impl<T> Drop for Watches<T> {
+    fn drop(&mut self) {
+        let Some(events) = self.events.take() else {
+            return;
+        };
+        // The kernel closes it only once nobody looks at any watch any more, for which it waits
+        // seconds where others keep the processors busy. The serving runtime must not wait along.
+        let closing = thread::Builder::new().name("closing".to_owned());
+        if let Err(error) = closing.spawn(move || drop(events)) {
+            tracing::debug!(%error, "no thread to close the watches: closed here");
+        }
+    }
 }
 
 impl<T> Watches<T> {
