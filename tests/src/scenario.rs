@@ -94,6 +94,18 @@ impl Scenario {
         pod
     }
 
+    /// Starts a pod, and waits until what it connects to over IPv4 is redirected: where there is a
+    /// node path too, its first requests may come by that. Nothing has been fetched for it yet.
+    pub fn redirected_pod(&self, name: &str) -> Pod {
+        let pod = self.pod(name).start();
+        until(&format!("pod {name} is redirected"), || {
+            let answer = pod.run(["get", "--no-token"]);
+            let local = answer["local"].as_str().unwrap_or_default();
+            local.starts_with("127.")
+        });
+        pod
+    }
+
     /// Starts a pod, and waits until it gets its credentials over IPv4.
     pub fn served_pod(&self, name: &str) -> Pod {
         let pod = self.pod(name).start();

@@ -51,7 +51,7 @@ fn ask(join: &Join, pod: &Pod, arguments: &[&str]) -> Value {
 fn a_container_behind_its_pods_address_is_served() {
     needs_privileges!();
     let scene = Scenario::on_network("auto", []);
-    let pod = scene.served_pod("docker");
+    let pod = scene.redirected_pod("docker");
     let nested = pod.nested_behind_nat();
     // The first request comes by the node path, where the token of a redirected pod is refused.
     let first = nested.run(["get"]);
@@ -119,7 +119,7 @@ fn containers_without_a_way_out_are_served_too_and_leave_nothing() {
 fn a_stolen_token_is_of_no_use_in_a_nested_container() {
     needs_privileges!();
     let scene = Scenario::on_network("auto", []);
-    let (victim, thief) = (scene.served_pod("victim"), scene.served_pod("thief"));
+    let [victim, thief] = ["victim", "thief"].map(|name| scene.redirected_pod(name));
     let nested = thief.nested_behind_nat();
     let stolen = victim.token();
     let with_stolen = ["get", "--token", &stolen, "--timeout-ms", "1000"];

@@ -208,9 +208,9 @@ fn tokens_that_the_cluster_has_not_signed_for_eks_are_refused_by_the_agent() {
 fn with_both_paths_a_pod_that_is_not_redirected_is_served_by_its_token() {
     needs_privileges!();
     let scene = Scenario::on_network("auto", []);
-    let pod = scene.pod("web").start();
+    let pod = scene.redirected_pod("web");
     let sandboxed = scene.pod("sandboxed").start();
-    wait_served(&pod, []);
+    assert_owned(&pod.run(["get"]), &pod);
     let agent = &scene.agent;
     assert_eq!(decisions(agent, "node_path"), 0.0, "the pod was redirected");
     assert_owned(&ask_unknown(&sandboxed), &sandboxed);
@@ -276,7 +276,7 @@ fn an_update_from_both_paths_to_the_node_path_loses_no_request() {
 fn with_both_paths_a_request_through_a_proxy_is_refused_with_the_reason() {
     needs_privileges!();
     let scene = Scenario::on_network("auto", []);
-    let (pod, proxy) = (scene.served_pod("web"), scene.served_pod("proxy"));
+    let [pod, proxy] = ["web", "proxy"].map(|name| scene.redirected_pod(name));
     let token = pod.token();
     let forwarded = ["--token", &token, "--header", "Via: 1.1 squid"];
     let absolute = [

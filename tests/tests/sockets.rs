@@ -65,7 +65,7 @@ fn a_socket_that_is_bound_to_another_device_is_left_alone() {
 fn a_socket_that_is_bound_to_another_device_is_served_on_the_node_path() {
     needs_privileges!();
     let scene = Scenario::on_network("auto", []);
-    let (pod, thief) = (scene.served_pod("web"), scene.served_pod("thief"));
+    let [pod, thief] = ["web", "thief"].map(|name| scene.redirected_pod(name));
     let on_eth0 = ["get", "--device", "eth0", "--timeout-ms", "2000"];
     until("the pod is served without a redirect", || {
         let answer = pod.run(on_eth0);
