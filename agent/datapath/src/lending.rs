@@ -6,7 +6,7 @@
 //! other pods' tokens.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     net::{SocketAddr, TcpListener},
@@ -36,15 +36,22 @@ pub(super) type Ask = Box<dyn Fn() -> io::Result<UnixStream> + Send + Sync>;
 
 /// What this agent lends, and where it borrows.
 pub struct Lending {
-    lent: Mutex<HashMap<SocketAddr, TcpListener>>,
+    listeners: Mutex<Listeners>,
     ask: Ask,
+}
+
+#[derive(Default)]
+struct Listeners {
+    lent: HashMap<SocketAddr, TcpListener>,
+    /// Where another agent has, or has had, the same listener.
+    shared: HashSet<SocketAddr>,
 }
 
 impl Lending {
     /// Lends nothing yet, and borrows from the agent that `ask` leads to.
     pub fn new(ask: Ask) -> Self {
         Self {
-            lent: Mutex::default(),
+            listeners: Mutex::default(),
             ask,
         }
     }
@@ -55,7 +62,8 @@ impl Lending {
     ///
     /// When the other end does not take it at once.
     pub fn lend(&self, stream: &UnixStream) -> io::Result<()> {
-        let lent = self.lent();
+        let mut listeners = self.listeners();
+        let Listeners { lent, shared } = &mut *listeners;
         let descriptors: Vec<BorrowedFd<'_>> = lent.values().take(MOST).map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); SPACE];
         let mut rights = SendAncillaryBuffer::new(&mut space);
@@ -65,6 +73,7 @@ impl Lending {
         // A message without a byte of payload is none.
         let payload = [IoSlice::new(&[0])];
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        shared.extend(lent.keys());
         sendmsg(stream, &payload, &mut rights, flags)?;
         Ok(())
     }
@@ -74,19 +83,25 @@ impl Lending {
         let listeners = receive(&(self.ask)()?)?;
         let wanted = |listener: &TcpListener| listener.local_addr().is_ok_and(|it| it == address);
         let listener = listeners.into_iter().find(wanted);
+        self.listeners().shared.insert(address);
         listener.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Lends a listener from now on, or none any more.
-    pub(super) fn set(&self, address: SocketAddr, listener: Option<TcpListener>) {
+    /// Lends a listener from now on, or none any more. Returns whether no other agent can have the
+    /// one at this address.
+    pub(super) fn set(&self, address: SocketAddr, listener: Option<TcpListener>) -> bool {
+        let mut listeners = self.listeners();
         match listener {
-            Some(listener) => self.lent().insert(address, listener),
-            None => self.lent().remove(&address),
+            Some(listener) => listeners.lent.insert(address, listener),
+            None => listeners.lent.remove(&address),
         };
+        !listeners.shared.contains(&address)
     }
 
-    fn lent(&self) -> MutexGuard<'_, HashMap<SocketAddr, TcpListener>> {
-        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use podcreds_types::{Evidence, Vitals, restarted};
+use socket2::{SockFilter, SockRef};
 use tokio::{
     net::TcpStream,
     runtime::Handle,
@@ -29,6 +30,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often the end is put off for resources that ran out: a second in all.
 const LAST_PAUSES: u32 = 20;
+/// How long it takes at most until who has been admitted to a listener waits in its backlog. There is
+/// only the node's own network in between.
+const HANDSHAKE: Duration = Duration::from_millis(10);
 /// How many connections are accepted before those that are open have their turn.
 const TURN: usize = 32;
 
@@ -231,7 +235,12 @@ impl NodeAddress {
                 yield_now().await;
             }
         }
-        self.accept_the_rest(&listener.into_std()?).await
+        let listener = listener.into_std()?;
+        // Another agent goes on accepting from a listener that it has too.
+        if self.lending.set(self.address, None) && admit_nobody_new(&listener).is_ok() {
+            sleep(HANDSHAKE).await;
+        }
+        self.accept_the_rest(&listener).await
     }
 
     /// Accepts what waits in the backlog. More than it holds has come since, in a flood.
@@ -302,6 +311,24 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Has the kernel ignore who wants to connect from now on. A connection that it would let in when
+/// nobody looks any more would be reset with its listener; who is ignored tries again, and is
+/// refused.
+fn admit_nobody_new(listener: &TcpListener) -> io::Result<()> {
+    /// Where the flags are in a TCP header, and those of a first packet and of its answer.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    /// How many bytes of a packet pass.
+    const ALL: u32 = u32::MAX;
+    let load_byte = SockFilter::new(0x30, 0, 0, FLAGS);
+    let and = SockFilter::new(0x54, 0, 0, SYN | ACK);
+    let skip_unless_equal = SockFilter::new(0x15, 0, 1, SYN);
+    let pass = |bytes| SockFilter::new(0x06, 0, 0, bytes);
+    let program = [load_byte, and, skip_unless_equal, pass(0), pass(ALL)];
+    SockRef::from(listener).attach_filter(&program)
 }
 
 fn nowhere(tried: Vec<(SocketAddr, io::Result<TcpListener>)>) -> DatapathError {

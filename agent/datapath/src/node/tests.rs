@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::net::UnixStream,
+    thread,
 };
 
 use prometheus::Registry;
@@ -138,8 +139,9 @@ async fn a_backlog_that_never_empties_does_not_keep_the_agent() {
     let on_accept: OnAccept = Arc::new(move |accepted| {
         drop(accepted);
         count.send_modify(|count| *count += 1);
-        // An error means that the listener is closed.
-        if let Ok(next) = std::net::TcpStream::connect(address) {
+        // At the end they are ignored.
+        let patience = Duration::from_millis(10);
+        if let Ok(next) = std::net::TcpStream::connect_timeout(&address, patience) {
             // Its port is free at once: otherwise the flood would end for want of ports.
             SockRef::from(&next)
                 .set_linger(Some(Duration::ZERO))
@@ -171,4 +173,23 @@ async fn what_waits_is_accepted_before_the_end() {
     assert_eq!(accepted.len(), 0);
     path.unwrap().stop().await;
     assert_eq!(accepted.len(), 64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_let_in_before_the_end_is_accepted() {
+    for _ in 0..20 {
+        let address = free_address(Ipv4Addr::LOCALHOST.into());
+        let (path, mut accepted) = start(address, Need::Now);
+        let client = thread::spawn(move || {
+            let patience = Duration::from_millis(50);
+            let connect = || std::net::TcpStream::connect_timeout(&address, patience).ok();
+            std::iter::from_fn(connect).count()
+        });
+        for _ in 0..10 {
+            accepted.recv().await.unwrap();
+        }
+        path.unwrap().stop().await;
+        let let_in = client.join().unwrap();
+        assert_eq!(accepted.len() + 10, let_in);
+    }
 }
