@@ -196,13 +196,16 @@ impl Cluster {
     /// When it cannot be ended, or none comes.
     pub fn kill_component(&self, name: &str) {
         let file = self.layout.component_pid(name);
+        // Empty while it is written.
         let running = || {
-            let pid = fs::read_to_string(&file).expect("a component's process ID");
-            Pid::from_raw(pid.trim().parse().expect("a number"))
+            let pid = fs::read_to_string(&file).ok()?;
+            pid.trim().parse().ok().map(Pid::from_raw)
         };
-        let old = running();
+        let old = running().expect("a component's process ID");
         kill(old, Signal::SIGKILL).unwrap_or_else(|why| panic!("cannot end {name}: {why}"));
-        until(&format!("{name} is started again"), || running() != old);
+        until(&format!("{name} is started again"), || {
+            running().is_some_and(|pid| pid != old)
+        });
     }
 
     /// Has the agent stand still (SIGSTOP).
