@@ -19,8 +19,7 @@ use super::bucket::until_one;
 
 /// Seconds whose calls may go out at once after a quiet while.
 const BURST: f64 = 0.64;
-/// What is left of the pace after the first throttled call in a while: it went out with many
-/// others.
+/// What is left of the pace after the first throttled call in a while: it went out with many others.
 const FIRST_DECREASE: f64 = 0.25;
 /// What is left of it after each later one.
 const DECREASE: f64 = 0.5;
@@ -31,9 +30,8 @@ const RISE: f64 = 0.2;
 const SLOW: f64 = 10.0;
 /// What is left of the rise at the slowest pace.
 const SLOWEST_RISE: f64 = 0.1;
-/// The slowest that throttling makes the pace, in calls a second. Five thousand nodes at this pace
-/// call one and a half times as often as a quota of 200 a second allows, and none of them waits
-/// longer than 17 s for its turn.
+/// The slowest that throttling makes the pace, in calls a second. Five thousand nodes for which this
+/// is too much have one and a half times EKS Auth's usual quota, and nobody waits longer for a turn.
 const FLOOR: f64 = 0.06;
 /// Below this pace, in calls a second, a node is one of many that share a quota.
 const SHARED: f64 = 2.0;
