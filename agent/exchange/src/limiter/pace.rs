@@ -1,15 +1,9 @@
 //! How many calls a second EKS Auth is asked to bear.
 //!
-//! Nobody knows its quota, and other nodes use it too. So the pace starts high, is lowered when EKS
+//! Nobody knows its quota, and other nodes use it too. So the pace starts high, is halved when EKS
 //! Auth throttles, and comes back along a cubic curve, as in the AWS SDKs' adaptive retry mode:
 //! fast at first, slowly past the pace that was too much, then faster. Where calls keep waiting for
 //! the pace and nothing is throttled, it rises above its start in the same way.
-//!
-//! A curve over time alone would ruin a large fleet: where thousands of nodes share a quota, each
-//! of them has a call in half a minute, and within seconds all would be back at what was far too
-//! much. So a pace that was lowered also has a ceiling, which rises with each call that gets an
-//! answer, the more the longer nothing is throttled, and little by little with time. A node that is
-//! alone is back after five or six answers. `cargo xtask simulate fleet` shows a change's effect.
 
 use std::time::Duration;
 
@@ -19,9 +13,7 @@ use super::bucket::until_one;
 
 /// Seconds whose calls may go out at once after a quiet while.
 const BURST: f64 = 0.64;
-/// What is left of the pace after the first throttled call in a while: it went out with many others.
-const FIRST_DECREASE: f64 = 0.25;
-/// What is left of it after each later one.
+/// What is left of the pace after a throttled call.
 const DECREASE: f64 = 0.5;
 /// How fast the pace rises, in calls a second per cubic second.
 const RISE: f64 = 0.2;
@@ -30,28 +22,8 @@ const RISE: f64 = 0.2;
 const SLOW: f64 = 10.0;
 /// What is left of the rise at the slowest pace.
 const SLOWEST_RISE: f64 = 0.1;
-/// The slowest that throttling makes the pace, in calls a second. Five thousand nodes for which this
-/// is too much have one and a half times EKS Auth's usual quota, and nobody waits longer for a turn.
-const FLOOR: f64 = 0.06;
-/// Below this pace, in calls a second, a node is one of many that share a quota.
-const SHARED: f64 = 2.0;
-/// What is left of such a pace after a throttled call, unless many have been answered: all the
-/// others come back too.
-const SHARED_DECREASE: f64 = 0.15;
-/// For so long after the pace was lowered, calls that can wait leave the quota to those of other
-/// nodes where pods wait.
-const CROWDED: Duration = Duration::from_secs(5 * 60);
-/// For how many seconds a call counts in what was sent.
-const SENT: f64 = 2.0;
-/// After so many answers a pace below that was not far from what EKS Auth bears.
-const MANY: i32 = 4;
-/// By how much the first answer raises the ceiling of a pace that was lowered. The next one raises
-/// it by the square of that, and so on.
-const RAISE: f64 = 1.25;
-/// The most by which an answer raises it.
-const MOST_RAISE: f64 = 4.0;
-/// After so long without any answer the ceiling is twice as high.
-const DOUBLE: Duration = Duration::from_secs(60);
+/// The slowest that the pace gets, in calls a second.
+const FLOOR: f64 = 0.1;
 /// How far the pace can rise above its start.
 const MOST: f64 = 10.0;
 /// The longest that EKS Auth, or a proxy that answers in its place, can make the agent wait.
@@ -74,8 +46,6 @@ pub(super) struct Pace {
     /// How long that has been so without a break.
     pressing: Duration,
     blocked_until: Option<Instant>,
-    /// Calls a second that have lately gone out.
-    sent: f64,
 }
 
 /// The last time that EKS Auth throttled.
@@ -83,14 +53,7 @@ pub(super) struct Pace {
 struct Lowered {
     /// The pace that was too much.
     from: f64,
-    /// What was left of it.
-    left: f64,
     at: Instant,
-    /// The highest that the pace may be, at the time below.
-    ceiling: f64,
-    raised: Instant,
-    /// How many calls have been answered since.
-    answers: i32,
 }
 
 impl Lowered {
@@ -98,14 +61,8 @@ impl Lowered {
     fn pace(&self, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
         let rise = RISE * (self.from / SLOW).clamp(SLOWEST_RISE, 1.0);
-        let back_after = ((self.from - self.left).max(0.0) / rise).cbrt();
-        let curve = self.from + rise * (since - back_after).powi(3);
-        curve.min(self.ceiling(now))
-    }
-
-    fn ceiling(&self, now: Instant) -> f64 {
-        let since = now.saturating_duration_since(self.raised);
-        self.ceiling * (since.as_secs_f64() / DOUBLE.as_secs_f64()).exp2()
+        let back_after = (self.from * (1.0 - DECREASE) / rise).cbrt();
+        self.from + rise * (since - back_after).powi(3)
     }
 }
 
@@ -121,7 +78,6 @@ impl Pace {
             is_pressing: false,
             pressing: Duration::ZERO,
             blocked_until: None,
-            sent: 0.0,
         }
     }
 
@@ -133,12 +89,6 @@ impl Pace {
     /// Whether EKS Auth has made the agent slower than it would be.
     pub(super) fn is_lowered(&self) -> bool {
         self.lowered.is_some()
-    }
-
-    /// How long calls that can wait should still do so.
-    pub(super) fn crowded(&self, now: Instant) -> Option<Duration> {
-        let since = now.saturating_duration_since(self.lowered.as_ref()?.at);
-        CROWDED.checked_sub(since).filter(|left| !left.is_zero())
     }
 
     /// How long EKS Auth still wants to be left alone.
@@ -166,23 +116,11 @@ impl Pace {
     /// Notes that a call goes out.
     pub(super) fn spend(&mut self) {
         self.tokens -= 1.0;
-        self.sent += 1.0 / SENT;
     }
 
     /// Takes that back: it has not gone out after all.
     pub(super) fn refund(&mut self) {
         self.tokens += 1.0;
-        self.sent -= 1.0 / SENT;
-    }
-
-    /// A call was answered: EKS Auth bears the pace, and may bear a higher one.
-    pub(super) fn answered(&mut self, now: Instant) {
-        if let Some(lowered) = &mut self.lowered {
-            lowered.answers += 1;
-            let raise = RAISE.powi(lowered.answers).min(MOST_RAISE);
-            lowered.ceiling = lowered.ceiling(now).min(self.start) * raise;
-            lowered.raised = now;
-        }
     }
 
     /// A call that went out at `started` was throttled. Lowers the pace, unless that was done
@@ -192,26 +130,10 @@ impl Pace {
             return;
         }
         self.update(now);
-        // What was too much is what went out, not what might have.
-        let from = self.now.min(self.start).min(self.sent.max(1.0));
-        let from = from.max(FLOOR);
-        let decrease = match &self.lowered {
-            None => FIRST_DECREASE,
-            Some(last) if from < SHARED && last.answers < MANY => SHARED_DECREASE,
-            Some(_) => DECREASE,
-        };
-        let left = (from * decrease).max(FLOOR);
-        self.lowered = Some(Lowered {
-            from,
-            left,
-            at: now,
-            ceiling: left,
-            raised: now,
-            answers: 0,
-        });
-        self.now = left;
-        // Nodes that were told at once shall not come back at once.
-        self.tokens = self.tokens.min(0.0) - fastrand::f64() / 2.0;
+        let from = self.now.min(self.start).max(FLOOR);
+        self.lowered = Some(Lowered { from, at: now });
+        self.now = (from * DECREASE).max(FLOOR);
+        self.tokens = self.tokens.min(0.0);
         self.pressing = Duration::ZERO;
     }
 
@@ -225,7 +147,6 @@ impl Pace {
     pub(super) fn update(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.updated);
         self.updated = now;
-        self.sent *= (-elapsed.as_secs_f64() / SENT).exp();
         let full = capacity(self.now);
         self.tokens = (self.tokens + elapsed.as_secs_f64() * self.now).min(full);
         if self.is_pressing {
@@ -254,4 +175,141 @@ fn capacity(pace: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::{super::bucket::Bucket, *};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const START: f64 = 100.0;
+
+    /// Has `most` calls go out as soon as they may, each answered by `answer`. Says how many went
+    /// out in
+    /// `seconds`.
+    fn run(
+        pace: &mut Pace,
+        now: &mut Instant,
+        seconds: f64,
+        most: usize,
+        mut answer: impl FnMut(&mut Pace, Instant),
+    ) -> usize {
+        let end = *now + Duration::from_secs_f64(seconds);
+        let mut calls = 0;
+        while *now < end && calls < most {
+            match pace.ready(*now) {
+                Ok(()) => {
+                    pace.spend();
+                    calls += 1;
+                    answer(pace, *now);
+                }
+                Err(then) => *now = then.min(end),
+            }
+        }
+        calls
+    }
+
+    #[test]
+    fn a_node_that_starts_has_its_first_calls_out_at_once_and_300_within_two_and_a_half_seconds() {
+        let mut now = Instant::now();
+        let started = now;
+        let mut pace = Pace::new(START, now);
+        assert_eq!(run(&mut pace, &mut now, 0.001, 300, |_, _| {}), 64);
+        run(&mut pace, &mut now, 60.0, 236, |_, _| {});
+        let took = now - started;
+        assert!(took < SECOND * 5 / 2, "{took:?}");
+    }
+
+    #[test]
+    fn an_upstream_that_bears_as_much_as_the_start_is_not_asked_for_more_by_300_pods() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(START, now);
+        let mut upstream = Bucket::new(START, now);
+        run(&mut pace, &mut now, 60.0, 300, |_, now| {
+            assert!(upstream.ready(now).is_ok(), "throttled");
+            upstream.spend();
+        });
+    }
+
+    #[test]
+    fn the_pace_rises_while_calls_wait_and_nothing_is_throttled() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(START, now);
+        run(&mut pace, &mut now, 10.0, usize::MAX, |_, _| {});
+        assert!(pace.per_second() > 2.5 * START, "{}", pace.per_second());
+        run(&mut pace, &mut now, 60.0, usize::MAX, |_, _| {});
+        assert_eq!(pace.per_second(), MOST * START);
+        now += SECOND * 60;
+        pace.update(now);
+        pace.update(now);
+        assert_eq!(pace.per_second(), START, "nobody has waited");
+    }
+
+    #[test]
+    fn throttling_halves_the_pace_once_for_all_calls_in_flight_and_not_to_nothing() {
+        let mut now = Instant::now();
+        let started = now;
+        let mut pace = Pace::new(START, now);
+        now += SECOND;
+        pace.throttled(started, now);
+        pace.throttled(started, now + SECOND);
+        assert!((50.0..55.0).contains(&pace.per_second()), "twice the same");
+        for _ in 0..100 {
+            now += SECOND / 10;
+            pace.throttled(now, now);
+        }
+        let slowest = pace.per_second();
+        assert!((FLOOR..0.5).contains(&slowest), "{slowest}");
+        assert!(pace.is_lowered());
+    }
+
+    #[test]
+    fn the_pace_comes_back_within_seconds() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(START, now);
+        pace.throttled(now, now);
+        now += SECOND * 3;
+        pace.update(now);
+        assert!(pace.is_lowered());
+        now += SECOND * 4;
+        pace.update(now);
+        assert!(!pace.is_lowered(), "{}", pace.per_second());
+        assert_eq!(pace.per_second(), START);
+    }
+
+    #[test]
+    fn the_pace_settles_near_the_quota() {
+        for bears in [2.0, 30.0] {
+            let mut now = Instant::now();
+            let mut pace = Pace::new(START, now);
+            let mut upstream = Bucket::new(bears, now);
+            let mut served = 0;
+            let calls = run(&mut pace, &mut now, 600.0, usize::MAX, |pace, now| {
+                if upstream.ready(now).is_ok() {
+                    upstream.spend();
+                    served += 1;
+                } else {
+                    pace.throttled(now, now);
+                }
+            });
+            println!(
+                "of {} that it bears: {served} in {calls} calls",
+                bears * 600.0
+            );
+            assert!(
+                f64::from(served) > bears * 600.0 * 0.6,
+                "{served} of {calls}"
+            );
+            assert!(calls < served as usize * 3 / 2, "{served} of {calls}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_honoured_but_not_for_ever() {
+        let now = Instant::now();
+        let mut pace = Pace::new(START, now);
+        pace.blocked(now, SECOND * 7);
+        pace.blocked(now, SECOND);
+        assert_eq!(pace.ready(now), Err(now + SECOND * 7));
+        assert!(pace.ready(now + SECOND * 7).is_ok());
+        pace.blocked(now, SECOND * 100_000);
+        assert_eq!(pace.ready(now), Err(now + LONGEST_WAIT));
+    }
+}
