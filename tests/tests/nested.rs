@@ -6,7 +6,7 @@ use podcreds_tests::{
     binary, needs_privileges,
     pod::{Client, Join, Nested, Pod},
     privileged::can_run,
-    scenario::{Scenario, assert_owned},
+    scenario::{Scenario, assert_owned, wait_served as wait_owned},
     sdk::{Got, Sdk},
     wait::until,
 };
@@ -142,6 +142,27 @@ fn a_stolen_token_is_of_no_use_in_a_nested_container() {
     let outside = Join::nothing().network(&thief.network());
     let answer = ask(&outside, &thief, &["--token", &stolen]);
     assert_eq!(answer["body"]["code"], "Detour", "{answer}");
+}
+
+/// As `nsenter` does in a daemon of the node's, or a client that is on its way to its namespace.
+#[test]
+fn a_pod_in_the_hosts_network_stays_there_while_one_of_its_processes_is_elsewhere() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let agent = &scene.agent;
+    let pod = scene.pod("daemon").host_network().start();
+    wait_owned(&pod, []);
+    // The host's, and the pod's own after a while.
+    agent.wait_metric("podcreds_listeners", &[], |count| count == 4.0);
+    let nested = pod.nested();
+    // Found after that, so the agent has looked at the process.
+    let other = scene.served_pod("other");
+    let count = |name| agent.metrics().sum(name, &[]);
+    assert_eq!(count("podcreds_network_namespaces"), 2.0);
+    assert_eq!(count("podcreds_listeners"), 6.0);
+    assert_owned(&pod.run(["get"]), &pod);
+    assert_owned(&other.run(["get"]), &other);
+    wait_served(&nested, &pod);
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Namespaces {
         Ok(namespace.published)
     }
 
-    /// Takes a pod from a location, and closes its listeners with the last.
+    /// Takes a pod from a location, and closes its listeners soon after the last has left.
     pub(super) fn leave(&mut self, location: Location, pod: u64) {
         let Some(namespace) = self.open.get_mut(&location) else {
             return;
@@ -128,7 +128,9 @@ impl Namespaces {
             return;
         }
         namespace.count_unreached(0, &self.metrics.unreachable);
-        self.open.remove(&location);
+        if let Some(left) = self.open.remove(&location) {
+            close_later(left.v6.into_iter().chain([left.v4]));
+        }
         self.of_one_pod.remove(&location);
         self.troubled.remove(&location);
         self.count_namespaces();
@@ -320,11 +322,8 @@ impl Namespaces {
 
     /// Closes an IPv6 listener in a namespace that has no IPv6 any more.
     pub(super) fn retire_v6(&mut self, location: Location) {
-        if let Some(namespace) = self.open.get_mut(&location)
-            && !namespace.has_ipv6
-        {
-            namespace.v6 = None;
-        }
+        let namespace = self.open.get_mut(&location).filter(|it| !it.has_ipv6);
+        close_later(namespace.and_then(|it| it.v6.take()));
     }
 
     /// Accepts what waits in the backlogs, then closes all listeners.
@@ -390,11 +389,12 @@ impl Namespaces {
 }
 
 /// Closes listeners to which connects may be under way, when those have arrived.
-fn close_later(replaced: Vec<OpenListener>) {
-    if !replaced.is_empty() {
+fn close_later(listeners: impl IntoIterator<Item = OpenListener>) {
+    let listeners: Vec<_> = listeners.into_iter().collect();
+    if !listeners.is_empty() {
         tokio::spawn(async move {
             sleep(BACKLOG_PAUSE).await;
-            drop(replaced);
+            drop(listeners);
         });
     }
 }

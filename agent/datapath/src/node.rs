@@ -30,8 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often the end is put off for resources that ran out: a second in all.
 const LAST_PAUSES: u32 = 20;
-/// How long it takes at most until who has been admitted to a listener waits in its backlog. There is
-/// only the node's own network in between.
+/// How long it takes at most until who has been admitted to a listener waits in its backlog. There
+/// is only the node's own network in between.
 const HANDSHAKE: Duration = Duration::from_millis(10);
 /// How many connections are accepted before those that are open have their turn.
 const TURN: usize = 32;

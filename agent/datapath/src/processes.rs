@@ -40,7 +40,8 @@ pub(super) enum NetnsSearch {
     Same,
     /// This is its namespace, says this witness.
     Found(Netns, Witness),
-    /// Its processes are all in the host's namespace, for now.
+    /// Its processes are all in the host's namespace, for now; some of them, where it was there
+    /// before.
     Host,
     /// There is no process yet.
     Nothing,
@@ -55,7 +56,14 @@ pub(super) enum NetnsSearch {
 /// first one to have come into its oldest container, which is the pause container. What a pod
 /// starts later, in whatever namespace, and what passes through, comes after it. When the last
 /// witness is gone, a container whose first process is still in that namespace keeps the pod there.
-pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> NetnsSearch {
+/// A pod that is known to be in the host's (`was_in_host`) stays there as long as any process of
+/// its containers is.
+pub(super) fn own_netns(
+    pod: &Path,
+    host: NetnsId,
+    last: Option<&Witness>,
+    was_in_host: bool,
+) -> NetnsSearch {
     if last.is_some_and(|witness| witness.stands(pod)) {
         return NetnsSearch::Same;
     }
@@ -71,6 +79,7 @@ pub(super) fn own_netns(pod: &Path, host: NetnsId, last: Option<&Witness>) -> Ne
         first.get_or_insert((netns, witness));
     }
     match first {
+        Some(_) if was_in_host && others.in_host => NetnsSearch::Host,
         Some((netns, witness)) => NetnsSearch::Found(netns, witness),
         None if others.in_host => NetnsSearch::Host,
         None if others.invisible => NetnsSearch::Invisible,
@@ -267,7 +276,7 @@ mod tests {
     }
 
     fn verdict_on(pod: &Path) -> NetnsSearch {
-        own_netns(pod, Netns::of_agent().unwrap().id(), None)
+        own_netns(pod, Netns::of_agent().unwrap().id(), None, false)
     }
 
     #[test]

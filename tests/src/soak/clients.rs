@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -68,13 +68,22 @@ pub(super) fn ask(world: &World, resident: &Resident, road: &str) -> Result<bool
     let pod = resident.pod.read().unwrap_or_else(PoisonError::into_inner);
     let (before, kills) = (resident.before(), world.kill_events());
     let mut answer = Value::Null;
+    let mut asked = Instant::now();
     let try_once = || {
+        asked = Instant::now();
         answer = pod.run(["get", "--dst", road, "--timeout-ms", "5000"]);
         answer["status"].is_u64().then_some(())
     };
     // What comes of it is looked at below.
     let _answered = poll(world.patience_after_kill(), try_once);
-    let broken = |what: &str| Err(format!("pod {} {what}: {answer}", pod.uid()));
+    let took = asked.elapsed();
+    let broken = |what: &str| {
+        let (name, uid) = (pod.name(), pod.uid());
+        let heard = OffsetDateTime::now_utc();
+        Err(format!(
+            "{name}, {uid}, {what}, as it heard at {heard} after {took:?}: {answer}"
+        ))
+    };
     match answer["status"].as_u64() {
         Some(200) => {
             let token = answer["body"]["Token"].as_str().unwrap_or_default();

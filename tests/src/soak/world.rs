@@ -1,6 +1,7 @@
 //! What changes: a node, its pods, its agents, and EKS Auth.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{clients, remains::Remains, resident::Resident};
 use crate::{
-    agent::Agent,
+    agent::{Agent, LogLine},
     eks_auth::{EksAuth, Outcome},
     node::Node,
     pod::Pod,
@@ -32,11 +33,15 @@ const TELLING: Duration = Duration::from_millis(200);
 const REFUSED: Duration = Duration::from_secs(5);
 /// How many log lines of each agent a failure shows.
 const SHOWN: usize = 40;
+/// Of how many agents that have gone.
+const GONE: usize = 2;
 
 /// All of it. Clients and actions share it.
 pub(super) struct World {
     // The agents are gone before the node is.
     agents: Mutex<Vec<Agent>>,
+    /// The last that have gone, with what they have logged last.
+    gone: Mutex<VecDeque<(u32, Vec<LogLine>)>>,
     residents: Mutex<Vec<Arc<Resident>>>,
     node: Node,
     pub(super) eks_auth: EksAuth,
@@ -74,6 +79,7 @@ impl World {
         eks_auth.associate(ACCOUNT.0, ACCOUNT.1, "soak");
         let world = Self {
             agents: Mutex::default(),
+            gone: Mutex::default(),
             residents: Mutex::default(),
             node,
             eks_auth,
@@ -182,6 +188,7 @@ impl World {
         }
         let mut agent = self.agents().remove(0);
         let status = agent.terminate();
+        self.note_gone(&agent);
         if status.success() {
             return Ok(());
         }
@@ -200,7 +207,9 @@ impl World {
             }
         }
         self.kill_events.fetch_add(1, Ordering::SeqCst);
-        drop(self.agents().remove(index));
+        let agent = self.agents().remove(index);
+        self.note_gone(&agent);
+        drop(agent);
         *lock(&self.last_kill) = Some(Instant::now());
         self.kill_events.fetch_add(1, Ordering::SeqCst);
         for resident in self.residents().iter().filter(|_| is_last) {
@@ -243,13 +252,28 @@ impl World {
         fresh.wait_for(&self.newest())
     }
 
-    /// Prints what the agents have logged last.
+    /// Keeps what an agent that goes has logged last.
+    fn note_gone(&self, agent: &Agent) {
+        let mut gone = lock(&self.gone);
+        if gone.len() == GONE {
+            gone.pop_front();
+        }
+        gone.push_back((agent.id(), agent.logs().last(SHOWN)));
+    }
+
+    /// Prints what the agents have logged last, those that have gone first.
     pub(super) fn show_logs(&self) {
-        for agent in self.agents().iter() {
-            eprintln!("---- the last log lines of agent {} ----", agent.id());
-            for line in agent.logs().last(SHOWN) {
+        let show = |id: u32, lines: &[LogLine]| {
+            eprintln!("---- the last log lines of agent {id} ----");
+            for line in lines {
                 eprintln!("{}", line.raw);
             }
+        };
+        for (id, lines) in lock(&self.gone).iter() {
+            show(*id, lines);
+        }
+        for agent in self.agents().iter() {
+            show(agent.id(), &agent.logs().last(SHOWN));
         }
     }
 

@@ -144,7 +144,13 @@ impl Pods {
         };
         pod.is_unwatched = false;
         let host = self.host.netns;
-        match processes::own_netns(&pod.path, host, pod.witness.as_ref()) {
+        // A queue of its own, so that it need not stand in one with the other hostNetwork pods.
+        let in_host = Location {
+            netns: host,
+            only: Some(id),
+        };
+        let was_in_host = pod.location == Some(in_host);
+        match processes::own_netns(&pod.path, host, pod.witness.as_ref(), was_in_host) {
             NetnsSearch::Found(netns, witness) => {
                 let location = Location {
                     netns: netns.id(),
@@ -158,13 +164,9 @@ impl Pods {
                 self.watch_end(id);
                 Ok(())
             }
-            // A queue of its own, so that it need not stand in one with the other hostNetwork pods.
-            NetnsSearch::Host if pod.location.is_none() && pod.delay() > HOST_PATIENCE => {
-                let location = Location {
-                    netns: host,
-                    only: Some(id),
-                };
-                self.settle(id, location, Netns::of_agent()?)
+            // It may have been taken to be elsewhere, for a process that passed through.
+            NetnsSearch::Host if pod.delay() > HOST_PATIENCE => {
+                self.settle(id, in_host, Netns::of_agent()?)
             }
             NetnsSearch::Same => {
                 self.watch_end(id);
