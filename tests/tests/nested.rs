@@ -3,10 +3,13 @@
 
 use podcreds_tests::{
     agent::{Agent, LISTENERS},
-    binary, needs_privileges,
+    binary,
+    eks_auth::EksAuth,
+    needs_privileges,
+    node::Node,
     pod::{Client, Join, Nested, Pod},
     privileged::can_run,
-    scenario::{Scenario, assert_owned, wait_served as wait_owned},
+    scenario::{ACCOUNT, ROLE, Scenario, assert_owned, wait_served as wait_owned},
     sdk::{Got, Sdk},
     wait::until,
 };
@@ -163,6 +166,25 @@ fn a_pod_in_the_hosts_network_stays_there_while_one_of_its_processes_is_elsewher
     assert_owned(&pod.run(["get"]), &pod);
     assert_owned(&other.run(["get"]), &other);
     wait_served(&nested, &pod);
+}
+
+#[test]
+fn a_pod_that_was_found_where_a_process_passed_through_comes_back_to_the_hosts_network() {
+    needs_privileges!();
+    let (eks_auth, node) = (EksAuth::start(), Node::new());
+    eks_auth.associate(ACCOUNT.0, ACCOUNT.1, ROLE);
+    let pod = node.pod("daemon").account(ACCOUNT.0, ACCOUNT.1);
+    let pod = pod.host_network().start();
+    let nested = pod.nested();
+    let agent = Agent::on(&node, &eks_auth).start();
+    let namespaces = "podcreds_network_namespaces";
+    agent.wait_metric(namespaces, &[], |count| count == 2.0);
+    assert_owned(&pod.run(["get"]), &pod);
+    drop(nested);
+    agent.wait_metric(namespaces, &[], |count| count == 1.0);
+    // The host's, and the pod's own.
+    agent.wait_metric("podcreds_listeners", &[], |count| count == 4.0);
+    assert_owned(&pod.run(["get"]), &pod);
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct Lending {
 #[derive(Default)]
 struct Listeners {
     lent: HashMap<SocketAddr, TcpListener>,
-    /// Where another agent has, or has had, the same listener.
+    /// Where another agent may have the same listener.
     shared: HashSet<SocketAddr>,
 }
 
@@ -83,8 +83,9 @@ impl Lending {
         let listeners = receive(&(self.ask)()?)?;
         let wanted = |listener: &TcpListener| listener.local_addr().is_ok_and(|it| it == address);
         let listener = listeners.into_iter().find(wanted);
+        let listener = listener.ok_or(io::ErrorKind::NotFound)?;
         self.listeners().shared.insert(address);
-        listener.ok_or_else(|| io::ErrorKind::NotFound.into())
+        Ok(listener)
     }
 
     /// Lends a listener from now on, or none any more. Returns whether no other agent can have the
@@ -96,6 +97,11 @@ impl Lending {
             None => listeners.lent.remove(&address),
         };
         !listeners.shared.contains(&address)
+    }
+
+    /// Takes it that no other agent has any of the listeners, unless it borrows after this.
+    pub(super) fn forget_others(&self) {
+        self.listeners().shared.clear();
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {

@@ -43,6 +43,7 @@ const TURN: usize = 32;
 pub struct NodePath {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    lending: Arc<Lending>,
 }
 
 /// Whether there must be a listener from the start.
@@ -93,11 +94,19 @@ impl NodePath {
             serving.spawn(async move { restarted(vital, &what, || node_address.serve()).await })
         };
         let tasks = tried.into_iter().map(serve).collect();
-        Ok(Self { stop, tasks })
+        Ok(Self {
+            stop,
+            tasks,
+            lending: Arc::clone(lending),
+        })
     }
 
-    /// Accepts what waits in the backlogs, then closes the listeners.
-    pub async fn stop(self) {
+    /// Accepts what waits in the backlogs, then closes the listeners. Those that another agent has
+    /// too stay open.
+    pub async fn stop(self, has_other_agent: bool) {
+        if !has_other_agent {
+            self.lending.forget_others();
+        }
         self.stop.send_replace(true);
         for task in self.tasks {
             // It ends by itself; were it to panic, its listener would be closed all the same.

@@ -140,7 +140,7 @@ impl Paths {
         let (ebpf, node) = (self.ebpf, self.node);
         let stop_node = async {
             if let Some(node) = node {
-                node.stop().await;
+                node.stop(has_other_agent).await;
             }
         };
         let stop_ebpf = async {

@@ -97,7 +97,7 @@ async fn an_address_that_is_taken_is_listened_on_once_it_is_free() {
         accepted.stream.peer_addr().unwrap(),
         client.local_addr().unwrap()
     );
-    path.unwrap().stop().await;
+    path.unwrap().stop(false).await;
     assert!(TcpStream::connect(address).await.is_err());
 }
 
@@ -117,7 +117,7 @@ async fn what_waits_for_one_agent_is_accepted_by_the_next() {
         let clients: Vec<_> = (0..64)
             .map(|_| std::net::TcpStream::connect(address).unwrap())
             .collect();
-        old.unwrap().stop().await;
+        old.unwrap().stop(true).await;
         let mut accepted = to_old.len() + to_new.len();
         while accepted < clients.len() {
             let next = timeout(Duration::from_secs(60), to_new.recv()).await;
@@ -126,7 +126,7 @@ async fn what_waits_for_one_agent_is_accepted_by_the_next() {
         }
         let _client = TcpStream::connect(address).await.unwrap();
         assert!(ours.borrow(address).is_err() && lending(Some(ours)).borrow(address).is_err());
-        new.unwrap().stop().await;
+        new.unwrap().stop(false).await;
         assert!(TcpStream::connect(address).await.is_err());
     }
 }
@@ -139,9 +139,7 @@ async fn a_backlog_that_never_empties_does_not_keep_the_agent() {
     let on_accept: OnAccept = Arc::new(move |accepted| {
         drop(accepted);
         count.send_modify(|count| *count += 1);
-        // At the end they are ignored.
-        let patience = Duration::from_millis(10);
-        if let Ok(next) = std::net::TcpStream::connect_timeout(&address, patience) {
+        if let Ok(next) = std::net::TcpStream::connect(address) {
             // Its port is free at once: otherwise the flood would end for want of ports.
             SockRef::from(&next)
                 .set_linger(Some(Duration::ZERO))
@@ -149,16 +147,21 @@ async fn a_backlog_that_never_empties_does_not_keep_the_agent() {
         }
     });
     let vitals = Vitals::default();
-    let path = start_for(address, Need::Now, &lending(None), &on_accept, &vitals).unwrap();
+    let lending = lending(None);
+    let path = start_for(address, Need::Now, &lending, &on_accept, &vitals).unwrap();
+    // Nobody is ignored at the end of a listener that another agent may have too.
+    let other = UnixStream::pair().unwrap();
+    lending.lend(&other.0).unwrap();
     for _ in 0..3 {
         drop(std::net::TcpStream::connect(address).unwrap());
     }
     // The flood is on.
     let floods = counted.wait_for(|count| *count > 100).await.is_ok();
     assert!(floods);
-    let stopped = timeout(Duration::from_secs(60), path.stop()).await;
+    let stopped = timeout(Duration::from_secs(60), path.stop(true)).await;
     stopped.expect("the end of the node path");
     assert_eq!(vitals.failed(), Vec::<String>::new());
+    drop(other);
     assert!(TcpStream::connect(address).await.is_err());
 }
 
@@ -171,7 +174,7 @@ async fn what_waits_is_accepted_before_the_end() {
         .collect();
     // The task has not run yet: nothing has been awaited.
     assert_eq!(accepted.len(), 0);
-    path.unwrap().stop().await;
+    path.unwrap().stop(false).await;
     assert_eq!(accepted.len(), 64);
 }
 
@@ -179,7 +182,11 @@ async fn what_waits_is_accepted_before_the_end() {
 async fn who_was_let_in_before_the_end_is_accepted() {
     for _ in 0..20 {
         let address = free_address(Ipv4Addr::LOCALHOST.into());
-        let (path, mut accepted) = start(address, Need::Now);
+        let lending = lending(None);
+        let (path, mut accepted) = start_with(address, Need::Now, &lending);
+        // To an agent that has gone since.
+        let (stream, _) = UnixStream::pair().unwrap();
+        let _lent = lending.lend(&stream);
         let client = thread::spawn(move || {
             let patience = Duration::from_millis(50);
             let connect = || std::net::TcpStream::connect_timeout(&address, patience).ok();
@@ -188,7 +195,7 @@ async fn who_was_let_in_before_the_end_is_accepted() {
         for _ in 0..10 {
             accepted.recv().await.unwrap();
         }
-        path.unwrap().stop().await;
+        path.unwrap().stop(false).await;
         let let_in = client.join().unwrap();
         assert_eq!(accepted.len() + 10, let_in);
     }

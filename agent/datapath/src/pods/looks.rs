@@ -164,15 +164,20 @@ impl Pods {
                 self.watch_end(id);
                 Ok(())
             }
-            // It may have been taken to be elsewhere, for a process that passed through.
-            NetnsSearch::Host if pod.delay() > HOST_PATIENCE => {
+            NetnsSearch::Host => {
+                // Who spoke for another namespace is not there any more, or has ended. It may only
+                // have passed through it.
+                pod.end = None;
+                if pod.witness.take().is_some() || pod.delay() <= HOST_PATIENCE {
+                    return Ok(());
+                }
                 self.settle(id, in_host, Netns::of_agent()?)
             }
             NetnsSearch::Same => {
                 self.watch_end(id);
                 Ok(())
             }
-            NetnsSearch::Host | NetnsSearch::Nothing => Ok(()),
+            NetnsSearch::Nothing => Ok(()),
             NetnsSearch::Invisible => Err(io::Error::other(INVISIBLE)),
         }
     }
