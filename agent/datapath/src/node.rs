@@ -30,8 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often the end is put off for resources that ran out: a second in all.
 const LAST_PAUSES: u32 = 20;
-/// How long it takes at most until who has been admitted to a listener waits in its backlog. There
-/// is only the node's own network in between.
+/// How long to wait until who has been admitted to a listener is in its backlog. There is only the
+/// node's own network in between, which takes microseconds.
 const HANDSHAKE: Duration = Duration::from_millis(10);
 /// How many connections are accepted before those that are open have their turn.
 const TURN: usize = 32;
@@ -332,6 +332,7 @@ fn admit_nobody_new(listener: &TcpListener) -> io::Result<()> {
     const ACK: u32 = 0x10;
     /// How many bytes of a packet pass.
     const ALL: u32 = u32::MAX;
+    // Classic BPF: what it reads begins with the TCP header.
     let load_byte = SockFilter::new(0x30, 0, 0, FLAGS);
     let and = SockFilter::new(0x54, 0, 0, SYN | ACK);
     let skip_unless_equal = SockFilter::new(0x15, 0, 1, SYN);
