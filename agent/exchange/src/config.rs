@@ -8,7 +8,8 @@ pub struct Config {
     /// The longest that a request waits for an exchange before it is told to come back (900 ms).
     /// SDKs hang up after 1 or 2 s, and only a 503 that they have seen makes all of them retry.
     pub client_wait: Duration,
-    /// How long an exchange goes on trying after a request last asked for its outcome (30 s).
+    /// How long an exchange goes on trying after a request last asked for its outcome (60 s):
+    /// longer than a program pauses that goes on trying.
     pub patience: Duration,
     /// How many different tokens of one pod may wait to be exchanged (4).
     pub tokens_per_pod: usize,
@@ -31,7 +32,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             client_wait: Duration::from_millis(900),
-            patience: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
             tokens_per_pod: 4,
             unidentified: 512,
             unidentified_each: 128,

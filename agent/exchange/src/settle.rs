@@ -96,7 +96,10 @@ impl Task {
     fn note_health(&mut self, answer: &CallAnswer, started: Instant) {
         let now = self.parts.cache.clock().now();
         match answer {
-            Ok(_) | Err(UpstreamError::Refused(_)) => self.health.answered(now),
+            Ok(_) | Err(UpstreamError::Refused(_)) => {
+                self.limiter.answered();
+                self.health.answered(now);
+            }
             // Whatever is wrong with one request says nothing about EKS Auth, good or bad.
             Err(UpstreamError::Rejected { .. }) => {}
             Err(UpstreamError::Throttled { retry_after }) => {
@@ -108,6 +111,7 @@ impl Task {
                 reason,
                 retry_after,
             }) => {
+                self.limiter.failed();
                 self.limiter.blocked(retry_after.unwrap_or_default());
                 self.health.failed(reason, now);
             }

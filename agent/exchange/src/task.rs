@@ -31,6 +31,8 @@ use crate::{
 
 /// How soon after an attempt the cache is asked for what is due next.
 const UPKEEP_AFTER: Duration = Duration::from_secs(1);
+/// Credentials that are good for longer are not renewed while EKS Auth has too much to do.
+const CAN_WAIT: Duration = Duration::from_secs(60 * 60);
 /// How far ahead nothing is due.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -192,7 +194,16 @@ impl Task {
         let upkeep = self.parts.cache.upkeep();
         self.limiter.refresh(now);
         self.upkeep_at = now + upkeep.pause.min(FAR);
+        let crowded = self.limiter.crowded(now);
+        let wall = self.parts.cache.clock().now();
         for renewal in upkeep.due {
+            if let Some(crowded) = crowded
+                && renewal.expiration > wall + CAN_WAIT
+            {
+                // All nodes share a quota, and pods of others may have nothing yet.
+                self.upkeep_at = self.upkeep_at.min(now + crowded);
+                continue;
+            }
             let digest = renewal.token.digest();
             let queue = self.queue(renewal.subject, None);
             if queue.get(&digest).is_none() {

@@ -100,8 +100,8 @@ pub(crate) struct ServerArgs {
     /// Renewals of credentials in a second
     ///
     /// Credentials that a pod waits for are not held to it: they are fetched at once, up to 100
-    /// calls at a time. Their pace starts at 100 calls in a second and adapts: it is halved when
-    /// EKS Auth throttles, and comes back within seconds.
+    /// calls at a time. Their pace starts at 100 calls in a second and adapts: it falls when EKS
+    /// Auth throttles, and comes back with the calls that are answered.
     #[arg(
         long,
         default_value_t = 3,

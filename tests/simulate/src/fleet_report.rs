@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::{
     MINUTE,
-    eks_auth::Second,
+    eks_auth::{Condition, Second},
     fleet::{FleetOptions, FleetOutcome, Phase, Wait},
 };
 
-/// How much longer the last pod may wait than the quota alone makes it.
+/// How much longer the last pod may wait after an outage than the quota alone makes it.
 const LONGEST: f64 = 1.3;
-/// For how many seconds EKS Auth may see more than twice its quota.
+/// For how many seconds EKS Auth may see more than twice its quota after an outage.
 const CROWDED: usize = 10;
 
 /// What came of one phase.
@@ -21,6 +21,8 @@ const CROWDED: usize = 10;
 pub struct Account {
     /// What happened.
     pub phase: &'static str,
+    /// Whether EKS Auth answered nothing meanwhile: there are aims for what comes after that.
+    pub is_outage: bool,
     /// Pods that had to wait.
     pub waited: usize,
     /// From the end of the trouble (of a roll-out: its beginning) until the last of them was
@@ -61,11 +63,11 @@ impl Account {
     /// What is worse than it is to be.
     pub fn complaints(&self) -> Vec<String> {
         let name = self.phase;
-        let slow = (self.times_quota() > LONGEST).then(|| {
+        let slow = (self.is_outage && self.times_quota() > LONGEST).then(|| {
             let times = self.times_quota();
             format!("{name}: the last pod waits {times:.2} times as long as the quota makes it")
         });
-        let crowded = (self.crowded_seconds > CROWDED).then(|| {
+        let crowded = (self.is_outage && self.crowded_seconds > CROWDED).then(|| {
             let seconds = self.crowded_seconds;
             format!("{name}: more calls than twice the quota for {seconds} s")
         });
@@ -205,6 +207,7 @@ fn account(
     });
     Account {
         phase: phase.name,
+        is_outage: phase.condition == Condition::Down,
         waited: waits.len(),
         most_served: since(most.unwrap_or_default()),
         last_served: since(last),

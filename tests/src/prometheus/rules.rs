@@ -6,9 +6,6 @@ use crate::checkout;
 
 use super::FOLDER;
 
-/// So many times faster everything goes for a test that waits for alerts.
-const HASTE: u64 = 100;
-
 /// What stands in front of a duration in a file of rules.
 const MARKS: [&str; 4] = ["[", "for: ", "interval: ", "offset "];
 
@@ -21,14 +18,14 @@ pub struct RuleFile {
 }
 
 impl RuleFile {
-    /// The same with all windows and waiting times a hundredth of what they are.
+    /// The same with all windows and waiting times divided by `haste`.
     #[must_use]
-    pub fn hurried(&self) -> Self {
+    pub fn hurried(&self, haste: u64) -> Self {
         let mut text = self.text.clone();
         for mark in MARKS {
             let mut parts = text.split(mark);
             let first = parts.next().unwrap_or_default().to_owned();
-            text = parts.fold(first, |text, part| text + mark + &hurry(part));
+            text = parts.fold(first, |text, part| text + mark + &hurry(part, haste));
         }
         Self {
             name: self.name.clone(),
@@ -38,7 +35,7 @@ impl RuleFile {
 }
 
 /// Shortens the duration that a text begins with, if it does.
-fn hurry(text: &str) -> String {
+fn hurry(text: &str, haste: u64) -> String {
     let digits = text.chars().take_while(char::is_ascii_digit).count();
     let (number, rest) = text.split_at(digits);
     let unit = match rest.chars().next() {
@@ -49,7 +46,7 @@ fn hurry(text: &str) -> String {
         _ => return text.to_owned(),
     };
     match number.parse::<u64>() {
-        Ok(number) => format!("{}ms{}", number * unit * 1000 / HASTE, &rest[1..]),
+        Ok(number) => format!("{}ms{}", number * unit * 1000 / haste, &rest[1..]),
         Err(_) => text.to_owned(),
     }
 }
@@ -96,6 +93,6 @@ mod tests {
         };
         let expected = "interval: 300ms\n  a:ratio5m{x=~\"[.]0\"}[3000ms] offset 9000ms\n \
                         for: 36000ms\n b[864000ms]";
-        assert_eq!(rule.hurried().text, expected);
+        assert_eq!(rule.hurried(100).text, expected);
     }
 }

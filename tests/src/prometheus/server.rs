@@ -34,15 +34,15 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Starts one in a cgroup of `node`, which ends it if the test cannot. It has nothing to scrape
-    /// yet, and is [in a hurry](super::RuleFile::hurried).
+    /// yet, and is so many times [in a hurry](super::RuleFile::hurried).
     ///
     /// # Panics
     ///
     /// When there is none, or it does not answer.
-    pub fn start(node: &Node) -> Self {
+    pub fn start(node: &Node, haste: u64) -> Self {
         let folder = tempfile::tempdir().expect("a folder for Prometheus");
         for rule in all() {
-            fs::write(folder.path().join(&rule.name), rule.hurried().text).expect("rules");
+            fs::write(folder.path().join(&rule.name), rule.hurried(haste).text).expect("rules");
         }
         fs::write(folder.path().join("targets.json"), "[]").expect("targets");
         fs::write(folder.path().join("prometheus.yml"), CONFIG).expect("a configuration");
@@ -131,6 +131,17 @@ impl Prometheus {
     /// When one still does after some time.
     pub fn wait_clear<'a>(&self, alerts: impl IntoIterator<Item = &'a str> + Clone) {
         self.wait_alerts(alerts, false);
+    }
+
+    /// Waits until no alert fires or is about to.
+    ///
+    /// # Panics
+    ///
+    /// When one still does after some time.
+    pub fn wait_quiet(&self) {
+        let is_quiet = || self.alerts().as_array().is_some_and(Vec::is_empty);
+        let met = wait::poll(DEADLINE, || is_quiet().then_some(()));
+        assert!(met.is_some(), "something is wrong: {}", self.alerts());
     }
 
     fn wait_alerts<'a>(&self, alerts: impl IntoIterator<Item = &'a str> + Clone, wanted: bool) {

@@ -264,9 +264,25 @@ impl Limiter {
         }
     }
 
+    /// Notes that a call got an answer.
+    pub(crate) fn answered(&mut self) {
+        self.pace.answered(Instant::now());
+    }
+
+    /// Notes that a call failed.
+    pub(crate) fn failed(&mut self) {
+        self.pace.failed(Instant::now());
+    }
+
     /// Notes that EKS Auth asked to be left alone for a while.
     pub(crate) fn blocked(&mut self, wait: Duration) {
         self.pace.blocked(Instant::now(), wait);
+    }
+
+    /// How long renewals that can wait should still do so, since EKS Auth has more to do than it
+    /// bears.
+    pub(crate) fn crowded(&self, now: Instant) -> Option<Duration> {
+        self.pace.crowded(now)
     }
 
     /// Brings the gauges up to date: the pace falls back by itself while nothing waits.

@@ -1,9 +1,16 @@
 //! How many calls a second EKS Auth is asked to bear.
 //!
-//! Nobody knows its quota, and other nodes use it too. So the pace starts high, is halved when EKS
+//! Nobody knows its quota, and other nodes use it too. So the pace starts high, is lowered when EKS
 //! Auth throttles, and comes back along a cubic curve, as in the AWS SDKs' adaptive retry mode:
 //! fast at first, slowly past the pace that was too much, then faster. Where calls keep waiting for
 //! the pace and nothing is throttled, it rises above its start in the same way.
+//!
+//! A curve over time alone would ruin a large fleet: where thousands of nodes share a quota, each
+//! of them has a call in half a minute, and within seconds all would be back at what was far too
+//! much. So calls that are throttled three times in a row, or fail for a minute, make a node take
+//! itself for one of many. Its pace then has a ceiling too, which rises with each call that gets an
+//! answer, the more the longer nothing is throttled, and little by little with time. A node that is
+//! alone is back after five or six answers. `cargo xtask simulate fleet` shows a change's effect.
 
 use std::time::Duration;
 
@@ -15,6 +22,11 @@ use super::bucket::until_one;
 const BURST: f64 = 0.64;
 /// What is left of the pace after a throttled call.
 const DECREASE: f64 = 0.5;
+/// What is left after a second one, with no answer in between, in calls a second. SDKs of the pods
+/// of a node that is alone bear that.
+const GENTLE: f64 = 1.0;
+/// So many calls are throttled in a row before a node takes itself for one of many.
+const ALONE: u32 = 2;
 /// How fast the pace rises, in calls a second per cubic second.
 const RISE: f64 = 0.2;
 /// A pace below which it rises more slowly, in calls a second: where EKS Auth bears little, most of
@@ -22,8 +34,31 @@ const RISE: f64 = 0.2;
 const SLOW: f64 = 10.0;
 /// What is left of the rise at the slowest pace.
 const SLOWEST_RISE: f64 = 0.1;
-/// The slowest that the pace gets, in calls a second.
-const FLOOR: f64 = 0.1;
+/// The slowest that the pace gets, in calls a second. Five thousand nodes for which this is too
+/// much have one and a half times EKS Auth's usual quota, and nobody waits longer for a turn.
+const FLOOR: f64 = 0.06;
+/// Above this pace, in calls a second, a node that shares a quota does not begin when it comes
+/// down.
+const SHARED: f64 = 2.0;
+/// What is left of such a pace after a throttled call. A second one, with no answer in between,
+/// leaves the slowest.
+const SHARED_DECREASE: f64 = 0.25;
+/// For so long, or up to twice that, calls that can wait leave the quota to those of other nodes
+/// where pods wait.
+const CROWDED: Duration = Duration::from_secs(5 * 60);
+/// When calls have failed for so long, and none was answered, all nodes wait for the end of it.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// So many calls have then failed at least: two in an hour are no outage.
+const OUTAGE_CALLS: u32 = 5;
+/// The pace then, in calls a second.
+const SLOW_START: f64 = 0.15;
+/// By how much the first answer raises the ceiling of a pace that was lowered. The next one raises
+/// it by the square of that, and so on.
+const RAISE: f64 = 1.25;
+/// The most by which an answer raises it.
+const MOST_RAISE: f64 = 4.0;
+/// After so long without any answer the ceiling is twice as high.
+const DOUBLE: Duration = Duration::from_secs(60);
 /// How far the pace can rise above its start.
 const MOST: f64 = 10.0;
 /// The longest that EKS Auth, or a proxy that answers in its place, can make the agent wait.
@@ -46,14 +81,34 @@ pub(super) struct Pace {
     /// How long that has been so without a break.
     pressing: Duration,
     blocked_until: Option<Instant>,
+    /// The calls that have failed since one was answered.
+    failing: Option<Failing>,
+    /// Until when this node takes itself for one of many that share a quota.
+    shared_until: Option<Instant>,
 }
 
-/// The last time that EKS Auth throttled.
+/// Calls that fail one after the other.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    calls: u32,
+}
+
+/// The last time that the pace was lowered.
 #[derive(Debug)]
 struct Lowered {
     /// The pace that was too much.
     from: f64,
+    /// What was left of it.
+    left: f64,
     at: Instant,
+    /// The highest that the pace may be, at the time below.
+    ceiling: f64,
+    raised: Instant,
+    /// How many calls have been answered since.
+    answers: i32,
+    /// How many times that was so with no answer in between.
+    in_a_row: u32,
 }
 
 impl Lowered {
@@ -61,8 +116,14 @@ impl Lowered {
     fn pace(&self, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
         let rise = RISE * (self.from / SLOW).clamp(SLOWEST_RISE, 1.0);
-        let back_after = (self.from * (1.0 - DECREASE) / rise).cbrt();
-        self.from + rise * (since - back_after).powi(3)
+        let back_after = ((self.from - self.left).max(0.0) / rise).cbrt();
+        let curve = self.from + rise * (since - back_after).powi(3);
+        curve.min(self.ceiling(now))
+    }
+
+    fn ceiling(&self, now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.raised);
+        self.ceiling * (since.as_secs_f64() / DOUBLE.as_secs_f64()).exp2()
     }
 }
 
@@ -78,6 +139,8 @@ impl Pace {
             is_pressing: false,
             pressing: Duration::ZERO,
             blocked_until: None,
+            failing: None,
+            shared_until: None,
         }
     }
 
@@ -89,6 +152,12 @@ impl Pace {
     /// Whether EKS Auth has made the agent slower than it would be.
     pub(super) fn is_lowered(&self) -> bool {
         self.lowered.is_some()
+    }
+
+    /// How long calls that can wait should still do so.
+    pub(super) fn crowded(&self, now: Instant) -> Option<Duration> {
+        let until = self.shared_until.filter(|until| *until > now)?;
+        Some(until - now)
     }
 
     /// How long EKS Auth still wants to be left alone.
@@ -123,17 +192,80 @@ impl Pace {
         self.tokens += 1.0;
     }
 
+    /// A call was answered: EKS Auth bears the pace, and may bear a higher one.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.failing = None;
+        if let Some(lowered) = &mut self.lowered {
+            lowered.answers += 1;
+            let raise = RAISE.powi(lowered.answers).min(MOST_RAISE);
+            lowered.ceiling = lowered.ceiling(now).min(self.start) * raise;
+            lowered.raised = now;
+        }
+    }
+
     /// A call that went out at `started` was throttled. Lowers the pace, unless that was done
     /// since.
     pub(super) fn throttled(&mut self, started: Instant, now: Instant) {
+        self.failing = None;
         if self.lowered.as_ref().is_some_and(|it| started < it.at) {
             return;
         }
         self.update(now);
+        let in_a_row = match &self.lowered {
+            Some(last) if last.answers == 0 => last.in_a_row + 1,
+            _ => 1,
+        };
+        if in_a_row > ALONE || self.crowded(now).is_some() {
+            self.share(now);
+            let left = match in_a_row {
+                1 => self.now.min(SHARED) * SHARED_DECREASE,
+                _ => FLOOR,
+            };
+            self.lower(now, left, left, in_a_row);
+        } else if in_a_row > 1 {
+            self.lower(now, GENTLE, GENTLE, in_a_row);
+        } else {
+            self.lower(now, self.now * DECREASE, f64::INFINITY, in_a_row);
+        }
+    }
+
+    /// A call got no answer, or one that says that EKS Auth is in trouble.
+    pub(super) fn failed(&mut self, now: Instant) {
+        let failing = self.failing.get_or_insert(Failing {
+            since: now,
+            calls: 0,
+        });
+        failing.calls += 1;
+        let lasts = now.saturating_duration_since(failing.since);
+        if lasts < OUTAGE || failing.calls < OUTAGE_CALLS {
+            return;
+        }
+        self.update(now);
+        self.share(now);
+        if self.now > SLOW_START {
+            self.lower(now, SLOW_START, SLOW_START, ALONE);
+        }
+    }
+
+    fn share(&mut self, now: Instant) {
+        self.shared_until = Some(now + CROWDED.mul_f64(1.0 + fastrand::f64()));
+    }
+
+    fn lower(&mut self, now: Instant, left: f64, ceiling: f64, in_a_row: u32) {
         let from = self.now.min(self.start).max(FLOOR);
-        self.lowered = Some(Lowered { from, at: now });
-        self.now = (from * DECREASE).max(FLOOR);
-        self.tokens = self.tokens.min(0.0);
+        let left = left.clamp(FLOOR, from);
+        self.lowered = Some(Lowered {
+            from,
+            left,
+            at: now,
+            ceiling: ceiling.max(left),
+            raised: now,
+            answers: 0,
+            in_a_row,
+        });
+        self.now = left;
+        // Nodes that were told at once shall not come back at once.
+        self.tokens = self.tokens.min(-fastrand::f64() / 2.0);
         self.pressing = Duration::ZERO;
     }
 
@@ -175,141 +307,4 @@ fn capacity(pace: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::bucket::Bucket, *};
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const START: f64 = 100.0;
-
-    /// Has `most` calls go out as soon as they may, each answered by `answer`. Says how many went
-    /// out in
-    /// `seconds`.
-    fn run(
-        pace: &mut Pace,
-        now: &mut Instant,
-        seconds: f64,
-        most: usize,
-        mut answer: impl FnMut(&mut Pace, Instant),
-    ) -> usize {
-        let end = *now + Duration::from_secs_f64(seconds);
-        let mut calls = 0;
-        while *now < end && calls < most {
-            match pace.ready(*now) {
-                Ok(()) => {
-                    pace.spend();
-                    calls += 1;
-                    answer(pace, *now);
-                }
-                Err(then) => *now = then.min(end),
-            }
-        }
-        calls
-    }
-
-    #[test]
-    fn a_node_that_starts_has_its_first_calls_out_at_once_and_300_within_two_and_a_half_seconds() {
-        let mut now = Instant::now();
-        let started = now;
-        let mut pace = Pace::new(START, now);
-        assert_eq!(run(&mut pace, &mut now, 0.001, 300, |_, _| {}), 64);
-        run(&mut pace, &mut now, 60.0, 236, |_, _| {});
-        let took = now - started;
-        assert!(took < SECOND * 5 / 2, "{took:?}");
-    }
-
-    #[test]
-    fn an_upstream_that_bears_as_much_as_the_start_is_not_asked_for_more_by_300_pods() {
-        let mut now = Instant::now();
-        let mut pace = Pace::new(START, now);
-        let mut upstream = Bucket::new(START, now);
-        run(&mut pace, &mut now, 60.0, 300, |_, now| {
-            assert!(upstream.ready(now).is_ok(), "throttled");
-            upstream.spend();
-        });
-    }
-
-    #[test]
-    fn the_pace_rises_while_calls_wait_and_nothing_is_throttled() {
-        let mut now = Instant::now();
-        let mut pace = Pace::new(START, now);
-        run(&mut pace, &mut now, 10.0, usize::MAX, |_, _| {});
-        assert!(pace.per_second() > 2.5 * START, "{}", pace.per_second());
-        run(&mut pace, &mut now, 60.0, usize::MAX, |_, _| {});
-        assert_eq!(pace.per_second(), MOST * START);
-        now += SECOND * 60;
-        pace.update(now);
-        pace.update(now);
-        assert_eq!(pace.per_second(), START, "nobody has waited");
-    }
-
-    #[test]
-    fn throttling_halves_the_pace_once_for_all_calls_in_flight_and_not_to_nothing() {
-        let mut now = Instant::now();
-        let started = now;
-        let mut pace = Pace::new(START, now);
-        now += SECOND;
-        pace.throttled(started, now);
-        pace.throttled(started, now + SECOND);
-        assert!((50.0..55.0).contains(&pace.per_second()), "twice the same");
-        for _ in 0..100 {
-            now += SECOND / 10;
-            pace.throttled(now, now);
-        }
-        let slowest = pace.per_second();
-        assert!((FLOOR..0.5).contains(&slowest), "{slowest}");
-        assert!(pace.is_lowered());
-    }
-
-    #[test]
-    fn the_pace_comes_back_within_seconds() {
-        let mut now = Instant::now();
-        let mut pace = Pace::new(START, now);
-        pace.throttled(now, now);
-        now += SECOND * 3;
-        pace.update(now);
-        assert!(pace.is_lowered());
-        now += SECOND * 4;
-        pace.update(now);
-        assert!(!pace.is_lowered(), "{}", pace.per_second());
-        assert_eq!(pace.per_second(), START);
-    }
-
-    #[test]
-    fn the_pace_settles_near_the_quota() {
-        for bears in [2.0, 30.0] {
-            let mut now = Instant::now();
-            let mut pace = Pace::new(START, now);
-            let mut upstream = Bucket::new(bears, now);
-            let mut served = 0;
-            let calls = run(&mut pace, &mut now, 600.0, usize::MAX, |pace, now| {
-                if upstream.ready(now).is_ok() {
-                    upstream.spend();
-                    served += 1;
-                } else {
-                    pace.throttled(now, now);
-                }
-            });
-            println!(
-                "of {} that it bears: {served} in {calls} calls",
-                bears * 600.0
-            );
-            assert!(
-                f64::from(served) > bears * 600.0 * 0.6,
-                "{served} of {calls}"
-            );
-            assert!(calls < served as usize * 3 / 2, "{served} of {calls}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_honoured_but_not_for_ever() {
-        let now = Instant::now();
-        let mut pace = Pace::new(START, now);
-        pace.blocked(now, SECOND * 7);
-        pace.blocked(now, SECOND);
-        assert_eq!(pace.ready(now), Err(now + SECOND * 7));
-        assert!(pace.ready(now + SECOND * 7).is_ok());
-        pace.blocked(now, SECOND * 100_000);
-        assert_eq!(pace.ready(now), Err(now + LONGEST_WAIT));
-    }
-}
+mod tests;
