@@ -141,9 +141,10 @@ impl Freshness {
         self.renew_at <= self.time(now)
     }
 
-    /// Whether it was that longer than so ago.
-    pub(crate) fn is_overdue(&self, now: Reading, by: Duration) -> bool {
-        self.renew_at + by <= self.time(now)
+    /// How long ago they were due.
+    pub(crate) fn overdue(&self, now: Reading) -> Duration {
+        let overdue = self.time(now).duration_since(self.renew_at);
+        overdue.unwrap_or_default()
     }
 
     /// Whether that time has not come yet.

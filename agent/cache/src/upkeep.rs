@@ -29,6 +29,10 @@ pub struct Renewal {
     pub token: Token,
     /// When those in memory expire.
     pub expiration: SystemTime,
+    /// How long that is from now, by clocks that nobody can put back.
+    pub left: Duration,
+    /// How long ago this was due.
+    pub overdue: Duration,
 }
 
 /// What is to be done about the entries.
@@ -70,6 +74,8 @@ impl Cache {
                     subject: *entry.key(),
                     token: token.clone(),
                     expiration: kept.freshness.expiration,
+                    left: kept.freshness.left(now),
+                    overdue: kept.freshness.overdue(now),
                 }),
                 Some(_) => pause = pause.min(kept.freshness.until_due(now)),
                 None => {}
@@ -105,7 +111,7 @@ impl Cache {
         let is_overdue = |entry: &Entry| {
             let kept = entry.kept.as_ref();
             kept.is_some_and(|kept| {
-                let is_late = kept.failures > 0 || kept.freshness.is_overdue(now, OVERDUE);
+                let is_late = kept.failures > 0 || kept.freshness.overdue(now) >= OVERDUE;
                 is_late && self.is_renewed(kept, now)
             })
         };

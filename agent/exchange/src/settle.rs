@@ -97,7 +97,7 @@ impl Task {
         let now = self.parts.cache.clock().now();
         match answer {
             Ok(_) | Err(UpstreamError::Refused(_)) => {
-                self.limiter.answered();
+                self.limiter.answered(started);
                 self.health.answered(now);
             }
             // Whatever is wrong with one request says nothing about EKS Auth, good or bad.

@@ -31,8 +31,10 @@ use crate::{
 
 /// How soon after an attempt the cache is asked for what is due next.
 const UPKEEP_AFTER: Duration = Duration::from_secs(1);
-/// Credentials that are good for longer are not renewed while EKS Auth has too much to do.
+/// Credentials that are good for longer need not be renewed while EKS Auth has too much to do.
 const CAN_WAIT: Duration = Duration::from_secs(60 * 60);
+/// So long they are put off at most.
+const PUT_OFF: Duration = Duration::from_secs(60 * 60);
 /// How far ahead nothing is due.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -195,10 +197,10 @@ impl Task {
         self.limiter.refresh(now);
         self.upkeep_at = now + upkeep.pause.min(FAR);
         let crowded = self.limiter.crowded(now);
-        let wall = self.parts.cache.clock().now();
         for renewal in upkeep.due {
             if let Some(crowded) = crowded
-                && renewal.expiration > wall + CAN_WAIT
+                && renewal.left > CAN_WAIT
+                && renewal.overdue < PUT_OFF
             {
                 // All nodes share a quota, and pods of others may have nothing yet.
                 self.upkeep_at = self.upkeep_at.min(now + crowded);

@@ -162,7 +162,7 @@ impl Operator {
                 "no new credentials within {seconds} s, and the agent goes on trying: {}",
                 error.message
             ),
-            None => format!("EKS Auth has not answered within {seconds} s; the agent goes on"),
+            None => format!("there was no answer within {seconds} s; the agent goes on"),
         }
     }
 }

@@ -89,7 +89,8 @@ pub(crate) struct ServerArgs {
     /// How old credentials get before they are renewed (0: no cache)
     ///
     /// For pods that have asked for them since they were last renewed. Others get them as they are
-    /// until 15 minutes before they expire, and have them renewed then.
+    /// until 15 minutes before they expire, and have them renewed then. While EKS Auth throttles
+    /// this node or is out, those that are good for an hour more may get an hour older.
     #[arg(long, default_value = "3h", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) max_credential_retention_before_renewal: Duration,
 

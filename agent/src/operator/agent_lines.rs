@@ -33,9 +33,12 @@ pub(super) fn agent_lines(agent: &AgentStatus, now: SystemTime) -> String {
     } else {
         ""
     };
+    let rate = match limiter.calls_per_second {
+        slow if slow < 1.0 => format!("a call in {:.0} s", slow.recip()),
+        rate => format!("{rate:.0} calls a second"),
+    };
     text.push_str(&format!(
-        "limiter   {:.0} calls a second{throttled}; {} in flight, {} waiting (and {} renewals)\n",
-        limiter.calls_per_second,
+        "limiter   {rate}{throttled}; {} in flight, {} waiting (and {} renewals)\n",
         limiter.in_flight,
         limiter.waiting + limiter.waiting_doubtful,
         limiter.waiting_renewals,

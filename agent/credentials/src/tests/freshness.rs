@@ -105,7 +105,7 @@ async fn refreshes_that_fail_back_off_and_recover_by_themselves() {
         assert!(store.cached(&pod(1), &digest).is_some(), "still valid");
     }
     let tried = fake.calls().len();
-    assert!((12..60).contains(&tried), "{tried} in two hours");
+    assert!((12..60).contains(&tried), "{tried} in five hours");
     let errors = || {
         store.metric(
             "pod_identity_cache_errors{code=\"ServiceUnavailableException\",type=\"Recoverable\"}",

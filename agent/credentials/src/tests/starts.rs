@@ -111,7 +111,7 @@ async fn only_renewals_are_held_to_their_rate() {
     let clock = store.clock;
     fake.now(move |token| Ok(credentials(token, clock.now() + 6 * HOUR)));
     let mut most = 0;
-    for _ in 0..6 * 60 {
+    for _ in 0..16 * 60 {
         let before = fake.calls().len();
         sleep(Duration::from_secs(1)).await;
         most = most.max(fake.calls().len() - before);
@@ -140,7 +140,9 @@ async fn a_repaired_association_does_not_wait_for_a_backlog_of_refreshes() {
         "late" => Err(refused()),
         _ => Ok(credentials(token, clock.now() + 6 * HOUR)),
     });
-    while not_ready(&ask(&store, pod(999), "late").await) {
+    // Until the pace is back after the outage, too.
+    let pace = || store.metric("podcreds_limiter_calls_per_second");
+    while not_ready(&ask(&store, pod(999), "late").await) || pace() < 50 {
         sleep(Duration::from_secs(1)).await;
     }
     // It is refused a second time, so that it counts as doubtful; then the association is made.
@@ -148,7 +150,7 @@ async fn a_repaired_association_does_not_wait_for_a_backlog_of_refreshes() {
     assert!(was_refused(&ask(&store, pod(999), "late").await));
     fake.now(move |token| Ok(credentials(token, clock.now() + 6 * HOUR)));
     sleep(Duration::from_secs(6)).await;
-    assert!(backlog() > 200, "the backlog is gone: {}", backlog());
+    assert!(backlog() > 100, "the backlog is gone: {}", backlog());
     let asked = Instant::now();
     ask(&store, pod(999), "late").await.unwrap();
     assert!(

@@ -31,6 +31,8 @@ const DOUBTFUL: f64 = 20.0;
 const LONG: usize = 256;
 /// How often the pace is looked at while EKS Auth throttles, for the log.
 const LOOK: Duration = Duration::from_secs(5);
+/// The same where no call waits.
+const IDLE_LOOK: Duration = Duration::from_secs(60);
 
 /// Lets calls pass one by one, in the order of the queue, at the pace that EKS Auth bears. It is a
 /// state alone: [`Limiter::step`] says which call goes out, or when to ask again.
@@ -83,6 +85,8 @@ pub(crate) struct CallWait {
     pub(crate) per_second: f64,
     /// Whether that is because EKS Auth throttles.
     pub(crate) is_throttled: bool,
+    /// Whether it is less than usual, for that reason or since no call has succeeded for long.
+    pub(crate) is_lowered: bool,
     /// How long EKS Auth still wants to be left alone.
     pub(crate) block: Option<Duration>,
 }
@@ -176,7 +180,8 @@ impl Limiter {
             waiting,
             in_flight: self.in_flight,
             per_second: self.pace.per_second(),
-            is_throttled: self.pace.is_lowered(),
+            is_throttled: self.throttled,
+            is_lowered: self.pace.is_lowered(),
             block: self.pace.block(now),
         })
     }
@@ -186,7 +191,7 @@ impl Limiter {
         let waiting = self.queue.waiting();
         LimiterReport {
             calls_per_second: self.pace.per_second(),
-            is_throttled: self.pace.is_lowered(),
+            is_throttled: self.throttled,
             in_flight: self.in_flight,
             waiting: waiting.asked,
             waiting_renewals: waiting.renewals,
@@ -200,7 +205,7 @@ impl Limiter {
         let step = self.next_call(now);
         self.log_recovery(now);
         match step {
-            LimiterStep::Idle if self.throttled => LimiterStep::At(now + LOOK),
+            LimiterStep::Idle if self.throttled => LimiterStep::At(now + IDLE_LOOK),
             LimiterStep::At(when) if self.throttled => LimiterStep::At(when.min(now + LOOK)),
             step => step,
         }
@@ -264,14 +269,23 @@ impl Limiter {
         }
     }
 
-    /// Notes that a call got an answer.
-    pub(crate) fn answered(&mut self) {
-        self.pace.answered(Instant::now());
+    /// Notes that a call which went out at `started` got an answer.
+    pub(crate) fn answered(&mut self, started: Instant) {
+        self.pace.answered(started, Instant::now());
     }
 
     /// Notes that a call failed.
     pub(crate) fn failed(&mut self) {
-        self.pace.failed(Instant::now());
+        let was_lowered = self.pace.is_lowered();
+        if self.pace.failed(Instant::now()) {
+            self.gauge();
+            if !was_lowered {
+                tracing::warn!(
+                    calls_per_second = self.pace.per_second(),
+                    "no call to EKS Auth has succeeded for a minute: calls go out slower until some do"
+                );
+            }
+        }
     }
 
     /// Notes that EKS Auth asked to be left alone for a while.

@@ -10,7 +10,7 @@
 //! much. So calls that are throttled three times in a row, or fail for a minute, make a node take
 //! itself for one of many. Its pace then has a ceiling too, which rises with each call that gets an
 //! answer, the more the longer nothing is throttled, and little by little with time. A node that is
-//! alone is back after five or six answers. `cargo xtask simulate fleet` shows a change's effect.
+//! alone is back after eight answers. `cargo xtask simulate fleet` shows a change's effect.
 
 use std::time::Duration;
 
@@ -35,14 +35,16 @@ const SLOW: f64 = 10.0;
 /// What is left of the rise at the slowest pace.
 const SLOWEST_RISE: f64 = 0.1;
 /// The slowest that the pace gets, in calls a second. Five thousand nodes for which this is too
-/// much have one and a half times EKS Auth's usual quota, and nobody waits longer for a turn.
+/// much have one and a half times EKS Auth's usual quota.
 const FLOOR: f64 = 0.06;
-/// Above this pace, in calls a second, a node that shares a quota does not begin when it comes
-/// down.
+/// What counts as the pace of a node that shares a quota when it is throttled, if it was faster, in
+/// calls a second.
 const SHARED: f64 = 2.0;
-/// What is left of such a pace after a throttled call. A second one, with no answer in between,
-/// leaves the slowest.
+/// What is left of that; half, if it was reached by many answers in a row. A second throttled call,
+/// with no answer in between, leaves the slowest.
 const SHARED_DECREASE: f64 = 0.25;
+/// So many answers are many.
+const MANY: i32 = 4;
 /// For so long, or up to twice that, calls that can wait leave the quota to those of other nodes
 /// where pods wait.
 const CROWDED: Duration = Duration::from_secs(5 * 60);
@@ -50,8 +52,11 @@ const CROWDED: Duration = Duration::from_secs(5 * 60);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// So many calls have then failed at least: two in an hour are no outage.
 const OUTAGE_CALLS: u32 = 5;
+/// Failures that are further apart have nothing to do with each other. Longer than calls that can
+/// wait do so.
+const APART: Duration = Duration::from_secs(15 * 60);
 /// The pace then, in calls a second.
-const SLOW_START: f64 = 0.15;
+const SLOW_START: f64 = 0.25;
 /// By how much the first answer raises the ceiling of a pace that was lowered. The next one raises
 /// it by the square of that, and so on.
 const RAISE: f64 = 1.25;
@@ -81,7 +86,9 @@ pub(super) struct Pace {
     /// How long that has been so without a break.
     pressing: Duration,
     blocked_until: Option<Instant>,
-    /// The calls that have failed since one was answered.
+    /// How many times calls were throttled with no answer in between.
+    in_a_row: u32,
+    /// The calls that have failed one after the other.
     failing: Option<Failing>,
     /// Until when this node takes itself for one of many that share a quota.
     shared_until: Option<Instant>,
@@ -91,6 +98,7 @@ pub(super) struct Pace {
 #[derive(Debug)]
 struct Failing {
     since: Instant,
+    last: Instant,
     calls: u32,
 }
 
@@ -107,8 +115,6 @@ struct Lowered {
     raised: Instant,
     /// How many calls have been answered since.
     answers: i32,
-    /// How many times that was so with no answer in between.
-    in_a_row: u32,
 }
 
 impl Lowered {
@@ -139,6 +145,7 @@ impl Pace {
             is_pressing: false,
             pressing: Duration::ZERO,
             blocked_until: None,
+            in_a_row: 0,
             failing: None,
             shared_until: None,
         }
@@ -192,15 +199,20 @@ impl Pace {
         self.tokens += 1.0;
     }
 
-    /// A call was answered: EKS Auth bears the pace, and may bear a higher one.
-    pub(super) fn answered(&mut self, now: Instant) {
+    /// A call that went out at `started` was answered: EKS Auth bears the pace, and may bear a
+    /// higher one. Calls from before the pace was lowered say nothing about that.
+    pub(super) fn answered(&mut self, started: Instant, now: Instant) {
         self.failing = None;
-        if let Some(lowered) = &mut self.lowered {
+        if let Some(lowered) = self.lowered.as_mut() {
+            if started < lowered.at {
+                return;
+            }
             lowered.answers += 1;
             let raise = RAISE.powi(lowered.answers).min(MOST_RAISE);
             lowered.ceiling = lowered.ceiling(now).min(self.start) * raise;
             lowered.raised = now;
         }
+        self.in_a_row = 0;
     }
 
     /// A call that went out at `started` was throttled. Lowers the pace, unless that was done
@@ -211,47 +223,56 @@ impl Pace {
             return;
         }
         self.update(now);
-        let in_a_row = match &self.lowered {
-            Some(last) if last.answers == 0 => last.in_a_row + 1,
-            _ => 1,
-        };
-        if in_a_row > ALONE || self.crowded(now).is_some() {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        if self.in_a_row > ALONE || self.crowded(now).is_some() {
             self.share(now);
-            let left = match in_a_row {
+            let answers = self.lowered.as_ref().map_or(0, |last| last.answers);
+            let left = match self.in_a_row {
+                1 if answers >= MANY => self.now.min(SHARED) * DECREASE,
                 1 => self.now.min(SHARED) * SHARED_DECREASE,
                 _ => FLOOR,
             };
-            self.lower(now, left, left, in_a_row);
-        } else if in_a_row > 1 {
-            self.lower(now, GENTLE, GENTLE, in_a_row);
+            self.lower(now, left, left);
+        } else if self.in_a_row > 1 {
+            self.lower(now, GENTLE, GENTLE);
         } else {
-            self.lower(now, self.now * DECREASE, f64::INFINITY, in_a_row);
+            self.lower(now, self.now * DECREASE, f64::INFINITY);
         }
     }
 
-    /// A call got no answer, or one that says that EKS Auth is in trouble.
-    pub(super) fn failed(&mut self, now: Instant) {
-        let failing = self.failing.get_or_insert(Failing {
+    /// A call got no answer, or one that says that EKS Auth is in trouble. Says whether that makes
+    /// an outage, for which the pace is lowered.
+    pub(super) fn failed(&mut self, now: Instant) -> bool {
+        let begins = Failing {
             since: now,
+            last: now,
             calls: 0,
-        });
-        failing.calls += 1;
+        };
+        let goes_on = |it: &Failing| now.saturating_duration_since(it.last) < APART;
+        let mut failing = self.failing.take().filter(goes_on).unwrap_or(begins);
+        failing.calls = failing.calls.saturating_add(1);
+        failing.last = now;
         let lasts = now.saturating_duration_since(failing.since);
-        if lasts < OUTAGE || failing.calls < OUTAGE_CALLS {
-            return;
+        let is_outage = lasts >= OUTAGE && failing.calls >= OUTAGE_CALLS;
+        self.failing = Some(failing);
+        if !is_outage {
+            return false;
         }
         self.update(now);
         self.share(now);
-        if self.now > SLOW_START {
-            self.lower(now, SLOW_START, SLOW_START, ALONE);
+        self.in_a_row = ALONE;
+        let is_too_fast = self.now > SLOW_START;
+        if is_too_fast {
+            self.lower(now, SLOW_START, SLOW_START);
         }
+        is_too_fast
     }
 
     fn share(&mut self, now: Instant) {
         self.shared_until = Some(now + CROWDED.mul_f64(1.0 + fastrand::f64()));
     }
 
-    fn lower(&mut self, now: Instant, left: f64, ceiling: f64, in_a_row: u32) {
+    fn lower(&mut self, now: Instant, left: f64, ceiling: f64) {
         let from = self.now.min(self.start).max(FLOOR);
         let left = left.clamp(FLOOR, from);
         self.lowered = Some(Lowered {
@@ -261,7 +282,6 @@ impl Pace {
             ceiling: ceiling.max(left),
             raised: now,
             answers: 0,
-            in_a_row,
         });
         self.now = left;
         // Nodes that were told at once shall not come back at once.

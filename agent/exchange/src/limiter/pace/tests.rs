@@ -5,9 +5,8 @@ use super::{super::bucket::Bucket, *};
 const SECOND: Duration = Duration::from_secs(1);
 const START: f64 = 100.0;
 
-/// Has `most` calls go out as soon as they may, each answered by `answer`. Says how many went
-/// out in
-/// `seconds`.
+/// Has `most` calls go out as soon as they may, each answered by `answer`. Says how many went out
+/// in `seconds`.
 fn run(
     pace: &mut Pace,
     now: &mut Instant,
@@ -66,6 +65,10 @@ fn the_pace_rises_while_calls_wait_and_nothing_is_throttled() {
     assert_eq!(pace.per_second(), START, "nobody has waited");
 }
 
+fn answered(pace: &mut Pace, now: Instant) {
+    pace.answered(now, now);
+}
+
 /// One that was throttled so many times in a row, a tenth of a second apart.
 fn throttled(times: usize, now: &mut Instant) -> Pace {
     let mut pace = Pace::new(START, *now);
@@ -89,6 +92,39 @@ fn throttling_lowers_the_pace_once_for_all_calls_in_flight_and_not_to_nothing() 
 }
 
 #[test]
+fn throttled_calls_are_in_a_row_until_one_is_answered_whatever_time_passes() {
+    let mut now = Instant::now();
+    let mut pace = throttled(2, &mut now);
+    // As if EKS Auth had asked to be left alone meanwhile.
+    now += SECOND * 3600;
+    pace.update(now);
+    assert!(!pace.is_lowered());
+    pace.throttled(now, now);
+    assert_eq!(pace.per_second(), FLOOR);
+
+    let mut pace = throttled(2, &mut now);
+    now += SECOND * 3600;
+    answered(&mut pace, now);
+    pace.throttled(now, now);
+    assert!(pace.per_second() > FLOOR, "{}", pace.per_second());
+}
+
+#[test]
+fn answers_to_calls_from_before_the_pace_was_lowered_do_not_raise_it() {
+    let mut now = Instant::now();
+    let started = now;
+    let mut pace = throttled(3, &mut now);
+    for _ in 0..20 {
+        now += SECOND / 10;
+        pace.answered(started, now);
+    }
+    pace.update(now);
+    assert!(pace.per_second() < 1.1 * FLOOR, "{}", pace.per_second());
+    pace.throttled(now, now);
+    assert_eq!(pace.per_second(), FLOOR, "still in a row");
+}
+
+#[test]
 fn the_pace_comes_back_within_seconds_after_one_throttled_call() {
     let mut now = Instant::now();
     let mut pace = throttled(1, &mut now);
@@ -109,10 +145,10 @@ fn a_node_that_is_alone_serves_its_pods_soon_after_some_throttled_calls() {
         let mut now = Instant::now();
         let mut pace = throttled(times, &mut now);
         let healed = now;
-        assert_eq!(run(&mut pace, &mut now, 600.0, 1, Pace::answered), 1);
+        assert_eq!(run(&mut pace, &mut now, 600.0, 1, answered), 1);
         let took = (now - healed).as_secs_f64();
         assert!(took < first, "{took} s for the first after {times}");
-        assert_eq!(run(&mut pace, &mut now, 600.0, 19, Pace::answered), 19);
+        assert_eq!(run(&mut pace, &mut now, 600.0, 19, answered), 19);
         let took = (now - healed).as_secs_f64();
         println!("after {times} throttled calls 20 went out within {took:.1} s");
         assert!(took < all, "{took} s after {times}");
@@ -126,7 +162,7 @@ fn a_pace_that_many_share_does_not_come_back_before_a_call_was_answered() {
     now += SECOND * 10;
     pace.update(now);
     assert!(pace.per_second() < 1.2 * FLOOR, "{}", pace.per_second());
-    pace.answered(now);
+    pace.answered(now, now);
     pace.update(now);
     assert!(pace.per_second() > 1.2 * FLOOR, "{}", pace.per_second());
     assert!(pace.per_second() < 2.0 * FLOOR, "{}", pace.per_second());
@@ -140,11 +176,13 @@ fn a_pace_that_many_share_does_not_come_back_before_a_call_was_answered() {
 fn an_outage_of_a_minute_ends_slowly_and_a_short_one_at_once() {
     let mut now = Instant::now();
     let mut pace = Pace::new(START, now);
-    pace.failed(now);
-    // A failed call an hour after another is no outage.
-    now += SECOND * 3600;
-    pace.failed(now);
-    pace.answered(now);
+    // A failed call long after others is no outage.
+    for _ in 0..20 {
+        assert!(!pace.failed(now));
+    }
+    now += APART;
+    assert!(!pace.failed(now));
+    answered(&mut pace, now);
     for _ in 0..59 {
         pace.failed(now);
         now += SECOND;
@@ -159,7 +197,7 @@ fn an_outage_of_a_minute_ends_slowly_and_a_short_one_at_once() {
         "{}",
         pace.per_second()
     );
-    assert_eq!(run(&mut pace, &mut now, 30.0, 20, Pace::answered), 20);
+    assert_eq!(run(&mut pace, &mut now, 30.0, 20, answered), 20);
 }
 
 #[test]
@@ -186,7 +224,7 @@ fn it_settles_near_what_upstream_bears() {
         let calls = run(&mut pace, &mut now, 600.0, usize::MAX, |pace, now| {
             if upstream.ready(now).is_ok() {
                 upstream.spend();
-                pace.answered(now);
+                pace.answered(now, now);
                 served += 1;
             } else {
                 pace.throttled(now, now);
