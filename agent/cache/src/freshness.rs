@@ -28,7 +28,9 @@ const AFTERLIFE: Duration = Duration::from_secs(5 * 60);
 pub(crate) struct Freshness {
     /// When they came.
     fetched: Reading,
-    /// When they are renewed, if somebody has asked for them.
+    /// When they are to be renewed first, if somebody has asked for them.
+    due_at: SystemTime,
+    /// When they are renewed: then, or a while after a renewal that failed.
     renew_at: SystemTime,
     /// From when on they are handed out only if there are none newer.
     stale_at: SystemTime,
@@ -55,10 +57,12 @@ impl Freshness {
     pub(crate) fn new(now: Reading, expiration: SystemTime, retention: Duration) -> Self {
         let life = expiration.duration_since(now.wall).unwrap_or_default();
         let latest = retention.min(life * 2 / 3);
+        // Pods that started together shall not be renewed together.
+        let due_at = now.wall + between(latest, 0.85, 1.0);
         Self {
             fetched: now,
-            // Pods that started together shall not be renewed together.
-            renew_at: now.wall + between(latest, 0.85, 1.0),
+            due_at,
+            renew_at: due_at,
             // A service that issues credentials for minutes only has no better ones.
             stale_at: expiration - MIN_LEFT.min(life / 3),
             expiration,
@@ -69,12 +73,14 @@ impl Freshness {
     /// older than `retention` before they are renewed.
     pub(crate) fn told(ages: Ages, now: Reading, retention: Duration) -> Self {
         let age = now.wall.duration_since(ages.fetched).unwrap_or_default();
+        let renew_at = ages.renew_at.min(ages.fetched + retention);
         Self {
             fetched: Reading {
                 wall: ages.fetched,
                 boot: now.boot.saturating_sub(age),
             },
-            renew_at: ages.renew_at.min(ages.fetched + retention),
+            due_at: renew_at,
+            renew_at,
             stale_at: ages.stale_at,
             expiration: ages.expiration,
         }
@@ -141,7 +147,13 @@ impl Freshness {
         self.renew_at <= self.time(now)
     }
 
-    /// How long ago they were due.
+    /// How long ago they were due first, whatever failed since.
+    pub(crate) fn since_due(&self, now: Reading) -> Duration {
+        let since = self.time(now).duration_since(self.due_at);
+        since.unwrap_or_default()
+    }
+
+    /// How long ago their renewal was due.
     pub(crate) fn overdue(&self, now: Reading) -> Duration {
         let overdue = self.time(now).duration_since(self.renew_at);
         overdue.unwrap_or_default()

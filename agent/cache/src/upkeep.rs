@@ -31,8 +31,8 @@ pub struct Renewal {
     pub expiration: SystemTime,
     /// How long that is from now, by clocks that nobody can put back.
     pub left: Duration,
-    /// How long ago this was due.
-    pub overdue: Duration,
+    /// How long ago this was due first, whatever failed since.
+    pub since_due: Duration,
 }
 
 /// What is to be done about the entries.
@@ -75,7 +75,7 @@ impl Cache {
                     token: token.clone(),
                     expiration: kept.freshness.expiration,
                     left: kept.freshness.left(now),
-                    overdue: kept.freshness.overdue(now),
+                    since_due: kept.freshness.since_due(now),
                 }),
                 Some(_) => pause = pause.min(kept.freshness.until_due(now)),
                 None => {}

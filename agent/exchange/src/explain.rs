@@ -100,7 +100,7 @@ fn waits_for_limiter(standing: &CallWait) -> String {
     }
     let reason = match standing.kind {
         _ if standing.is_throttled => " since EKS Auth throttles this node",
-        _ if standing.is_lowered => " since no call to EKS Auth has succeeded for a while",
+        _ if standing.is_lowered => " since calls to EKS Auth have been failing",
         CallKind::Doubtful => {
             " at most, and fewer for tokens like this one, which EKS Auth has refused"
         }
@@ -112,8 +112,8 @@ fn waits_for_limiter(standing: &CallWait) -> String {
     };
     format!(
         "the call for this token waits in the agent's own rate limiter, and EKS Auth has not been \
-         asked: it is {place} of {} in the queue, {} calls are in flight, and {}{reason} (a request waits for --max-request-wait; --max-service-qps holds renewals \
-         only)",
+         asked: it is {place} of {} in the queue, {} calls are in flight, and \
+         {}{reason} (a request waits for --max-request-wait; --max-service-qps holds renewals only)",
         standing.waiting,
         standing.in_flight,
         rate(standing.per_second),
@@ -123,7 +123,7 @@ fn waits_for_limiter(standing: &CallWait) -> String {
 /// How many calls go out in a second, or how many seconds pass for one.
 fn rate(per_second: f64) -> String {
     if per_second < 1.0 {
-        return format!("one goes out in {:.0} s", per_second.recip());
+        return format!("one goes out every {:.0} s", per_second.recip());
     }
     format!("{per_second:.1} go out in a second")
 }

@@ -68,7 +68,7 @@ pub struct UpstreamReport {
 
 impl Task {
     /// How it is going at this moment.
-    pub(crate) fn report(&self) -> ExchangeReport {
+    pub(crate) fn report(&mut self) -> ExchangeReport {
         ExchangeReport {
             limiter: self.limiter.report(Instant::now()),
             upstream: self.health.trouble(),

@@ -200,7 +200,7 @@ impl Task {
         for renewal in upkeep.due {
             if let Some(crowded) = crowded
                 && renewal.left > CAN_WAIT
-                && renewal.overdue < PUT_OFF
+                && renewal.since_due < PUT_OFF
             {
                 // All nodes share a quota, and pods of others may have nothing yet.
                 self.upkeep_at = self.upkeep_at.min(now + crowded);

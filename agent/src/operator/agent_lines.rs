@@ -34,7 +34,7 @@ pub(super) fn agent_lines(agent: &AgentStatus, now: SystemTime) -> String {
         ""
     };
     let rate = match limiter.calls_per_second {
-        slow if slow < 1.0 => format!("a call in {:.0} s", slow.recip()),
+        slow if slow < 1.0 => format!("a call every {:.0} s", slow.recip()),
         rate => format!("{rate:.0} calls a second"),
     };
     text.push_str(&format!(

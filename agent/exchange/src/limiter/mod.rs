@@ -187,7 +187,9 @@ impl Limiter {
     }
 
     /// How it is going, for people to read.
-    pub(crate) fn report(&self, now: Instant) -> LimiterReport {
+    pub(crate) fn report(&mut self, now: Instant) -> LimiterReport {
+        self.log_recovery(now);
+        self.refresh(now);
         let waiting = self.queue.waiting();
         LimiterReport {
             calls_per_second: self.pace.per_second(),
@@ -276,15 +278,13 @@ impl Limiter {
 
     /// Notes that a call failed.
     pub(crate) fn failed(&mut self) {
-        let was_lowered = self.pace.is_lowered();
         if self.pace.failed(Instant::now()) {
+            self.throttled = false;
             self.gauge();
-            if !was_lowered {
-                tracing::warn!(
-                    calls_per_second = self.pace.per_second(),
-                    "no call to EKS Auth has succeeded for a minute: calls go out slower until some do"
-                );
-            }
+            tracing::warn!(
+                calls_per_second = self.pace.per_second(),
+                "no call to EKS Auth has succeeded for a minute: calls go out slower until some do"
+            );
         }
     }
 

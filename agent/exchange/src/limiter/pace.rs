@@ -52,7 +52,7 @@ const CROWDED: Duration = Duration::from_secs(5 * 60);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// So many calls have then failed at least: two in an hour are no outage.
 const OUTAGE_CALLS: u32 = 5;
-/// Failures that are further apart have nothing to do with each other. Longer than calls that can
+/// Troubles that are further apart have nothing to do with each other. Longer than calls that can
 /// wait do so.
 const APART: Duration = Duration::from_secs(15 * 60);
 /// The pace then, in calls a second.
@@ -88,6 +88,8 @@ pub(super) struct Pace {
     blocked_until: Option<Instant>,
     /// How many times calls were throttled with no answer in between.
     in_a_row: u32,
+    /// When that last was so, or when calls last failed for long.
+    throttled_at: Option<Instant>,
     /// The calls that have failed one after the other.
     failing: Option<Failing>,
     /// Until when this node takes itself for one of many that share a quota.
@@ -146,6 +148,7 @@ impl Pace {
             pressing: Duration::ZERO,
             blocked_until: None,
             in_a_row: 0,
+            throttled_at: None,
             failing: None,
             shared_until: None,
         }
@@ -223,6 +226,10 @@ impl Pace {
             return;
         }
         self.update(now);
+        let last = self.throttled_at.replace(now);
+        if last.is_some_and(|last| now.saturating_duration_since(last) >= APART) {
+            self.in_a_row = 0;
+        }
         self.in_a_row = self.in_a_row.saturating_add(1);
         if self.in_a_row > ALONE || self.crowded(now).is_some() {
             self.share(now);
@@ -241,7 +248,7 @@ impl Pace {
     }
 
     /// A call got no answer, or one that says that EKS Auth is in trouble. Says whether that makes
-    /// an outage, for which the pace is lowered.
+    /// an outage, for which the pace has just been lowered.
     pub(super) fn failed(&mut self, now: Instant) -> bool {
         let begins = Failing {
             since: now,
@@ -261,11 +268,17 @@ impl Pace {
         self.update(now);
         self.share(now);
         self.in_a_row = ALONE;
-        let is_too_fast = self.now > SLOW_START;
-        if is_too_fast {
+        self.throttled_at = Some(now);
+        if self.now > 2.0 * SLOW_START {
             self.lower(now, SLOW_START, SLOW_START);
+            return true;
         }
-        is_too_fast
+        // It stays there: no answer has raised it.
+        if let Some(lowered) = &mut self.lowered {
+            lowered.ceiling = lowered.ceiling(now).min(SLOW_START);
+            lowered.raised = now;
+        }
+        false
     }
 
     fn share(&mut self, now: Instant) {
