@@ -240,3 +240,29 @@ async fn the_nearest_expiry_is_that_of_credentials_that_are_asked_for() {
     sleep(7 * HOUR).await;
     assert!(nearest().is_nan(), "nobody has asked for the new ones");
 }
+
+#[tokio::test(start_paused = true)]
+async fn renewals_are_put_off_for_an_hour_while_many_share_a_quota() {
+    let (fake, store, clock) = generous(SOON);
+    let started = Instant::now();
+    ask(&store, pod(1), "a").await.unwrap();
+    sleep(HOUR).await;
+    ask(&store, pod(1), "a").await.unwrap();
+    // The first renewal is throttled, too: the next one is not put off for another hour.
+    let mut renewals = 0;
+    fake.now(move |token| {
+        renewals += usize::from(token == "a");
+        match (token, renewals) {
+            ("a", 2) => Ok(credentials("newer", clock.now() + 6 * HOUR)),
+            _ => Err(UpstreamError::Throttled { retry_after: None }),
+        }
+    });
+    let calls = || fake.calls().iter().filter(|token| *token == "a").count();
+    while calls() < 3 {
+        assert!(not_ready(&ask(&store, pod(2), "other").await));
+        sleep(Duration::from_secs(20)).await;
+    }
+    let after = started.elapsed();
+    // It was due after 2 h 33 min to three hours.
+    assert!((HOUR * 7 / 2..HOUR * 9 / 2).contains(&after), "{after:?}");
+}

@@ -203,6 +203,26 @@ fn an_outage_of_a_minute_ends_slowly_and_a_short_one_at_once() {
 }
 
 #[test]
+fn no_failure_of_an_outage_delays_the_next_call() {
+    let started = Instant::now();
+    let mut pace = Pace::new(START, started);
+    let mut calls = 0;
+    for tenth in 0..3600 {
+        let now = started + SECOND / 10 * tenth;
+        pace.failed(now);
+        if now > started + OUTAGE && pace.ready(now).is_ok() {
+            pace.spend();
+            calls += 1;
+        }
+    }
+    let due = 300.0 * SLOW_START;
+    assert!(
+        (due * 0.9..due * 1.1).contains(&f64::from(calls)),
+        "{calls}"
+    );
+}
+
+#[test]
 fn what_can_wait_does_so_for_minutes_once_a_quota_is_shared() {
     let mut now = Instant::now();
     assert_eq!(throttled(2, &mut now).crowded(now), None);
