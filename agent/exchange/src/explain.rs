@@ -112,8 +112,8 @@ fn waits_for_limiter(standing: &CallWait) -> String {
     };
     format!(
         "the call for this token waits in the agent's own rate limiter, and EKS Auth has not been \
-         asked: it is {place} of {} in the queue, {} calls are in flight, and \
-         {}{reason} (a request waits for --max-request-wait; --max-service-qps holds renewals only)",
+         asked: it is {place} of {} in the queue, {} calls are in flight, and {}{reason} (a \
+         request waits for --max-request-wait; --max-service-qps holds renewals only)",
         standing.waiting,
         standing.in_flight,
         rate(standing.per_second),

@@ -81,6 +81,22 @@ async fn throttling_and_its_retry_after_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_pace_after_an_outage_is_not_called_throttling() {
+    let (fake, store, _) = generous(SOON);
+    fake.now(|_| Err(UpstreamError::unavailable("down")));
+    // Each of them has been tried, and waits for its next turn.
+    for _ in 0..2 * 60 {
+        let asking = (1..=2).map(|n| store.fetch(pod(n), Token::new(n.to_string())));
+        join_all(asking).await;
+    }
+    let asking = (3..=8).map(|n| store.fetch(pod(n), Token::new(n.to_string())));
+    let told: Vec<_> = join_all(asking).await.into_iter().map(reason).collect();
+    let words = "one goes out every 4 s since calls to EKS Auth have been failing";
+    assert!(told.iter().any(|it| it.contains(words)), "{told:?}");
+    assert!(told.iter().all(|it| !it.contains("throttle")), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_behind_the_pods_own_tokens_says_so() {
     let (fake, store, _) = generous(Duration::from_secs(3));
     let many = (0..5).map(|n| store.fetch(pod(1), Token::new(format!("good{n}"))));

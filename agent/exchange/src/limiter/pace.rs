@@ -50,13 +50,13 @@ const MANY: i32 = 4;
 const CROWDED: Duration = Duration::from_secs(5 * 60);
 /// When calls have failed for so long, and none was answered, all nodes wait for the end of it.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// So many calls have then failed at least: two in an hour are no outage.
+/// So many calls have then failed at least.
 const OUTAGE_CALLS: u32 = 5;
+/// The pace then, in calls a second.
+const SLOW_START: f64 = 0.25;
 /// Troubles that are further apart have nothing to do with each other. Longer than calls that can
 /// wait do so.
 const APART: Duration = Duration::from_secs(15 * 60);
-/// The pace then, in calls a second.
-const SLOW_START: f64 = 0.25;
 /// By how much the first answer raises the ceiling of a pace that was lowered. The next one raises
 /// it by the square of that, and so on.
 const RAISE: f64 = 1.25;
