@@ -15,6 +15,7 @@ async fn expired_credentials_are_never_served_and_stale_ones_only_in_need() {
     assert!(store.cached(&pod(1), &token.digest()).is_some());
     sleep(2 * MINUTE).await;
     assert!(store.cached(&pod(1), &token.digest()).is_none(), "stale");
+    no_recent_call(&fake).await;
     let started = Instant::now();
     assert!(store.fetch(pod(1), token.clone()).await.is_ok());
     assert!(store.fetch(pod(1), token.clone()).await.is_ok());
