@@ -232,6 +232,7 @@ async fn two_tokens_of_a_pod_that_ask_together_cost_one_call() {
     ask(&store, pod(1), "b").await.unwrap();
     fake.now(|_| Err(UpstreamError::unavailable("down")));
     sleep(6 * HOUR - 10 * MINUTE).await;
+    no_recent_call(&fake).await;
     let before = fake.calls().len();
     fake.now(move |token| Ok(credentials(token, clock.now() + 6 * HOUR)));
     let (one, two) = tokio::join!(ask(&store, pod(1), "a"), ask(&store, pod(1), "b"));
