@@ -9,11 +9,13 @@
 mod volumes;
 
 use std::{
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use podcreds_keys::{ClusterKeys, Issued};
 use podcreds_types::{PodUid, ServiceAccount, SharedMap, Undecided};
 use tokio::{runtime::Handle, time::timeout};
@@ -124,9 +126,16 @@ impl Delegates {
     fn look_up_if_due(&self, pod: PodUid, is_asking: bool) {
         if self.0.begin(pod, is_asking) {
             let inner = Arc::clone(&self.0);
-            self.0
-                .runtime
-                .spawn(async move { inner.look_up(pod).await });
+            self.0.runtime.spawn(async move {
+                let look_up = AssertUnwindSafe(inner.look_up(pod)).catch_unwind();
+                // It panics where the machine has no thread left for it. The pod is looked up again
+                // the next time that it asks.
+                if look_up.await.is_err()
+                    && let Some(mut pod) = inner.pods.get_mut(&pod)
+                {
+                    pod.is_looking_up = false;
+                }
+            });
         }
     }
 }

@@ -11,6 +11,7 @@
 mod delegates;
 mod left_alone;
 mod metrics;
+mod reports;
 
 use std::{
     net::IpAddr,
@@ -35,6 +36,7 @@ use podcreds_types::{
 
 use delegates::{DelegateStatus, Delegates};
 use left_alone::LeftAlone;
+use reports::{Report, Reports};
 
 /// How far the node's clock may be ahead of the API server's before a token counts as expired here.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -68,9 +70,8 @@ pub struct Identity {
     /// What people call the pods.
     pods: PodRecords,
     metrics: Metrics,
-    /// The pods that have been logged for showing a foreign token, once for each route: a proxy
-    /// must not hide a thief.
-    reported: SharedMap<(PodUid, Route), ()>,
+    /// What has been logged of tokens that came from elsewhere than their pod.
+    reports: Reports,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: SharedMap<PodUid, ()>,
     /// Those of them that cannot come that way now, since their own network does not let them.
@@ -112,7 +113,7 @@ impl Identity {
             delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
             pods,
             metrics,
-            reported: SharedMap::default(),
+            reports: Reports::default(),
             redirected: SharedMap::default(),
             is_detached: AtomicBool::new(false),
             unreachable: SharedMap::default(),
@@ -174,9 +175,7 @@ impl Identity {
     pub fn pod_gone(&self, pod: PodUid) {
         self.redirected.remove(&pod);
         self.left_alone.remove(pod);
-        for route in [Route::Direct, Route::Proxy] {
-            self.reported.remove(&(pod, route));
-        }
+        self.reports.pod_gone(pod);
         self.unreachable.remove(&pod);
         self.delegates.pod_gone(pod);
     }
@@ -252,7 +251,8 @@ impl Identity {
     }
 
     fn report_foreign_token(&self, pod: PodUid, claims: &Claims, route: Route) {
-        if self.reported.insert((pod, route), ()).is_some() {
+        let report = Report::ForeignToken(claims.pod, route);
+        if !self.reports.is_due(pod, report) {
             return;
         }
         let (names, claimed) = (
@@ -270,7 +270,7 @@ impl Identity {
                 token_pod,
                 token_pod_uid,
                 refused,
-                "a pod uses a token that was issued to another pod; this is logged once a pod"
+                "a pod uses a token that was issued to another pod; this is logged once for the two"
             ),
             Route::Proxy => tracing::warn!(
                 pod = pod_name,
@@ -280,7 +280,7 @@ impl Identity {
                 refused,
                 "a token that was issued to another pod comes from this one with the marks of an \
                  HTTP proxy: if this pod is a proxy, the other one needs 169.254.170.23 and \
-                 fd00:ec2::23 in its NO_PROXY; this is logged once a pod"
+                 fd00:ec2::23 in its NO_PROXY; this is logged once for the two"
             ),
         }
     }
@@ -291,7 +291,7 @@ impl Identity {
         let Some(pod) = claims.pod else {
             return;
         };
-        if self.reported.insert((pod, route), ()).is_some() {
+        if !self.reports.is_due(pod, Report::Detour(route)) {
             return;
         }
         let names = self.pods.names(pod);

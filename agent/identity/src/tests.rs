@@ -177,20 +177,25 @@ fn a_proxy_is_told_from_a_thief_and_gets_nothing_either() {
 }
 
 #[test]
-fn a_token_through_a_proxy_is_logged_apart_from_a_theft() {
+fn nothing_that_a_pod_did_before_hides_its_theft_in_the_log() {
     let identity = identity(Mode::Enforce);
-    let token = pod_token(OTHER, "sa");
+    let (thief, robbed) = (POD.parse().unwrap(), OTHER.parse().unwrap());
     let caller = identity.caller(pod(POD));
-    for route in [Route::Proxy, Route::Direct] {
-        let _refused = caller.identify(&token, route);
-        assert!(
-            identity
-                .reported
-                .contains_key(&(POD.parse().unwrap(), route))
-        );
-    }
-    identity.pod_gone(POD.parse().unwrap());
-    assert!(identity.reported.is_empty());
+    let peer = IpAddr::from([10, 0, 0, 1]);
+    let detour = identity.caller(Evidence::NodePath { peer });
+    let verdict = detour.identify(&pod_token(POD, "sa"), Route::Direct);
+    assert_eq!(verdict, Err(Refusal::Detour));
+    let verdict = caller.identify(&pod_token(OTHER, "sa"), Route::Proxy);
+    assert_eq!(verdict, Err(Refusal::ThroughProxy));
+    let theft = Report::ForeignToken(Some(robbed), Route::Direct);
+    assert!(
+        identity.reports.is_due(thief, theft),
+        "it may still be logged"
+    );
+    identity.pod_gone(thief);
+    let verdict = caller.identify(&pod_token(OTHER, "sa"), Route::Direct);
+    assert_eq!(verdict, Err(Refusal::OtherPod));
+    assert!(!identity.reports.is_due(thief, theft), "it has been logged");
 }
 
 #[test]

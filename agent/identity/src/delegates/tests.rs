@@ -212,3 +212,19 @@ async fn a_folder_that_is_not_there_is_named_and_settles_nothing() {
     scene.looked_up().await;
     assert_eq!(scene.unknown(), Undecided::NoFolder);
 }
+
+#[test]
+fn a_machine_without_threads_costs_one_look_up_and_not_the_next() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        // More than there are addresses, so that no thread can be made.
+        .thread_stack_size(1 << 50)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let scene = Scene::new();
+        assert_eq!(scene.unknown(), Undecided::LookUp);
+        scene.looked_up().await;
+        assert_eq!(scene.unknown(), Undecided::LookUp);
+    });
+}

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt, io,
     net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -84,14 +85,16 @@ impl Resolver {
         let ask = (self.0.ask)(owned.clone());
         // A task of its own, which goes on when nobody waits any more.
         let task = tokio::spawn(async move {
-            let answer = ask.await;
+            // It panics where the machine has no thread left for it.
+            let answer = AssertUnwindSafe(ask).catch_unwind().await;
+            let answer = answer.unwrap_or_else(|_| Err(io::Error::other("the look-up panicked")));
             this.note(&owned, answer.is_ok());
             answer
         });
         let answer = task.map(|done| match done {
             Ok(Ok(addresses)) => Ok(Arc::from(addresses)),
             Ok(Err(error)) => Err(Arc::from(error.to_string())),
-            Err(_) => Err(Arc::from("the look-up has panicked")),
+            Err(_) => Err(Arc::from("the agent ends")),
         });
         let look_up = answer.boxed().shared();
         let entry = Name {
@@ -179,5 +182,18 @@ pub(super) mod tests {
             assert!(error.to_string().contains("no such name"), "{error}");
             assert_eq!(asked.load(Relaxed), times);
         }
+    }
+    #[test]
+    fn a_machine_without_threads_costs_one_look_up_and_not_the_next() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            // More than there are addresses, so that no thread can be made.
+            .thread_stack_size(1 << 50)
+            .build()
+            .unwrap();
+        let resolver = Resolver::system();
+        let error = runtime.block_on(resolver.look_up("a")).unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+        assert!(resolver.names().is_empty());
     }
 }
