@@ -187,11 +187,13 @@ pub enum Counter {
     /// Connects to a credentials address on a socket that is bound to a network device, from which
     /// no listener can be reached: left alone.
     BoundToDevice,
-    /// Connects that could not be recorded or had no listener to go to: left alone.
+    /// Connects to a credentials address that had no listener to go to, and those straight to a
+    /// listener that could not be recorded: left alone.
     Failed,
     /// Accepted connections that got their caller's record.
     Identified,
-    /// Accepted connections without a record of the caller: the client was gone already.
+    /// Accepted connections without a record of the caller: the client was gone already, or its
+    /// socket has no memory left for one.
     Unidentified,
 }
 

@@ -117,6 +117,39 @@ fn a_listener_on_the_host_makes_room_too() {
 }
 
 #[test]
+fn listeners_of_two_pods_on_one_port_both_make_room() {
+    needs_privileges!();
+    let scene = Scenario::on_network("ebpf", []);
+    let start = |name| {
+        let pod = scene.pod(name).host_network().start();
+        wait_served(&pod, []);
+        pod
+    };
+    let listeners = |count| {
+        let agent = &scene.agent;
+        agent.wait_metric("podcreds_listeners", &[], |there| there == count);
+    };
+    let first = start("first");
+    listeners(4.0);
+    // The host's listeners move behind those of the first pod.
+    let mut application = None;
+    until("an application has the first port of IPv4", || {
+        drop(application.take());
+        let port = LISTENER_PORT.to_string();
+        let mut tried = first.spawn(["bind-all", "--ipv4", "--from", &port, "--to", &port]);
+        let has_it = tried.line()["bound"] == 1;
+        application = Some(tried);
+        has_it
+    });
+    // So the IPv6 listeners of new pods are one pod ahead of their IPv4 listeners.
+    let [_second, _third] = ["second", "third"].map(start);
+    listeners(8.0);
+    let (_application, taken) = listen(&first, LISTENER_PORT + 3);
+    assert_eq!(taken, 2, "one family's of each of the two pods");
+    assert_owned(&first.run(["get"]), &first);
+}
+
+#[test]
 fn another_agent_that_looks_for_a_port_moves_no_listener() {
     needs_privileges!();
     let scene = Scenario::start();

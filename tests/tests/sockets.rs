@@ -86,6 +86,18 @@ fn a_socket_that_is_bound_to_another_device_is_served_on_the_node_path() {
 }
 
 #[test]
+fn a_socket_without_memory_for_the_callers_record_is_redirected_all_the_same() {
+    needs_privileges!();
+    let scene = Scenario::on_network("auto", []);
+    let pod = scene.redirected_pod("web");
+    for destination in [IPV4, IPV6] {
+        let answer = pod.run(["get", "--fill", "--dst", destination]);
+        assert_eq!(answer["body"]["code"], "CallerNotRecorded", "{answer}");
+    }
+    assert_owned(&pod.run(["get"]), &pod);
+}
+
+#[test]
 fn fast_open_is_served() {
     needs_privileges!();
     let scene = Scenario::start();

@@ -142,11 +142,16 @@ impl Discovery {
 
     /// How long after a scan the next one is due, if no event is lost before.
     pub(super) fn scan_interval(&self) -> Duration {
-        if self.is_partial || !self.watches.are_complete() {
+        if self.is_incomplete() {
             return FREQUENT_COMPARISON;
         }
         let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
         COMPARISON + JITTER.mul_f64(random)
+    }
+
+    /// Whether changes may go unseen: something is not watched, or could not be read.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.is_partial || !self.watches.are_complete()
     }
 
     /// Watches a directory above pods, then lists it: nothing that is made in between is missed.
@@ -226,10 +231,13 @@ impl Discovery {
         pods.into_iter().flat_map(|pod| self.admit(pod)).collect()
     }
 
-    /// Remembers a pod that is not known already. One that was there before it, under the same
-    /// name, is gone.
+    /// Remembers a pod that is not known already, and watches one that could not be watched before.
+    /// One that was there before it, under the same name, is gone.
     fn admit(&mut self, pod: PodCgroup) -> Vec<PodChange> {
         if self.pods.get(&pod.path) == Some(&pod.id) {
+            if self.watches.get(&pod.path).is_none() {
+                self.watches.add(&pod.path, WatchedKind::Pod(pod.id));
+            }
             return Vec::new();
         }
         let mut changes = self.removed(&pod.path);

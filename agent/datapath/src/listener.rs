@@ -20,6 +20,10 @@ pub(super) const BACKLOG: i32 = 4096;
 /// agent's account, of what a pod sends and nobody has read yet.
 const BUFFER: usize = 16 * 1024;
 
+/// How many ports are tried. A pod can take them all, and every visit to it would take that much
+/// longer.
+const MOST_TRIED: usize = 512;
+
 /// A listening socket and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -35,7 +39,7 @@ pub(crate) struct Listener {
 /// Listens on [`LISTENER_V4`] in the calling thread's namespace.
 ///
 /// It works before `lo` is up, and falls back to [`FALLBACK_V4`] and a port of the kernel's choice
-/// when an application has taken all of ours. Never on a port to `avoid`.
+/// when an application has taken all of ours that are tried. Never on a port to `avoid`.
 pub(crate) fn open_v4(avoid: &[u16]) -> io::Result<Listener> {
     match open_on_first_free_port(IpAddr::V4(Ipv4Addr::from(LISTENER_V4)), avoid) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -74,8 +78,9 @@ fn lacks_ipv6(error: &io::Error) -> bool {
 }
 
 fn open_on_first_free_port(address: IpAddr, avoid: &[u16]) -> io::Result<Listener> {
-    let candidates = ports::Wanted::read();
-    for port in candidates.candidates().filter(|port| !avoid.contains(port)) {
+    let wanted = ports::Wanted::read();
+    let candidates = wanted.candidates().filter(|port| !avoid.contains(port));
+    for port in candidates.take(MOST_TRIED) {
         match open(address, port) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             result => return result,

@@ -88,45 +88,51 @@ impl Namespace {
         }
     }
 
-    /// Opens what is not open, and begins to connect to the listeners in `scope`.
+    /// Opens what is not open, or is on a port that an application wants, and begins to connect to
+    /// the listeners in `scope`.
     pub(super) fn visit(&self, scope: Scope) -> io::Result<VisitResult> {
-        let (v4_is_dead, v6_is_open) = (self.v4.served.is_dead(), self.v6.is_some());
         self.netns.run(|| {
             Ok(VisitResult {
-                v4: v4_is_dead.then(|| open_v4(&self.wanted)).transpose()?,
-                v6: if v6_is_open {
-                    None
-                } else {
-                    open_v6(&self.wanted)?
-                },
+                v4: self.new_v4()?,
+                v6: self.new_v6()?,
                 has_ipv6: listener::has_ipv6(),
                 attempts: self.attempts(scope),
             })
         })
     }
 
+    /// A listener for IPv4, where one is needed.
+    fn new_v4(&self) -> io::Result<Option<Fresh>> {
+        let is_dead = self.v4.served.is_dead();
+        if !is_dead && !self.is_wanted(&self.v4) {
+            return Ok(None);
+        }
+        let fresh = open_v4(&self.wanted)?;
+        Ok(Some(match is_dead {
+            true => fresh,
+            false => fresh.in_place_of(&self.v4),
+        }))
+    }
+
+    /// A listener for IPv6, where one is needed, and can be had.
+    fn new_v6(&self) -> io::Result<Option<Fresh>> {
+        match &self.v6 {
+            None => open_v6(&self.wanted),
+            Some(v6) if self.is_wanted(v6) => {
+                Ok(open_v6(&self.wanted)?.map(|fresh| fresh.in_place_of(v6)))
+            }
+            Some(_) => Ok(None),
+        }
+    }
+
+    /// Whether a listener is on a port that an application wants.
+    fn is_wanted(&self, open: &OpenListener) -> bool {
+        self.wanted.contains(&open.port)
+    }
+
     /// Whether a listener is on this port.
     pub(super) fn has_port(&self, port: u16) -> bool {
         self.v4.port == port || self.v6.as_ref().is_some_and(|v6| v6.port == port)
-    }
-
-    /// Opens listeners in place of those on a port.
-    pub(super) fn replace(&self, port: u16) -> io::Result<VisitResult> {
-        let v6 = self.v6.as_ref().filter(|v6| v6.port == port);
-        self.netns.run(|| {
-            Ok(VisitResult {
-                v4: match self.v4.port == port {
-                    true => Some(open_v4(&self.wanted)?.in_place_of(&self.v4)),
-                    false => None,
-                },
-                v6: match v6 {
-                    Some(v6) => open_v6(&self.wanted)?.map(|fresh| fresh.in_place_of(v6)),
-                    None => None,
-                },
-                has_ipv6: self.has_ipv6,
-                attempts: Vec::new(),
-            })
-        })
     }
 
     /// Begins to connect to the listeners in `scope`, from the calling thread's namespace.
@@ -161,11 +167,13 @@ impl Namespace {
         gauge.add(as_i64(unreached) - as_i64(before));
     }
 
-    /// Whether a listener is dead, or changes of addresses are not reported.
+    /// Whether a listener is dead, or on a port that an application wants, or changes of addresses
+    /// are not reported.
     pub(super) fn is_impaired(&self) -> bool {
         let mut open = std::iter::once(&self.v4).chain(&self.v6);
         let subscription = self.addresses.as_ref();
-        open.any(|open| open.served.is_dead()) || !subscription.is_some_and(PolledSocket::is_valid)
+        open.any(|open| open.served.is_dead() || self.is_wanted(open))
+            || !subscription.is_some_and(PolledSocket::is_valid)
     }
 
     /// Notes which of the tries that are under way say nothing about what is now.

@@ -10,14 +10,14 @@ use std::{
 
 use podcreds_common::PodEndpoint;
 use podcreds_types::{Vitals, restarted};
-use tokio::{runtime::Handle, sync::mpsc, time::sleep};
+use tokio::{runtime::Handle, time::sleep};
 
 use super::{
     BACKLOG_PAUSE,
     accept::Acceptor,
     addresses::{self, Subscription},
     listeners::{self, Listeners},
-    location::{Location, News, ReachabilityResult},
+    location::{self, Location, News, NewsReceiver, NewsSender, ReachabilityResult},
     metrics::Metrics,
     namespace::{Fresh, Namespace, OpenListener, Scope, VisitResult, open_v4, open_v6},
     netns::{Netns, NetnsId},
@@ -47,7 +47,7 @@ pub(super) struct Namespaces {
     listeners: Listeners,
     /// Hears of changes of links and addresses.
     subscriptions: Arc<PollSet<Subscription>>,
-    news: mpsc::UnboundedSender<News>,
+    news: NewsSender,
     metrics: Metrics,
 }
 
@@ -58,8 +58,8 @@ impl Namespaces {
         serving: &Handle,
         vitals: &Vitals,
         metrics: Metrics,
-    ) -> io::Result<(Self, mpsc::UnboundedReceiver<News>)> {
-        let (news, receiver) = mpsc::unbounded_channel();
+    ) -> io::Result<(Self, NewsReceiver)> {
+        let (news, receiver) = location::news();
         let (changed, died) = (news.clone(), news.clone());
         let subscriptions = Arc::new(PollSet::new()?);
         let watched = Arc::clone(&subscriptions);
@@ -67,13 +67,14 @@ impl Namespaces {
         tokio::spawn(restarted(vital, WATCHING, move || {
             let changed = changed.clone();
             addresses::watch(Arc::clone(&watched), move |location| {
-                changed.send(News::Changed(location)).is_ok()
+                changed.send(News::Changed(location))
             })
         }));
         let take = Box::new(listeners::take);
         let accept = Box::new(move |stream, netns| acceptor.pass_on(stream, netns));
-        // An error means that the agent is ending.
-        let on_death = Box::new(move |netns| drop(died.send(News::Died(netns))));
+        let on_death = Box::new(move |netns| {
+            died.send(News::Died(netns));
+        });
         let namespaces = Self {
             open: HashMap::new(),
             of_one_pod: HashSet::new(),
@@ -185,8 +186,7 @@ impl Namespaces {
             let news = self.news.clone();
             tokio::spawn(async move {
                 sleep(REOPEN_PAUSE).await;
-                // An error means that the agent is ending.
-                let _sent = news.send(News::Changed(location));
+                news.send(News::Changed(location));
             });
         }
     }
@@ -239,8 +239,7 @@ impl Namespaces {
                     let news = self.news.clone();
                     tokio::spawn(async move {
                         let is_reached = attempt.succeeds().await;
-                        // An error means that the agent is ending.
-                        let _sent = news.send(News::Tried(ReachabilityResult {
+                        news.send(News::Tried(ReachabilityResult {
                             location,
                             address,
                             is_reached,
@@ -282,27 +281,19 @@ impl Namespaces {
         (mem::replace(&mut namespace.published, endpoint) != endpoint).then_some(endpoint)
     }
 
-    /// Gives up a port that an application wants, for others. Says where, and where to send pods.
-    pub(super) fn give_up_port(
-        &mut self,
-        programs: &mut Programs,
-        netns: u64,
-        port: u16,
-    ) -> io::Result<Option<(Location, PodEndpoint)>> {
-        let mut open = self.open.iter_mut();
-        let holder = open.find(|(_, open)| open.cookie == netns && open.has_port(port));
-        let Some((&location, namespace)) = holder else {
-            return Ok(None);
+    /// Leaves a port to an application that wants it. Returns the locations with a listener there,
+    /// which have to be [refreshed](Self::refresh): each family may have it at another one.
+    pub(super) fn give_up_port(&mut self, netns: u64, port: u16) -> Vec<Location> {
+        let holds = |open: &Namespace| {
+            open.cookie == netns && open.has_port(port) && open.wanted.len() < MAX_WANTED
         };
-        if namespace.wanted.len() >= MAX_WANTED {
-            return Ok(None);
-        }
-        namespace.wanted.push(port);
-        let visit = namespace.replace(port)?;
-        let applied = self.apply(programs, location, visit);
-        self.assess(location);
-        applied?;
-        Ok(self.changed(location).map(|endpoint| (location, endpoint)))
+        let open = self.open.iter_mut();
+        let holders = open.filter(|(_, namespace)| holds(namespace));
+        let given_up = holders.map(|(location, namespace)| {
+            namespace.wanted.push(port);
+            *location
+        });
+        given_up.collect()
     }
 
     /// The addresses that connections from a location's namespace can have, if they are not
@@ -316,8 +307,7 @@ impl Namespaces {
 
     /// Has a location tried once what goes on now is done.
     fn try_again(&self, location: Location) {
-        // An error means that the agent is ending.
-        let _sent = self.news.send(News::Changed(location));
+        self.news.send(News::Changed(location));
     }
 
     /// Closes an IPv6 listener in a namespace that has no IPv6 any more.

@@ -20,6 +20,7 @@ use super::{
     accept::NestedRegistry,
     location::Location,
     namespaces::Namespaces,
+    netns::current_cookie,
     processes::{self, Witness},
     programs::Programs,
 };
@@ -88,16 +89,15 @@ impl Nested {
         if namespaces.is_own(netns.id()) {
             return Ok(());
         }
+        // A socket need not be of the namespace that its process is in.
+        if netns.run(current_cookie)? != event.netns {
+            return Ok(());
+        }
         let location = Location {
             netns: netns.id(),
             only: Some(event.pod),
         };
         let endpoint = namespaces.join(programs, location, netns, event.pod)?;
-        // A socket need not be of the namespace that its process is in.
-        if endpoint.netns != event.netns {
-            namespaces.leave(location, event.pod);
-            return Ok(());
-        }
         tracing::debug!(
             cgroup = event.pod,
             netns = event.netns,

@@ -22,7 +22,7 @@ use super::{
     discovery::Discovery,
     events::Events,
     known_pods::KnownPods,
-    location::News,
+    location::NewsReceiver,
     metrics::KernelCollector,
     namespaces::Namespaces,
     nested::Nested,
@@ -66,7 +66,7 @@ struct Worker {
     pods: Pods,
     known: Arc<KnownPods>,
     arrivals: Arrivals,
-    news: mpsc::UnboundedReceiver<News>,
+    news: NewsReceiver,
     events: Events,
     metrics: Metrics,
 }
@@ -208,6 +208,9 @@ impl Worker {
         let mut reaching: Option<ReachRequest> = None;
         let request = loop {
             reaching = reaching.and_then(|request| request.look(&self.pods));
+            if self.discovery.is_incomplete() {
+                scan_at = scan_at.min(Instant::now() + self.discovery.scan_interval());
+            }
             let look_at = self.pods.next_look();
             retry_at = match self.pods.has_trouble() {
                 true => retry_at.or_else(|| Some(Instant::now() + RETRY)),
@@ -237,8 +240,8 @@ impl Worker {
                         scan_at = self.scan(&vital);
                     }
                 },
-                Some(news) = self.news.recv() => self.pods.handle_news(news),
-                events = self.events.next() => self.handle_events(events).await,
+                Some(news) = self.news.next() => self.pods.handle_news(news),
+                events = self.events.next() => self.handle_events(events, &vital).await,
                 ends = self.pods.next_ends() => self.handle_ends(ends).await,
                 () = wait_until(look_at) => self.pods.look(|| vital.beat()),
                 () = wait_until(retry_at) => {
@@ -293,9 +296,9 @@ impl Worker {
         }
     }
 
-    async fn handle_events(&mut self, events: io::Result<Vec<KernelEvent>>) {
+    async fn handle_events(&mut self, events: io::Result<Vec<KernelEvent>>, vital: &Vital) {
         match events {
-            Ok(events) => self.pods.handle_events(&events),
+            Ok(events) => self.pods.handle_events(&events, || vital.beat()),
             Err(error) => {
                 self.metrics.errors.inc();
                 tracing::error!(%error, "cannot wait for the programs' events; trying again");

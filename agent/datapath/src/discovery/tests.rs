@@ -55,6 +55,22 @@ async fn pods_that_are_there_are_found_once() {
 }
 
 #[tokio::test]
+async fn a_pod_that_could_not_be_watched_is_watched_after_the_next_comparison() {
+    let root = TempDir::new().unwrap();
+    let path = format!("kubepods/pod{UID}");
+    make(&root, &path);
+    let mut discovery = watch(&root);
+    let pod = pod_of(&root, &path);
+    assert_eq!(discovery.scan(), [PodChange::Appeared(pod.clone())]);
+    // As where the kernel gives no more watches.
+    discovery.watches.remove(&pod.path);
+    assert_eq!(discovery.scan(), []);
+    make(&root, &format!("{path}/container"));
+    let changes = changes_until(&mut discovery, |_| true).await;
+    assert_eq!(changes, [PodChange::ContainerMade(pod.id)]);
+}
+
+#[tokio::test]
 async fn pods_come_and_go() {
     let root = TempDir::new().unwrap();
     let mut discovery = watch(&root);

@@ -1,6 +1,6 @@
 //! Follows the events that the programs report.
 
-use std::{io, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc};
 
 use podcreds_common::{
     Counter, EVENT_BOUND_TO_DEVICE, EVENT_FOREIGN_NETNS, EVENT_PORT_WANTED, EVENT_UNKNOWN_POD,
@@ -9,13 +9,16 @@ use podcreds_common::{
 use podcreds_types::CallerId;
 
 use super::{NotRedirected, Pods, TrackedPod};
-use crate::{metrics::outcome, processes};
+use crate::{metrics::outcome, namespace::Scope, processes};
 
 impl Pods {
     /// Follows what the programs have reported.
-    pub(crate) fn handle_events(&mut self, events: &[KernelEvent]) {
+    pub(crate) fn handle_events(&mut self, events: &[KernelEvent], beat: impl Fn()) {
         for event in events {
             self.report_not_redirected(event);
+        }
+        for event in to_follow(events) {
+            beat();
             self.follow(event);
         }
     }
@@ -25,7 +28,10 @@ impl Pods {
         let result = match event.kind {
             EVENT_FOREIGN_NETNS => self.serve_nested(event),
             EVENT_BOUND_TO_DEVICE => self.leave_alone(event),
-            EVENT_PORT_WANTED => self.give_up_port(event),
+            EVENT_PORT_WANTED => {
+                self.give_up_port(event);
+                Ok(())
+            }
             _ => Ok(()),
         };
         if let Err(error) = result {
@@ -92,14 +98,12 @@ impl Pods {
         Ok(())
     }
 
-    fn give_up_port(&mut self, event: &KernelEvent) -> io::Result<()> {
-        let moved = self
-            .namespaces
-            .give_up_port(&mut self.programs, event.netns, event.port)?;
-        if let Some((location, endpoint)) = moved {
-            self.move_pods(location, endpoint);
+    /// Moves the listeners from a port that an application wants. What cannot be moved now is tried
+    /// again.
+    fn give_up_port(&mut self, event: &KernelEvent) {
+        for location in self.namespaces.give_up_port(event.netns, event.port) {
+            self.refresh(location, Scope::Unreachable);
         }
-        Ok(())
     }
 
     /// Reports when a pod can no longer, or can again, come by its own listeners.
@@ -123,6 +127,17 @@ impl Pods {
     }
 }
 
+/// Of each kind one event for each pod, since a pod can cause any number of them. What is left out
+/// happens again with the client's next try.
+fn to_follow(events: &[KernelEvent]) -> impl Iterator<Item = &KernelEvent> {
+    let mut seen = HashSet::new();
+    let is_to_be_followed = move |event: &&KernelEvent| {
+        // A port is reported once, and of nobody in particular.
+        event.kind == EVENT_PORT_WANTED || seen.insert((event.pod, event.kind))
+    };
+    events.iter().filter(is_to_be_followed)
+}
+
 fn named(pod: &TrackedPod) -> (CallerId, Option<Arc<str>>) {
     (CallerId::Pod(pod.uid), None)
 }
@@ -130,4 +145,32 @@ fn named(pod: &TrackedPod) -> (CallerId, Option<Arc<str>>) {
 /// A process that is in no known pod, and what it is. It may have ended.
 fn process(id: u32) -> (CallerId, Option<Arc<str>>) {
     (CallerId::Process(id), processes::about(id).map(Arc::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_causes_many_events_takes_one_turn_in_each_batch() {
+        let event = |kind, pod, port| KernelEvent {
+            pod,
+            netns: u64::from(port),
+            thread: 1,
+            port,
+            kind,
+        };
+        let mut events: Vec<_> = (0..20)
+            .map(|netns| event(EVENT_FOREIGN_NETNS, 1, netns))
+            .collect();
+        events.extend([
+            event(EVENT_BOUND_TO_DEVICE, 1, 20),
+            event(EVENT_FOREIGN_NETNS, 2, 21),
+            event(EVENT_PORT_WANTED, 0, 22),
+            event(EVENT_PORT_WANTED, 0, 23),
+            event(EVENT_BOUND_TO_DEVICE, 1, 24),
+        ]);
+        let followed: Vec<_> = to_follow(&events).map(|event| event.port).collect();
+        assert_eq!(followed, [0, 20, 21, 22, 23]);
+    }
 }

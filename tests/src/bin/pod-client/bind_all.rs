@@ -23,6 +23,9 @@ pub(crate) struct BindAll {
     /// The last port.
     #[arg(long, default_value_t = u16::MAX)]
     to: u16,
+    /// Takes those of IPv4 only.
+    #[arg(long)]
+    ipv4: bool,
 }
 
 impl BindAll {
@@ -31,10 +34,11 @@ impl BindAll {
         let mut bound = Vec::new();
         let mut failed = BTreeMap::<String, Vec<String>>::new();
         for port in self.from..=self.to {
-            for address in [
+            let families = [
                 IpAddr::from(Ipv4Addr::UNSPECIFIED),
                 Ipv6Addr::UNSPECIFIED.into(),
-            ] {
+            ];
+            for address in families.into_iter().take(if self.ipv4 { 1 } else { 2 }) {
                 let address = SocketAddr::new(address, port);
                 match listen(address) {
                     Ok(socket) => bound.push(socket),

@@ -1,7 +1,7 @@
 //! Making and connecting sockets, step by step.
 
 use std::{
-    io,
+    io, iter,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -10,10 +10,13 @@ use nix::{
     errno::Errno,
     sys::socket::{setsockopt, sockopt::TcpFastOpenConnect},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// The official agent's address, which SDKs are told to use.
 pub(crate) const CREDENTIALS: &str = "169.254.170.23:80";
+
+/// How many instructions a packet filter can have: BPF_MAXINSNS of linux/bpf_common.h.
+const LONGEST_FILTER: usize = 4096;
 
 /// How sockets are made.
 #[derive(clap::Args, Clone)]
@@ -27,6 +30,9 @@ pub(crate) struct SocketOptions {
     /// Binds to this network device.
     #[arg(long)]
     pub(crate) device: Option<String>,
+    /// Uses up the memory that the kernel keeps for what is set on the socket.
+    #[arg(long)]
+    pub(crate) fill: bool,
     /// Connects with TCP fast open.
     #[arg(long)]
     pub(crate) fast_open: bool,
@@ -45,6 +51,9 @@ impl SocketOptions {
         }
         if let Some(device) = &self.device {
             socket.bind_device(Some(device.as_bytes()))?;
+        }
+        if self.fill {
+            fill(&socket)?;
         }
         if self.fast_open {
             setsockopt(&socket, TcpFastOpenConnect, &true)?;
@@ -74,6 +83,34 @@ impl SocketOptions {
         self.connect(&socket, destination)?;
         Ok(socket.into())
     }
+}
+
+/// Attaches the longest packet filter for which there is memory. It lets everything through.
+fn fill(socket: &Socket) -> io::Result<()> {
+    // BPF_LDX | BPF_B | BPF_MSH, which takes the kernel many instructions of its own.
+    let load = || SockFilter::new(0xb1, 0, 0, 0);
+    // BPF_RET | BPF_K: a packet to its end.
+    let accept = || SockFilter::new(0x06, 0, 0, u32::MAX);
+    let attach = |length| {
+        let program: Vec<_> = iter::repeat_with(load)
+            .take(length)
+            .chain([accept()])
+            .collect();
+        socket.attach_filter(&program)
+    };
+    let (mut fits, mut too_long) = (0, LONGEST_FILTER);
+    while fits + 1 < too_long {
+        let length = usize::midpoint(fits, too_long);
+        match attach(length) {
+            // It has to go first, since the next one is counted beside it.
+            Ok(()) => {
+                socket.detach_filter()?;
+                fits = length;
+            }
+            Err(_) => too_long = length,
+        }
+    }
+    attach(fits)
 }
 
 /// A short name for what went wrong, such as `ECONNREFUSED` or `timeout`.
