@@ -92,11 +92,18 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
         if env::var_os("RUST_TEST_THREADS").is_none() {
             cargo.env("RUST_TEST_THREADS", TEST_THREADS);
         }
-        if !args.iter().any(|arg| arg.starts_with("-p")) {
+        if !names_packages(args) {
             cargo.args(EVERYTHING_FOR_THE_HOST);
         }
         run(cargo.args(args))
     })
+}
+
+/// Whether arguments for `cargo test` say which packages to test.
+fn names_packages(args: &[String]) -> bool {
+    // What follows is for the test programs.
+    let mut for_cargo = args.iter().take_while(|arg| *arg != "--");
+    for_cargo.any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
 }
 
 pub(crate) fn lint() -> Result<()> {
@@ -185,4 +192,23 @@ pub(crate) fn build_programs(programs: &[&str], release: bool) -> Result<()> {
         }
         run(&mut cargo)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_packages_are_tested_unless_some_are_named() {
+        let names = |line: &str| {
+            let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            names_packages(&args)
+        };
+        for some in ["-p x", "-px", "--package x", "--package=x", "--lib -p x"] {
+            assert!(names(some), "{some}");
+        }
+        for all in ["", "a_test --no-run", "-- --skip x", "-- -p"] {
+            assert!(!names(all), "{all}");
+        }
+    }
 }
