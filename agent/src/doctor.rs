@@ -66,7 +66,7 @@ pub(crate) fn doctor(args: DoctorArgs) -> ExitCode {
     if let Err(error) = hardening::forbid_core_dumps() {
         return fail(&error, UNAVAILABLE);
     }
-    let report = match examine(&told(config), args.pod.as_ref()) {
+    let report = match examine(&config_of_doctor(config), args.pod.as_ref()) {
         Ok(report) => report,
         Err(error) => {
             return fail(
@@ -86,7 +86,7 @@ pub(crate) fn doctor(args: DoctorArgs) -> ExitCode {
 }
 
 /// What of the agent's configuration a doctor wants to know.
-fn told(config: Config) -> podcreds_doctor::Config {
+fn config_of_doctor(config: Config) -> podcreds_doctor::Config {
     podcreds_doctor::Config {
         ebpf: config.paths.ebpf.is_some(),
         cgroup_root: config.paths.ebpf.and_then(|ebpf| ebpf.cgroup_root),

@@ -74,11 +74,13 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Status(args) => logging(format, verbosity, || {
-            told(operator::status(&args).map(|()| true))
+            command_exit_code(operator::status(&args).map(|()| true))
         }),
-        Command::Refresh(args) => logging(format, verbosity, || told(operator::refresh(args))),
+        Command::Refresh(args) => logging(format, verbosity, || {
+            command_exit_code(operator::refresh(args))
+        }),
         Command::LogLevel(args) => logging(format, verbosity, || {
-            told(operator::log_level(args).map(|()| true))
+            command_exit_code(operator::log_level(args).map(|()| true))
         }),
     }
 }
@@ -157,7 +159,7 @@ fn probe(args: &ProbeArgs) -> ExitCode {
 }
 
 /// The exit code of a command that asks agents: whether all went well.
-fn told(outcome: Result<bool, CommandError>) -> ExitCode {
+fn command_exit_code(outcome: Result<bool, CommandError>) -> ExitCode {
     let error = match outcome {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => return REFUSED.into(),
