@@ -1,7 +1,7 @@
 //! Why a request or a connection gets no credentials: all reasons, in one table.
 //!
-//! To add a reason, add a row to [`refusals!`] and one to the table in `docs/operations.md`. Its
-//! metric is there from the start.
+//! "A new refusal" in `docs/architecture.md` says what else a new reason needs. Its metric is there
+//! from the start.
 
 use http::StatusCode;
 
