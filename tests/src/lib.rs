@@ -21,6 +21,7 @@
 //! - [`run`]: one process of tests, demo or load, and who removes what it leaves when it is killed.
 //! - [`iam`]: the roles of IAM.
 //! - [`scenario`]: all of these together, as most tests want them.
+//! - [`shared_node`]: a node on which agents follow each other.
 //! - [`sdk`]: unmodified AWS SDKs.
 //! - [`soak`]: a long run in which everything changes at once, while each answer is checked.
 //! - [`chart`]: the Helm chart, as it is rendered.
@@ -32,6 +33,7 @@
 //! - [`wire`]: requests written by hand, sent from inside a pod.
 //! - [`wait`]: polling with a deadline.
 //! - [`binary`]: finding the binaries of this workspace.
+//! - [`program`]: programs that a test makes, and then starts.
 //! - [`checkout`]: finding the checkout.
 //!
 //! What runs inside the simulated pods is the `pod-client` binary of this crate.
