@@ -3,6 +3,7 @@
 //! Each rule is a function from a file to what is wrong with it, so that it can be tried on a text
 //! that breaks it, and a test that applies it to the whole checkout.
 
+mod metrics;
 mod names;
 mod source;
 mod text;
@@ -77,6 +78,12 @@ fn versions_are_in_the_workspace_manifest_only() {
         |file| file.path.ends_with("/Cargo.toml"),
         text::dependency_versions,
     );
+}
+
+#[test]
+fn metrics_are_explained() {
+    let unexplained = metrics::unexplained(&checkout());
+    assert!(unexplained.is_empty(), "\n{}\n", unexplained.join("\n"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ const ONE_PER_CRATE: [&str; 2] = ["Config", "Metrics"];
 /// Complains about types of the agent whose name another one has too.
 pub(super) fn repeated(files: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for file in files.iter().filter(|file| is_of_agent(file)) {
+    for file in files.iter().filter(|file| file.is_of_agent()) {
         for name in file.text.lines().filter_map(shared_type) {
             places.entry(name).or_default().push(&file.path);
         }
@@ -20,11 +20,6 @@ pub(super) fn repeated(files: &[Source]) -> Vec<String> {
         .filter(|(name, places)| places.len() > 1 && !ONE_PER_CRATE.contains(name))
         .map(|(name, places)| format!("{name} has several meanings: {}", places.join(", ")))
         .collect()
-}
-
-fn is_of_agent(file: &Source) -> bool {
-    let is_test = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
-    file.is_rust() && !is_test && (file.is_below("agent/") || file.is_below("common/"))
 }
 
 /// The name of the type that a line declares for others to use.

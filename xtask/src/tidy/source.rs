@@ -28,6 +28,12 @@ impl Source {
     pub(super) fn is_below(&self, folder: &str) -> bool {
         self.path.starts_with(folder)
     }
+
+    /// Whether it is what the agent is made of, and no test.
+    pub(super) fn is_of_agent(&self) -> bool {
+        let is_test = self.path.contains("/tests/") || self.path.ends_with("/tests.rs");
+        self.is_rust() && !is_test && (self.is_below("agent/") || self.is_below("common/"))
+    }
 }
 
 /// All text files, in the order of their paths.
