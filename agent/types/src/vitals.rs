@@ -54,7 +54,7 @@ pub struct Vital {
 pub struct Beats {
     /// Which part it is; never used again for another.
     pub id: u64,
-    /// Its name, as in "... has done nothing for 7 s".
+    /// Its name, as in "... has done nothing for 5 s".
     pub name: Cow<'static, str>,
     /// How often it has beaten.
     pub count: u64,
