@@ -48,7 +48,7 @@ enum Command {
     Image(image::Options),
     /// Render the dashboards, and the chart with them into the manifests for those without Helm.
     Chart,
-    /// Run all tests. As root the tests on the real kernel run too.
+    /// Run the tests. As root those on the real kernel run too.
     Test {
         /// What is passed on to `cargo test`, such as `-p podcreds` or the name of a test.
         #[arg(last = true)]
