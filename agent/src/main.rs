@@ -187,7 +187,10 @@ fn exit_code(error: &AppError) -> u8 {
         | AppError::Handover(_)
         | AppError::Admin(_)
         | AppError::Upstream(
-            SetupError::NoRegion | SetupError::Variable { .. } | SetupError::Bundle { .. },
+            SetupError::NoRegion
+            | SetupError::Region(_)
+            | SetupError::Variable { .. }
+            | SetupError::Bundle { .. },
         ) => USAGE,
         AppError::Datapath(error)
         | AppError::Ebpf(error)

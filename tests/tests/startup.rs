@@ -232,11 +232,15 @@ fn missing_certificate_authorities_are_reported() {
 }
 
 #[test]
-fn a_missing_region_is_reported() {
+fn a_region_that_is_missing_or_none_is_reported() {
     let eks_auth = EksAuth::start();
-    let agent = Agent::on_loopback(&eks_auth).env_remove("AWS_REGION");
-    let said = assert_fails(agent, USAGE);
-    assert!(said.contains("AWS_REGION"), "{said}");
+    let agent = || Agent::on_loopback(&eks_auth).env_remove("AWS_REGION");
+    let empty = || agent().env("AWS_REGION", "");
+    let odd = || agent().env("AWS_REGION", "eu-central-1 ");
+    for agent in [agent(), empty(), odd()] {
+        let said = assert_fails(agent, USAGE);
+        assert!(said.contains("AWS_REGION"), "{said}");
+    }
 }
 
 /// The region and the credentials come from IMDS, with which EKS Auth's signature is checked.
@@ -247,7 +251,9 @@ fn the_nodes_region_and_credentials_come_from_imds() {
     let imds = Imds::start(signer.clone());
     eks_auth.accept_signer(&signer);
     eks_auth.associate("shop", "reader", "shop-reader");
-    let agent = Agent::on_loopback(&eks_auth).node_from(&imds).start();
+    let agent = Agent::on_loopback(&eks_auth).node_from(&imds);
+    // As where a variable of an installation's was empty.
+    let agent = agent.env("AWS_REGION", "").start();
     let paths = imds.paths().join(" ");
     assert!(paths.contains("/placement/region"), "{paths}");
 

@@ -38,7 +38,7 @@ impl Task {
     ) {
         self.limiter.done();
         let answer = answer.and_then(|credentials| self.usable(&credentials));
-        self.note_health(&answer, call.started);
+        self.note_health(&answer, call.subject, call.started);
         let subject = call.subject;
         if self.end_attempt(&subject, id) {
             self.settle(subject, call.token, call.digest, answer);
@@ -91,9 +91,9 @@ impl Task {
         })
     }
 
-    /// Lets the limiter and the log know how EKS Auth is doing, by a call that went out at
-    /// `started`.
-    fn note_health(&mut self, answer: &CallAnswer, started: Instant) {
+    /// Lets the limiter and the log know how EKS Auth is doing, by a call for a subject that went
+    /// out at `started`.
+    fn note_health(&mut self, answer: &CallAnswer, subject: Subject, started: Instant) {
         let now = self.parts.cache.clock().now();
         match answer {
             Ok(_) | Err(UpstreamError::Refused(_)) => {
@@ -111,7 +111,7 @@ impl Task {
                 reason,
                 retry_after,
             }) => {
-                self.limiter.failed();
+                self.limiter.failed(subject);
                 self.limiter.blocked(retry_after.unwrap_or_default());
                 self.health.failed(reason, now);
             }

@@ -11,7 +11,7 @@
 mod delegates;
 mod left_alone;
 mod metrics;
-mod reports;
+mod suspicions;
 
 use std::{
     net::IpAddr,
@@ -36,7 +36,7 @@ use podcreds_types::{
 
 use delegates::{DelegateStatus, Delegates};
 use left_alone::LeftAlone;
-use reports::{Report, Reports};
+use suspicions::{Suspicion, Suspicions};
 
 /// How far the node's clock may be ahead of the API server's before a token counts as expired here.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ pub struct Identity {
     pods: PodRecords,
     metrics: Metrics,
     /// What has been logged of tokens that came from elsewhere than their pod.
-    reports: Reports,
+    suspicions: Suspicions,
     /// Where the kernel redirects: the pods that have come that way, and so need no other.
     redirected: SharedMap<PodUid, ()>,
     /// Those of them that cannot come that way now, since their own network does not let them.
@@ -113,7 +113,7 @@ impl Identity {
             delegates: Delegates::new(config.delegates, config.kubelet_root, keys, runtime),
             pods,
             metrics,
-            reports: Reports::default(),
+            suspicions: Suspicions::default(),
             redirected: SharedMap::default(),
             is_detached: AtomicBool::new(false),
             unreachable: SharedMap::default(),
@@ -175,7 +175,7 @@ impl Identity {
     pub fn pod_gone(&self, pod: PodUid) {
         self.redirected.remove(&pod);
         self.left_alone.remove(pod);
-        self.reports.pod_gone(pod);
+        self.suspicions.pod_gone(pod);
         self.unreachable.remove(&pod);
         self.delegates.pod_gone(pod);
     }
@@ -251,8 +251,8 @@ impl Identity {
     }
 
     fn report_foreign_token(&self, pod: PodUid, claims: &Claims, route: Route) {
-        let report = Report::ForeignToken(claims.pod, route);
-        if !self.reports.is_due(pod, report) {
+        let suspicion = Suspicion::ForeignToken(claims.pod, route);
+        if !self.suspicions.is_due(pod, suspicion) {
             return;
         }
         let (names, claimed) = (
@@ -291,7 +291,7 @@ impl Identity {
         let Some(pod) = claims.pod else {
             return;
         };
-        if !self.reports.is_due(pod, Report::Detour(route)) {
+        if !self.suspicions.is_due(pod, Suspicion::Detour(route)) {
             return;
         }
         let names = self.pods.names(pod);

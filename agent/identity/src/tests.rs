@@ -187,15 +187,18 @@ fn nothing_that_a_pod_did_before_hides_its_theft_in_the_log() {
     assert_eq!(verdict, Err(Refusal::Detour));
     let verdict = caller.identify(&pod_token(OTHER, "sa"), Route::Proxy);
     assert_eq!(verdict, Err(Refusal::ThroughProxy));
-    let theft = Report::ForeignToken(Some(robbed), Route::Direct);
+    let theft = Suspicion::ForeignToken(Some(robbed), Route::Direct);
     assert!(
-        identity.reports.is_due(thief, theft),
+        identity.suspicions.is_due(thief, theft),
         "it may still be logged"
     );
     identity.pod_gone(thief);
     let verdict = caller.identify(&pod_token(OTHER, "sa"), Route::Direct);
     assert_eq!(verdict, Err(Refusal::OtherPod));
-    assert!(!identity.reports.is_due(thief, theft), "it has been logged");
+    assert!(
+        !identity.suspicions.is_due(thief, theft),
+        "it has been logged"
+    );
 }
 
 #[test]

@@ -6,10 +6,11 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
+use rustix::{io::Errno, net::sockopt::set_ipv6_v6only};
 use tokio::{
     net::{TcpListener, TcpSocket},
     time::sleep,
@@ -42,17 +43,32 @@ pub struct ReservedPort {
 
 /// Reserves an address, beside an agent that listens on it. Port 0 takes any free one.
 ///
+/// 0.0.0.0 and `::` are all addresses of both families, as for programs in Go: on a cluster of IPv6
+/// nobody could ask at those of IPv4. Where the machine has no IPv6, they are all of IPv4.
+///
 /// # Errors
 ///
 /// A [`BindError`] that names the `flag` to change, when the address does not exist or the port
 /// belongs to a program of another kind.
 pub fn reserve(ip: IpAddr, port: u16, flag: &'static str) -> Result<ReservedPort, BindError> {
-    let address = SocketAddr::new(ip, port);
-    bind(address).map_err(|source| BindError {
-        address,
+    let bound = match ip.is_unspecified() {
+        true => bind_both_families(port, bind),
+        false => bind(SocketAddr::new(ip, port)),
+    };
+    bound.map_err(|source| BindError {
+        address: SocketAddr::new(ip, port),
         flag,
         source,
     })
+}
+
+fn bind_both_families<T>(port: u16, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
+            bind((Ipv4Addr::UNSPECIFIED, port).into())
+        }
+        bound => bound,
+    }
 }
 
 fn bind(address: SocketAddr) -> io::Result<ReservedPort> {
@@ -94,6 +110,10 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
+    if address.is_ipv6() {
+        // The machine's default may be another.
+        set_ipv6_v6only(&socket, false)?;
+    }
     socket.set_reuseaddr(true)?;
     Ok(socket)
 }
@@ -117,6 +137,27 @@ mod tests {
         assert!(text.contains(&address.to_string()), "{text}");
         assert!(text.contains("--probe-port"), "{text}");
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families() {
+        for ip in [
+            IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ] {
+            let listener = reserve(ip, 0, "--port").unwrap().listen().await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            for client in [LOCALHOST, Ipv6Addr::LOCALHOST.into()] {
+                let _client = TcpStream::connect((client, port)).await.unwrap();
+                listener.accept().await.unwrap();
+            }
+        }
+        let without_ipv6 = |address: SocketAddr| match address.is_ipv6() {
+            true => Err(Errno::AFNOSUPPORT.into()),
+            false => Ok(address),
+        };
+        let bound = bind_both_families(1, without_ipv6).unwrap();
+        assert_eq!(bound, (Ipv4Addr::UNSPECIFIED, 1).into());
     }
 
     #[tokio::test]

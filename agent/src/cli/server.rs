@@ -118,6 +118,8 @@ pub(crate) struct ServerArgs {
     pub(crate) max_request_wait: Duration,
 
     /// Address to serve metrics on
+    ///
+    /// 0.0.0.0 are all addresses, those of IPv6 as well.
     #[arg(long, default_value = "0.0.0.0", value_parser = parse_host, value_name = "IP")]
     pub(crate) metrics_address: IpAddr,
 

@@ -18,7 +18,7 @@ use podcreds_types::{Credentials, Token};
 
 use super::{
     AssumeRole, CertificateError, CertificateProblem, Metrics, Outbound, UpstreamError, answer,
-    failure, rotating::RotatingFile,
+    failure, region, rotating::RotatingFile,
 };
 
 /// How this node tells EKS Auth from other clients.
@@ -65,6 +65,12 @@ pub enum SetupError {
          (hop limit 2 where it has a network namespace of its own)"
     )]
     NoRegion,
+    /// What one of them names cannot be a region.
+    #[error(
+        "{0:?} is no AWS region: set AWS_REGION to one such as eu-central-1, or the region of the \
+         AWS profile, if that names it"
+    )]
+    Region(String),
     /// There is nobody to trust.
     #[error(
         "no certificate authorities to trust AWS by: install ca-certificates, or name a bundle \
@@ -118,6 +124,7 @@ impl EksAuth {
         let http = SharedHttpClient::new(outbound.sdk_client()?);
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http.clone())
+            .region(region::provider(http.clone()))
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         let loader = match &config.rotating_file {
             Some(file) => loader
@@ -138,9 +145,7 @@ impl EksAuth {
         config: Config,
         metrics: Metrics,
     ) -> Result<Self, SetupError> {
-        if environment.region().is_none() {
-            return Err(SetupError::NoRegion);
-        }
+        region::check(environment)?;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(config.connect_timeout)
             .read_timeout(config.read_timeout)
@@ -210,11 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_region_is_named() {
-        let metrics = metrics(&Registry::new());
-        let error = EksAuth::with_environment(&environment(None), Config::new("c"), metrics)
-            .expect_err("no region");
-        assert!(error.to_string().contains("AWS_REGION"));
+    fn a_region_is_needed() {
+        for region in [None, Some(Region::new("eu west 1"))] {
+            let metrics = metrics(&Registry::new());
+            let made = EksAuth::with_environment(&environment(region), Config::new("c"), metrics);
+            let error = made.expect_err("no region").to_string();
+            assert!(error.contains("AWS_REGION"), "{error}");
+        }
     }
 
     #[test]

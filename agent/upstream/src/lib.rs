@@ -20,6 +20,7 @@ mod http;
 mod key_server;
 mod metrics;
 mod probe;
+mod region;
 mod rotating;
 mod words;
 

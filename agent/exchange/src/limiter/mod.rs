@@ -276,9 +276,9 @@ impl Limiter {
         self.pace.answered(started, Instant::now());
     }
 
-    /// Notes that a call failed.
-    pub(crate) fn failed(&mut self) {
-        if self.pace.failed(Instant::now()) {
+    /// Notes that a call for a subject failed.
+    pub(crate) fn failed(&mut self, subject: Subject) {
+        if self.pace.failed(subject, Instant::now()) {
             self.throttled = false;
             self.gauge();
             tracing::warn!(

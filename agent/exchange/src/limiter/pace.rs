@@ -7,13 +7,15 @@
 //!
 //! A curve over time alone would ruin a large fleet: where thousands of nodes share a quota, each
 //! of them has a call in half a minute, and within seconds all would be back at what was far too
-//! much. So calls that are throttled three times in a row, or fail for a minute, make a node take
-//! itself for one of many. Its pace then has a ceiling too, which rises with each call that gets an
-//! answer, the more the longer nothing is throttled, and little by little with time. A node that is
-//! alone is back after eight answers. `cargo xtask simulate fleet` shows a change's effect.
+//! much. So calls that are throttled three times in a row, or fail for a minute for several pods,
+//! make a node take itself for one of many. Its pace then has a ceiling too, which rises with each
+//! call that gets an answer, the more the longer nothing is throttled, and little by little with
+//! time. A node that is alone is back after eight answers. `cargo xtask simulate fleet` shows a
+//! change's effect.
 
 use std::time::Duration;
 
+use podcreds_cache::Subject;
 use tokio::time::Instant;
 
 use super::bucket::until_one;
@@ -48,7 +50,8 @@ const MANY: i32 = 4;
 /// For so long, or up to twice that, calls that can wait leave the quota to those of other nodes
 /// where pods wait.
 const CROWDED: Duration = Duration::from_secs(5 * 60);
-/// When calls have failed for so long, and none was answered, all nodes wait for the end of it.
+/// When calls for more than one pod have failed for so long, and none was answered, all nodes wait
+/// for the end of it.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// So many calls have then failed at least.
 const OUTAGE_CALLS: u32 = 5;
@@ -102,6 +105,11 @@ struct Failing {
     since: Instant,
     last: Instant,
     calls: u32,
+    /// What the first one was for.
+    first: Subject,
+    /// Whether another one was for somebody else. Calls for one alone may fail for what is in them,
+    /// as where a proxy looks into them.
+    several: bool,
 }
 
 /// The last time that the pace was lowered.
@@ -247,20 +255,23 @@ impl Pace {
         }
     }
 
-    /// A call got no answer, or one that says that EKS Auth is in trouble. Says whether that makes
-    /// an outage, for which the pace has just been lowered.
-    pub(super) fn failed(&mut self, now: Instant) -> bool {
+    /// A call for a subject got no answer, or one that says that EKS Auth is in trouble. Says
+    /// whether that makes an outage, for which the pace has just been lowered.
+    pub(super) fn failed(&mut self, subject: Subject, now: Instant) -> bool {
         let begins = Failing {
             since: now,
             last: now,
             calls: 0,
+            first: subject,
+            several: false,
         };
         let goes_on = |it: &Failing| now.saturating_duration_since(it.last) < APART;
         let mut failing = self.failing.take().filter(goes_on).unwrap_or(begins);
         failing.calls = failing.calls.saturating_add(1);
         failing.last = now;
+        failing.several |= failing.first != subject;
         let lasts = now.saturating_duration_since(failing.since);
-        let is_outage = lasts >= OUTAGE && failing.calls >= OUTAGE_CALLS;
+        let is_outage = lasts >= OUTAGE && failing.calls >= OUTAGE_CALLS && failing.several;
         self.failing = Some(failing);
         if !is_outage {
             return false;

@@ -5,6 +5,10 @@ use super::{super::bucket::Bucket, *};
 const SECOND: Duration = Duration::from_secs(1);
 const START: f64 = 100.0;
 
+fn pod(number: u32) -> Subject {
+    Subject::Pod(u128::from(number).into())
+}
+
 /// Has `most` calls go out as soon as they may, each answered by `answer`. Says how many went out
 /// in `seconds`.
 fn run(
@@ -182,24 +186,39 @@ fn an_outage_of_a_minute_ends_slowly_and_a_short_one_at_once() {
     let mut now = Instant::now();
     let mut pace = Pace::new(START, now);
     // A failed call long after others is no outage.
-    for _ in 0..20 {
-        assert!(!pace.failed(now));
+    for number in 0..20 {
+        assert!(!pace.failed(pod(number), now));
     }
     now += APART;
-    assert!(!pace.failed(now));
+    assert!(!pace.failed(pod(1), now));
     answered(&mut pace, now);
-    for _ in 0..59 {
-        pace.failed(now);
+    for second in 0..59 {
+        pace.failed(pod(second % 2), now);
         now += SECOND;
     }
     assert_eq!(pace.per_second(), START);
-    for _ in 0..600 {
-        pace.failed(now);
+    for second in 0..600 {
+        pace.failed(pod(second % 2), now);
         now += SECOND;
     }
     let slow = pace.per_second();
     assert!((SLOW_START..SLOW_START * 1.1).contains(&slow), "{slow}");
     assert_eq!(run(&mut pace, &mut now, 30.0, 20, answered), 20);
+}
+
+#[test]
+fn one_pod_whose_calls_fail_makes_no_outage() {
+    let mut now = Instant::now();
+    let mut pace = Pace::new(START, now);
+    for _ in 0..600 {
+        assert!(!pace.failed(pod(1), now));
+        now += SECOND;
+    }
+    pace.update(now);
+    assert!(!pace.is_lowered(), "{}", pace.per_second());
+    assert_eq!(pace.crowded(now), None);
+    // A second one is a witness.
+    assert!(pace.failed(pod(2), now));
 }
 
 #[test]
@@ -209,7 +228,7 @@ fn no_failure_of_an_outage_delays_the_next_call() {
     let mut calls = 0;
     for tenth in 0..3600 {
         let now = started + SECOND / 10 * tenth;
-        pace.failed(now);
+        pace.failed(pod(tenth % 2), now);
         if now > started + OUTAGE && pace.ready(now).is_ok() {
             pace.spend();
             calls += 1;
