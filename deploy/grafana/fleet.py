@@ -275,7 +275,7 @@ def upstream(dashboard):
             "one node alone: its role, its clock or its network.",
             "PodcredsNodeCannotReachEksAuth",
             (f"topk(10, max by (node) (podcreds_upstream_consecutive_failures{{{FLEET}}}))", "{{node}}"),
-            limit=10,
+            limit=5,
         ),
     )
 

@@ -356,10 +356,10 @@ def upstream(dashboard):
             "Failures in a row",
             "short",
             "Calls without a usable answer since the last one with.",
-            "ten and more: the node's role, its clock or its network.",
+            "five and more: the node's role, its clock or its network.",
             "PodcredsNodeCannotReachEksAuth",
             (now("podcreds_upstream_consecutive_failures"), "failures"),
-            limit=10,
+            limit=5,
         ),
     )
 
