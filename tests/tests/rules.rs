@@ -1,7 +1,12 @@
 //! The rules and alerts of `deploy/prometheus`, as Prometheus understands them.
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
-use std::{collections::BTreeSet, fs, process::Output};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use podcreds_tests::{
     chart, checkout,
@@ -124,4 +129,54 @@ fn the_runbook_has_a_section_for_each_alert_and_no_other() {
     });
     let names: BTreeSet<_> = alerts.iter().map(name).collect();
     assert_eq!(sections.collect::<BTreeSet<_>>(), names);
+}
+
+/// All files below a folder that are named like this, as text.
+fn read_all(folder: &Path, extension: &str) -> String {
+    let paths = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    let read = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => read_all(&path, extension),
+        Some(own) if own == extension => fs::read_to_string(path).unwrap(),
+        _ => String::new(),
+    };
+    paths.map(read).collect()
+}
+
+/// The labels' values that a text selects series of ours by, but for buckets:
+/// `podcreds_x{label=~"value|value"}`.
+fn selected(text: &str) -> BTreeSet<&str> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "_:".contains(letter);
+    let selectors = text.split('{').zip(text.split('{').skip(1));
+    let ours = selectors.filter(|(before, _)| {
+        let name = before.rsplit(|letter| !is_name(letter)).next();
+        name.is_some_and(|name| name.starts_with("podcreds"))
+    });
+    let matchers = ours.filter_map(|(_, after)| Some(after.split_once('}')?.0));
+    let parts = matchers.map(|matchers| matchers.split('"').collect::<Vec<_>>());
+    let values = parts.flat_map(|parts| {
+        let pairs = parts.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+        let named = pairs.filter(|(label, _)| !label.trim_matches([',', ' ']).starts_with("le="));
+        named.map(|(_, value)| value).collect::<Vec<_>>()
+    });
+    values.flat_map(|value| value.split('|')).collect()
+}
+
+/// One that no series has selects nothing, and nobody is told.
+#[test]
+fn rules_and_pages_select_series_by_values_that_the_agent_gives() {
+    let rules: String = prometheus::all()
+        .into_iter()
+        .map(|file| file.text)
+        .collect();
+    let pages = read_all(&checkout::file("docs"), "md");
+    let agent = read_all(&checkout::file("agent"), "rs");
+    let values = &selected(&rules) | &selected(&pages);
+    assert!(values.len() > 10, "{values:?}");
+    for value in values {
+        let word = match value.strip_suffix(".*") {
+            Some(beginning) => format!("\"{beginning}"),
+            None => format!("\"{value}\""),
+        };
+        assert!(agent.contains(&word), "no series has {value:?}");
+    }
 }
