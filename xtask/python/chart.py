@@ -19,6 +19,8 @@ import yaml
 RELEASE = "podcreds"
 NAMESPACE = "kube-system"
 NOTES = "NOTES.txt"
+# Labels by which Helm and others know what Helm has installed.
+OF_HELM = ("app.kubernetes.io/managed-by:", "helm.sh/chart:")
 # Helm's lowest severity.
 HINT = 1
 # What others need comes first.
@@ -48,12 +50,18 @@ def render(chart, values):
     return "\n---\n".join(parts) + "\n", notes
 
 
+def without_helm(text):
+    """The same manifests for those who install them in another way."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith(OF_HELM))
+
+
 def write_manifests(chart, folder):
     for path in sorted(pathlib.Path(folder).glob("*.values.yaml")):
         values = yaml.safe_load(path.read_text())
         text, _ = render(chart, values)
         header = HEADER.format(region=" and REGION" if "env" in values else "")
-        path.with_name(path.name.replace(".values", "")).write_text(header + text)
+        path.with_name(path.name.replace(".values", "")).write_text(header + without_helm(text))
 
 
 def complaints(manifest, version):
