@@ -44,6 +44,8 @@ fn its_defaults_give_the_same_daemon_set_with_this_agent() {
         "containerRegistry",
         "agent.command",
         "init.command",
+        "nameOverride",
+        "fullnameOverride",
     ] {
         let said = format!("WARNING: {warning}");
         let said_too = format!("WARNING: env.{warning}");
