@@ -1,5 +1,14 @@
 {{/* The command lines of both containers. */}}
 
+{{/* A value as it was written, and nothing for none. Helm keeps numbers as floats, which would be printed as 1e+06. */}}
+{{- define "podcreds.text" -}}
+{{- if has (kindOf .) (list "float64" "int64" "int") -}}
+{{- toJson . -}}
+{{- else if not (kindIs "invalid" .) -}}
+{{- toString . -}}
+{{- end -}}
+{{- end -}}
+
 {{/*
 Flags and their values as a list. "true" is a switch, "false" is none, and a list is a flag that comes more
 than once.
@@ -8,11 +17,11 @@ than once.
 {{- range $flag, $value := . -}}
 {{- if kindIs "slice" $value -}}
 {{- range $value }}
-- {{ printf "%s=%v" $flag . | quote }}
+- {{ printf "%s=%s" $flag (include "podcreds.text" .) | quote }}
 {{- end -}}
 {{- else -}}
-{{- $text := toString (ternary (int64 $value) $value (kindIs "float64" $value)) -}}
-{{- if or (kindIs "invalid" $value) (eq $text "true") (eq $text "") }}
+{{- $text := include "podcreds.text" $value -}}
+{{- if has $text (list "" "true") }}
 - {{ $flag | quote }}
 {{- else if ne $text "false" }}
 - {{ printf "%s=%s" $flag $text | quote }}

@@ -18,8 +18,8 @@ args:
 {{- if or $values.env (contains "-iso" $region) }}
 env:
   {{- range $name, $value := $values.env }}
-  - name: {{ $name }}
-    value: {{ toString $value | quote }}
+  - name: {{ $name | quote }}
+    value: {{ include "podcreds.text" $value | quote }}
   {{- end }}
   {{- if contains "-iso" $region }}
   - name: SSL_CERT_FILE

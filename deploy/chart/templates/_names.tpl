@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $name ($image.tag | default $.Chart.AppVersion) -}}
+{{- printf "%s:%s" $name (include "podcreds.text" ($image.tag | default $.Chart.AppVersion)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

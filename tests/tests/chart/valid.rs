@@ -10,7 +10,7 @@ use podcreds_tests::{
 };
 use serde_json::{Value, json};
 
-use super::{agent, daemon_set, official, render, request, strings};
+use super::{agent, daemon_set, official, pod, render, request, strings};
 
 /// All that can be switched on at once.
 fn everything() -> Value {
@@ -150,6 +150,46 @@ fn flags_are_given_once_and_the_last_word_is_the_users() {
     assert_eq!(arguments, expected);
 }
 
+/// What is wrong with a number is the agent's to say. YAML takes some words for others.
+#[test]
+fn numbers_and_words_come_as_they_are_written() {
+    let values = json!({
+        "image": { "tag": 20_240_101 },
+        "agent": { "additionalArgs": {
+            "--max-request-wait": 0.9, "--max-cache-size": 123_000_000_000_u64, "--delegate": [0.5, 1_000_000],
+        } },
+        "init": { "additionalArgs": { "-v": 0.5 } },
+        "env": { "SMALL": 0.25, "LARGE": 123_000_000_000_u64, "YES": true },
+        "metrics": { "enabled": true, "extraLabels": { "yes": 1_000_000, "small": 0.5 } },
+    });
+    let Some(rendering) = render(values) else {
+        return;
+    };
+    let arguments = strings(&agent(&rendering)["args"]);
+    for expected in [
+        "--max-request-wait=0.9",
+        "--max-cache-size=123000000000",
+        "--delegate=0.5",
+        "--delegate=1000000",
+    ] {
+        assert!(arguments.contains(&expected), "{expected}: {arguments:?}");
+    }
+    let initialize = &pod(&rendering)["initContainers"][0];
+    assert_eq!(strings(&initialize["args"]), ["initialize", "-v=0.5"]);
+    assert_eq!(agent(&rendering)["image"], "podcreds:20240101");
+    let variables = json!([
+        { "name": "LARGE", "value": "123000000000" },
+        { "name": "SMALL", "value": "0.25" },
+        { "name": "YES", "value": "true" },
+    ]);
+    assert_eq!(agent(&rendering)["env"], variables);
+    let labels = &rendering.of_kind("Service")[0]["metadata"]["labels"];
+    assert_eq!(
+        (&labels["yes"], &labels["small"]),
+        (&json!("1000000"), &json!("0.5"))
+    );
+}
+
 /// Without what it was told by name the agent does not start, and no node is to be without agent
 /// for an optional thing.
 #[test]
@@ -254,6 +294,8 @@ fn values_that_contradict_each_other_are_refused() {
         (json!({ "delegates": ["no-namespace"] }), "/delegates/0"),
         (json!({ "agent": { "probePort": 0 } }), "/agent/probePort"),
         (json!({ "runbookUrl": "docs/runbook.md" }), "/runbookUrl"),
+        // 1.10 would be 1.1.
+        (json!({ "image": { "tag": 1.1 } }), "/image/tag"),
         (
             json!({ "clusterKeys": { "createRBAC": true }, "serviceAccount": { "create": false } }),
             "clusterKeys.createRBAC",
