@@ -262,9 +262,30 @@ fn the_next_agent_starts_before_the_last_one_ends() {
     let surge =
         json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });
     assert_eq!(default, surge);
-    // Kubernetes takes one of the two only, so nothing may be added to what somebody asks for.
-    let own = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "10%" } });
-    assert_eq!(strategy(json!({ "updateStrategy": own })), Some(own));
+    // Kubernetes wants one of the two to be 0, and takes 0 and 1 for what is not there.
+    for (given, expected) in [
+        (
+            json!({ "maxUnavailable": "10%" }),
+            json!({ "maxUnavailable": "10%" }),
+        ),
+        (
+            json!({ "maxUnavailable": 0 }),
+            json!({ "maxSurge": 1, "maxUnavailable": 0 }),
+        ),
+        (
+            json!({ "maxSurge": "20%" }),
+            json!({ "maxSurge": "20%", "maxUnavailable": 0 }),
+        ),
+        (
+            json!({ "maxSurge": 2 }),
+            json!({ "maxSurge": 2, "maxUnavailable": 0 }),
+        ),
+        (json!({ "maxSurge": 0 }), json!({ "maxSurge": 0 })),
+        (json!({ "maxSurge": "0%" }), json!({ "maxSurge": "0%" })),
+    ] {
+        let rendered = strategy(json!({ "updateStrategy": { "rollingUpdate": given } })).unwrap();
+        assert_eq!(rendered["rollingUpdate"], expected, "{given}");
+    }
     let by_hand = json!({ "type": "OnDelete" });
     assert_eq!(
         strategy(json!({ "updateStrategy": by_hand })),
