@@ -61,5 +61,5 @@ than once.
 {{- if and (hasKey $flags "--handover-dir") (not (hasKey $flags "--admin-dir")) -}}
 {{- $_ := set $flags "--admin-dir" "/run/podcreds" -}}
 {{- end -}}
-{{- include "podcreds.flags" $flags -}}
+{{- toJson $flags -}}
 {{- end -}}

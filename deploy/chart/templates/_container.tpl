@@ -2,7 +2,8 @@
 {{- define "podcreds.container" -}}
 {{- $values := .root.Values -}}
 {{- $command := include "podcreds.command" $values.agent.command -}}
-{{- $capabilities := include "podcreds.capabilities" $values | fromYaml -}}
+{{- $told := .told -}}
+{{- $capabilities := include "podcreds.capabilities" $told | fromYaml -}}
 {{- $region := toString ($values.env.AWS_REGION | default "") -}}
 name: agent
 image: {{ include "podcreds.image" .root | quote }}
@@ -14,7 +15,7 @@ args:
   {{- if not $command }}
   - server
   {{- end }}
-  {{- include "podcreds.serverFlags" . | trim | nindent 2 }}
+  {{- include "podcreds.serverFlags" . | fromJson | include "podcreds.flags" | trim | nindent 2 }}
 {{- if or $values.env (contains "-iso" $region) }}
 env:
   {{- range $name, $value := $values.env }}
@@ -34,27 +35,27 @@ securityContext:
   {{- include "podcreds.serverSecurity" . | nindent 2 }}
 resources:
   {{- toYaml $values.resources | nindent 2 }}
-{{- with include "podcreds.probes" $values | trim }}
+{{- with include "podcreds.probes" . | trim }}
 {{ . }}
 {{- end }}
 volumeMounts:
   - name: probe
     mountPath: /run/probe
-  {{- if $values.handover.enabled }}
+  {{- if ne (get $told "handover-dir") "none" }}
   - name: handover
     mountPath: /run/podcreds
   {{- else }}
   - name: admin
     mountPath: /run
   {{- end }}
-  {{- if ne $values.datapath "node" }}
+  {{- if ne $told.datapath "node" }}
   - name: cgroup
-    mountPath: /sys/fs/cgroup
+    mountPath: {{ include "podcreds.cgroupFolder" $told }}
     readOnly: true
   {{- end }}
-  {{- if $values.delegates }}
+  {{- if $told.delegate }}
   - name: kubelet
-    mountPath: /var/lib/kubelet
+    mountPath: {{ get $told "kubelet-root" }}
     # New pods' tokens are mounts that come later.
     mountPropagation: HostToContainer
     readOnly: true
@@ -71,30 +72,31 @@ volumeMounts:
 
 {{/* How kubelet asks the agent how it is. */}}
 {{- define "podcreds.probes" -}}
-{{- if .agent.readinessEndpoint }}
+{{- $agent := .root.Values.agent -}}
+{{- if $agent.readinessEndpoint }}
 # While two agents overlap, the port for probes is the older one's. The socket is this container's own: through it kubelet asks
 # whether *this* agent serves pods, until it does for the first time. The port is cheaper, and is asked from then on.
 startupProbe:
   exec:
-    command: [/podcreds, probe, --socket=/run/probe/agent.sock, {{ .agent.readinessEndpoint }}]
+    command: [/podcreds, probe, --socket=/run/probe/agent.sock, {{ $agent.readinessEndpoint }}]
   periodSeconds: 1
   timeoutSeconds: 5
   failureThreshold: 300
 readinessProbe:
   httpGet:
     host: 127.0.0.1
-    path: {{ .agent.readinessEndpoint }}
-    port: {{ .agent.probePort }}
+    path: {{ $agent.readinessEndpoint }}
+    port: {{ get .told "probe-port" }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
 {{- end }}
-{{- if .agent.livenessEndpoint }}
+{{- if $agent.livenessEndpoint }}
 # Through the socket, which no other program of the node can flood or listen on. An agent that stands still is killed 21 seconds
 # later at most: 5 until it is asked for the first time, 3 that each of the three questions takes it to fail, and 3 to end.
 livenessProbe:
   exec:
-    command: [/podcreds, probe, --socket=/run/probe/agent.sock, {{ .agent.livenessEndpoint }}]
+    command: [/podcreds, probe, --socket=/run/probe/agent.sock, {{ $agent.livenessEndpoint }}]
   periodSeconds: 5
   timeoutSeconds: 4
   failureThreshold: 3

@@ -11,16 +11,16 @@ SYS_PTRACE: see which network namespace a pod's process is in
 {{- if ne .datapath "ebpf" }}
 NET_BIND_SERVICE: listen on port 80 of the host's addresses
 {{- end }}
-{{- if .delegates }}
+{{- if .delegate }}
 DAC_READ_SEARCH: read the tokens that kubelet has mounted for other users
 {{- end }}
 {{- end -}}
 
 {{- define "podcreds.serverSecurity" -}}
-{{- $capabilities := include "podcreds.capabilities" .root.Values | fromYaml | keys | sortAlpha -}}
+{{- $capabilities := include "podcreds.capabilities" .told | fromYaml | keys | sortAlpha -}}
 {{- $security := include "podcreds.security" (dict "root" .root "capabilities" $capabilities) | fromYaml -}}
 {{- /* The usual AppArmor profile lets no process look at those of another profile, which pods' processes are. */ -}}
-{{- if ne .root.Values.datapath "node" -}}
+{{- if ne .told.datapath "node" -}}
 {{- $_ := set $security "appArmorProfile" (dict "type" "Unconfined") -}}
 {{- end -}}
 {{- mergeOverwrite $security (deepCopy (.set.additionalSecurityContext | default dict)) | toYaml -}}

@@ -16,3 +16,15 @@ nothing is said.
 {{- end -}}
 {{- toYaml $rolling -}}
 {{- end -}}
+
+{{/* What kubelet has to give an agent that ends, in seconds: what it takes itself, and some more. */}}
+{{- define "podcreds.gracePeriod" -}}
+{{- $text := get .told "shutdown-grace-period" -}}
+{{- if regexMatch "^[0-9]+$" $text }}{{ $text = printf "%ss" $text }}{{ end -}}
+{{- if not (regexMatch "^([0-9]+(h|m|s|ms))+$" $text) -}}
+{{- fail (printf "additionalArgs: --shutdown-grace-period=%s is not written like 90s or 1m30s" $text) -}}
+{{- end -}}
+{{- $start := mustToDate "2006-01-02" "1970-01-01" -}}
+{{- $seconds := sub (mustDateModify $text $start | unixEpoch) (unixEpoch $start) -}}
+{{- add $seconds 10 | max 30 -}}
+{{- end -}}

@@ -1,11 +1,12 @@
 {{/* The folders of the host that the agent sees, and those of its own. */}}
 {{- define "podcreds.volumes" -}}
 {{- $values := .root.Values -}}
+{{- $told := .told -}}
 - name: probe
   emptyDir:
     medium: Memory
     sizeLimit: 1Mi
-{{- if $values.handover.enabled }}
+{{- if ne (get $told "handover-dir") "none" }}
 # Where an agent hands its credentials over to the next one, through a socket and from memory to memory.
 - name: handover
   hostPath:
@@ -18,18 +19,18 @@
     medium: Memory
     sizeLimit: 1Mi
 {{- end }}
-{{- if ne $values.datapath "node" }}
+{{- if ne $told.datapath "node" }}
 # Where kubelet makes a cgroup for each pod.
 - name: cgroup
   hostPath:
-    path: /sys/fs/cgroup
+    path: {{ include "podcreds.cgroupFolder" $told }}
     type: Directory
 {{- end }}
-{{- if $values.delegates }}
+{{- if $told.delegate }}
 # Where kubelet mounts pods' tokens.
 - name: kubelet
   hostPath:
-    path: /var/lib/kubelet
+    path: {{ get $told "kubelet-root" }}
     type: Directory
 {{- end }}
 {{- if contains "-iso" (toString ($values.env.AWS_REGION | default "")) }}
@@ -41,4 +42,10 @@
 {{- with .set.volumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Where the agent sees the host's cgroups: all of them, unless it is to look elsewhere. */}}
+{{- define "podcreds.cgroupFolder" -}}
+{{- $root := get . "cgroup-root" -}}
+{{- ternary "/sys/fs/cgroup" $root (hasPrefix "/sys/fs/cgroup/" (printf "%s/" $root)) -}}
 {{- end -}}

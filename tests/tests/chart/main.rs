@@ -5,6 +5,7 @@ mod guide;
 mod monitoring;
 mod official;
 mod privileges;
+mod told;
 mod valid;
 
 use podcreds_tests::{

@@ -217,6 +217,11 @@ fn what_is_optional_is_named_only_where_somebody_wants_it_otherwise() {
 fn operators_find_the_agent_where_their_commands_look_whatever_the_values() {
     let told = |flag: &str, value: &str| json!({ "agent": { "additionalArgs": { flag: value } } });
     let off = json!({ "handover": { "enabled": false } });
+    let mut own_folder = told("--handover-dir", "/run/other/podcreds");
+    own_folder["daemonsets"]["cloud"] = json!({
+        "volumes": [{ "name": "other", "hostPath": { "path": "/run/other" } }],
+        "volumeMounts": [{ "name": "other", "mountPath": "/run/other" }],
+    });
     for (values, expected) in [
         // The hand-over's folder, which is the default.
         (json!({}), None),
@@ -225,10 +230,7 @@ fn operators_find_the_agent_where_their_commands_look_whatever_the_values() {
             told("--handover-dir", "none"),
             Some("--admin-dir=/run/podcreds"),
         ),
-        (
-            told("--handover-dir", "/run/other"),
-            Some("--admin-dir=/run/podcreds"),
-        ),
+        (own_folder, Some("--admin-dir=/run/podcreds")),
         (told("--admin-dir", "none"), Some("--admin-dir=none")),
     ] {
         let Some(rendering) = render(values.clone()) else {
@@ -317,6 +319,10 @@ fn values_that_contradict_each_other_are_refused() {
         (json!({ "runbookUrl": "docs/runbook.md" }), "/runbookUrl"),
         // 1.10 would be 1.1.
         (json!({ "image": { "tag": 1.1 } }), "/image/tag"),
+        (
+            json!({ "agent": { "additionalArgs": { "--probe-port=2713": "" } } }),
+            "'--probe-port=2713'",
+        ),
         (
             json!({ "clusterKeys": { "createRBAC": true }, "serviceAccount": { "create": false } }),
             "clusterKeys.createRBAC",
