@@ -19,7 +19,7 @@ use rustix::{
 };
 use tokio::net::TcpStream;
 
-use super::{known_pods::KnownPods, programs::Callers};
+use super::{pods::known_pods::KnownPods, programs::Callers};
 
 /// How long to wait for resources, such as file descriptors, that ran out.
 pub(super) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);

@@ -1,5 +1,8 @@
 //! Finds pods by their cgroups: a scan, and a watch on kubelet's levels of the tree.
 
+pub(crate) mod kubepods;
+mod watches;
+
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, Metadata},
@@ -15,7 +18,7 @@ use podcreds_common::MAX_POD_LEVEL;
 use podcreds_types::PodUid;
 use rustix::{io::Errno, process::geteuid};
 
-use super::{
+use self::{
     kubepods::{CgroupLevel, classify},
     watches::{DirectoryEvent, Watches},
 };

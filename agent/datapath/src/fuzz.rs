@@ -3,8 +3,8 @@
 use podcreds_fuzz::Fuzz;
 
 use super::{
-    kubepods::{CgroupLevel, cgroup2_mounts, classify},
-    processes::parse_start_time,
+    discovery::kubepods::{CgroupLevel, cgroup2_mounts, classify},
+    pods::processes::parse_start_time,
 };
 
 const FUZZ: Fuzz = Fuzz {

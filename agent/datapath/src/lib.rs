@@ -1,15 +1,16 @@
 //! The in-pod path, from a pod's `connect()` to an accepted connection with evidence of its caller,
 //! and the node path beside it.
 //!
-//! 1. `discovery` finds pods by their cgroups, `processes` the network namespace of each.
-//! 2. `namespaces` opens listeners there, `programs` publishes them to the eBPF programs.
-//! 3. The programs redirect connects, record the callers, and report to `events` what needs action.
+//! 1. `discovery` finds pods by their cgroups; `pods` knows where their processes are, and what
+//!    they need.
+//! 2. `namespaces` has listeners where those processes are, and `programs` tells the eBPF programs.
+//! 3. The programs redirect connects, record the callers, and report what needs action.
 //! 4. `listeners` accepts on the serving runtime, and `accept` turns records into evidence.
 //! 5. `node` accepts on addresses of the host, from callers that no program redirects.
 //!
 //! [`diagnosis`] looks at the same things for `podcreds doctor`.
 //!
-//! The first two run on a thread of their own (`worker`), since what they do may block.
+//! The first three run on a thread of their own (`worker`), since what they do may block.
 
 #![expect(
     unsafe_code,
@@ -17,39 +18,20 @@
 )]
 
 mod accept;
-mod addresses;
-mod arrivals;
 pub mod diagnosis;
 mod discovery;
-mod ends;
 mod error;
-mod events;
 #[cfg(test)]
 mod fuzz;
-mod held_ports;
-mod known_pods;
-mod kubepods;
-mod lending;
-mod listener;
 mod listeners;
-mod location;
 mod metrics;
-mod namespace;
 mod namespaces;
-mod nested;
-mod netns;
 mod node;
 mod pods;
 mod poll_set;
-mod ports;
-mod preflight;
-mod processes;
 mod programs;
-mod reachability;
 mod reaching;
-mod schedule;
 mod sockopt;
-mod watches;
 mod worker;
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
@@ -62,15 +44,15 @@ use tokio::{
 
 pub use accept::{Accepted, OnAccept};
 pub use error::DatapathError;
-pub use lending::Lending;
 pub use metrics::Metrics;
+pub use node::lending::Lending;
 pub use node::{Need, NodePath};
 pub use pods::{NotRedirected, OnLeftAlone, OnNotRedirected, OnPod, OnReachable};
 pub use reaching::Reaching;
 
 use podcreds_types::{PodUid, ReachedListeners, Vitals};
 
-use self::worker::WorkerCommand;
+use self::{pods::known_pods::KnownPods, worker::WorkerCommand};
 
 /// How long connects that were under way when the listeners were moved may take to reach a backlog:
 /// microseconds, unless the caller is put off the processor just then and others have it for a
@@ -111,7 +93,7 @@ pub struct Hooks {
 pub struct Datapath {
     commands: mpsc::Sender<WorkerCommand>,
     thread: Option<thread::JoinHandle<()>>,
-    pods: Arc<known_pods::KnownPods>,
+    pods: Arc<KnownPods>,
 }
 
 impl Datapath {

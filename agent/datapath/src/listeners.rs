@@ -1,5 +1,9 @@
 //! The in-pod listeners: one task on the serving runtime accepts for all of them.
 
+pub(crate) mod listener;
+mod ports;
+pub(crate) mod reachability;
+
 use std::{
     collections::VecDeque,
     io,
@@ -21,13 +25,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    listener::{BACKLOG, Listener},
+    reachability::Expected,
+};
 use super::{
     accept::{AcceptFailure, EXHAUSTED_PAUSE, guarded},
-    held_ports::HeldPort,
-    listener::{BACKLOG, Listener},
     metrics::{Counted, Metrics},
     poll_set::{Batch, Key, PollSet, PolledSocket},
-    reachability::Expected,
+    programs::held_ports::HeldPort,
 };
 
 /// What the task does, where it is to be named.

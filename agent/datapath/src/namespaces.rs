@@ -1,5 +1,11 @@
 //! The listeners in network namespaces, opened and closed as pods come and go.
 
+mod addresses;
+pub(crate) mod location;
+pub(crate) mod namespace;
+pub(crate) mod nested;
+pub(crate) mod netns;
+
 use std::{
     collections::{HashMap, HashSet},
     io, mem,
@@ -12,18 +18,19 @@ use podcreds_common::PodEndpoint;
 use podcreds_types::{Vitals, restarted};
 use tokio::{runtime::Handle, time::sleep};
 
+use self::{
+    addresses::Subscription,
+    location::{Location, News, NewsReceiver, NewsSender, ReachabilityResult},
+    namespace::{Fresh, Namespace, OpenListener, Scope, VisitResult, open_v4, open_v6},
+    netns::{Netns, NetnsId},
+};
 use super::{
     BACKLOG_PAUSE,
     accept::Acceptor,
-    addresses::{self, Subscription},
-    listeners::{self, Listeners},
-    location::{self, Location, News, NewsReceiver, NewsSender, ReachabilityResult},
+    listeners::{self, Listeners, reachability},
     metrics::Metrics,
-    namespace::{Fresh, Namespace, OpenListener, Scope, VisitResult, open_v4, open_v6},
-    netns::{Netns, NetnsId},
     poll_set::PollSet,
     programs::Programs,
-    reachability,
 };
 
 /// What a task does, where it is to be named.

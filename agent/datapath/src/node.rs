@@ -1,5 +1,7 @@
 //! The node path: ordinary listeners on the host, for callers that no program redirects.
 
+pub(crate) mod lending;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -20,7 +22,7 @@ use tokio::{
 use super::{
     Accepted, DatapathError, Lending, Metrics, OnAccept,
     accept::{AcceptFailure, EXHAUSTED_PAUSE, guarded},
-    listener::{BACKLOG, socket_for},
+    listeners::listener::{BACKLOG, socket_for},
     metrics::Counted,
 };
 

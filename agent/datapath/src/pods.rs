@@ -1,27 +1,35 @@
 //! The known pods: what each needs from the kernel, and where it stands.
 
+mod ends;
 mod events;
+pub(crate) mod known_pods;
 mod looks;
+pub(crate) mod processes;
 mod reached;
+mod schedule;
 
 use std::{collections::HashMap, io, net::IpAddr, path::Path, sync::Arc, time::Instant};
 
 use podcreds_common::PodEndpoint;
 use podcreds_types::{CallerId, PodUid};
 
-use super::{
-    discovery::{PodCgroup, PodChange},
+use self::{
     ends::{EndWatch, Ends},
     known_pods::{KnownPod, KnownPods},
-    location::{Location, News},
-    metrics::Metrics,
-    namespace::Scope,
-    namespaces::Namespaces,
-    nested::Nested,
-    netns::Netns,
     processes::Witness,
-    programs::Programs,
     schedule::Schedule,
+};
+use super::{
+    discovery::{PodCgroup, PodChange},
+    metrics::Metrics,
+    namespaces::{
+        Namespaces,
+        location::{Location, News},
+        namespace::Scope,
+        nested::Nested,
+        netns::Netns,
+    },
+    programs::Programs,
 };
 
 /// Takes a pod. Called on the datapath's thread.

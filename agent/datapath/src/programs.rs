@@ -1,5 +1,10 @@
 //! The eBPF programs and their maps, from user space.
 
+pub(crate) mod arrivals;
+pub(crate) mod events;
+pub(crate) mod held_ports;
+pub(crate) mod preflight;
+
 use std::{fs::File, io, os::fd::AsRawFd, path::Path, sync::Arc};
 
 use aya::{
@@ -12,7 +17,8 @@ use aya::{
 use podcreds_common::{CallerRecord, Counter, ListenerTag, MAX_PODS, NestedKey, PodEndpoint};
 use rustix::io::Errno;
 
-use super::{DatapathError, held_ports::HeldPorts, listener::Listener};
+use self::held_ports::HeldPorts;
+use super::{DatapathError, listeners::listener::Listener};
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("PODCREDS_EBPF_OBJECT"));
 

@@ -18,18 +18,16 @@ use tokio::{
 use super::{
     BACKLOG_PAUSE, Config, DatapathError, Hooks, Metrics,
     accept::{Acceptor, NestedRegistry},
-    arrivals::Arrivals,
     discovery::Discovery,
-    events::Events,
-    known_pods::KnownPods,
-    location::NewsReceiver,
     metrics::KernelCollector,
-    namespaces::Namespaces,
-    nested::Nested,
-    netns::{self, Netns},
-    pods::{PodHooks, Pods},
-    preflight,
-    programs::{Links, Loaded, Programs},
+    namespaces::{
+        Namespaces,
+        location::NewsReceiver,
+        nested::Nested,
+        netns::{self, Netns},
+    },
+    pods::{PodHooks, Pods, known_pods::KnownPods},
+    programs::{Links, Loaded, Programs, arrivals::Arrivals, events::Events, preflight},
     reaching::ReachRequest,
 };
 

@@ -18,7 +18,7 @@ pub use self::{
     pods::{CgroupProcess, FoundPod, find_pods, kubelet_levels, processes_of},
     trial::{TrialError, try_programs},
 };
-use super::{DatapathError, preflight};
+use super::{DatapathError, programs::preflight};
 
 /// Where the SDKs of pods ask for credentials, over IPv4.
 pub const CREDENTIALS: std::net::SocketAddr = std::net::SocketAddr::new(

@@ -8,9 +8,9 @@ use std::{
 use podcreds_common::MAX_POD_LEVEL;
 use podcreds_types::PodUid;
 
-use super::super::{
-    kubepods::{CgroupLevel, classify},
-    processes,
+use crate::{
+    discovery::kubepods::{CgroupLevel, classify},
+    pods::processes,
 };
 
 /// A pod's cgroup.

@@ -13,10 +13,8 @@ use std::{
 use podcreds_common::{ASKED_V4, PodEndpoint};
 use socket2::{Domain, Socket, Type};
 
-use super::{
-    super::{DatapathError, listener, netns, programs::Programs},
-    CREDENTIALS,
-};
+use super::CREDENTIALS;
+use crate::{DatapathError, listeners::listener, namespaces::netns, programs::Programs};
 
 /// A connect on the loopback takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(2);

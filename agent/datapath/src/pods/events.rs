@@ -9,7 +9,7 @@ use podcreds_common::{
 use podcreds_types::CallerId;
 
 use super::{NotRedirected, Pods, TrackedPod};
-use crate::{metrics::outcome, namespace::Scope, processes};
+use crate::{metrics::outcome, namespaces::namespace::Scope, pods::processes};
 
 impl Pods {
     /// Follows what the programs have reported.

@@ -11,9 +11,8 @@ use std::{
 
 use super::{Pods, TrackedPod};
 use crate::{
-    location::Location,
-    netns::Netns,
-    processes::{self, NetnsSearch},
+    namespaces::{location::Location, netns::Netns},
+    pods::processes::{self, NetnsSearch},
 };
 
 /// How soon after the first look the next one follows. The delay then doubles.

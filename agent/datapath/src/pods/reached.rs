@@ -7,7 +7,10 @@ use podcreds_common::{EVENT_FOREIGN_NETNS, KernelEvent, NestedKey, PodEndpoint};
 use podcreds_types::ReachedListeners;
 
 use super::{AGENT, Pods};
-use crate::{location::Location, namespace::Scope, processes};
+use crate::{
+    namespaces::{location::Location, namespace::Scope},
+    pods::processes,
+};
 
 impl Pods {
     /// The listeners that pods are sent to and reach. Not those of pods that have no process left

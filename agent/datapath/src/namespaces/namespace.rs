@@ -8,18 +8,19 @@ use std::{
 use podcreds_common::PodEndpoint;
 use prometheus::IntGauge;
 
-use super::{
-    addresses::Subscription,
-    listener::{self, Listener},
-    listeners::ListenerGuard,
-    netns::Netns,
+use crate::{
+    listeners::{
+        ListenerGuard,
+        listener::{self, Listener},
+        reachability::{self, ReachabilityAttempt},
+    },
+    namespaces::{addresses::Subscription, netns::Netns},
     poll_set::PolledSocket,
-    reachability::{self, ReachabilityAttempt},
 };
 
 /// Which listeners are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     /// Those that no pod is sent to, since they could not be reached.
     Unreachable,
     /// All of them: something suggests trouble.
@@ -27,56 +28,56 @@ pub(super) enum Scope {
 }
 
 /// One location with listeners of ours.
-pub(super) struct Namespace {
-    pub(super) netns: Netns,
+pub(crate) struct Namespace {
+    pub(crate) netns: Netns,
     /// Its cookie.
-    pub(super) cookie: u64,
-    pub(super) v4: OpenListener,
-    pub(super) v6: Option<OpenListener>,
-    pub(super) has_ipv6: bool,
+    pub(crate) cookie: u64,
+    pub(crate) v4: OpenListener,
+    pub(crate) v6: Option<OpenListener>,
+    pub(crate) has_ipv6: bool,
     /// `None` if the kernel does not report changes.
-    pub(super) addresses: Option<PolledSocket<Subscription>>,
+    pub(crate) addresses: Option<PolledSocket<Subscription>>,
     /// The cgroup ids of the pods that use it; 0 is the agent itself.
-    pub(super) pods: Vec<u64>,
+    pub(crate) pods: Vec<u64>,
     /// How many of its listeners are in the gauge of those that cannot be reached.
-    pub(super) counted_unreached: usize,
+    pub(crate) counted_unreached: usize,
     /// Where pods have been sent.
-    pub(super) published: PodEndpoint,
+    pub(crate) published: PodEndpoint,
     /// Ports that applications have wanted since, and that are theirs now.
-    pub(super) wanted: Vec<u16>,
+    pub(crate) wanted: Vec<u16>,
 }
 
 /// A listener of a location.
-pub(super) struct OpenListener {
-    pub(super) served: ListenerGuard,
-    pub(super) address: IpAddr,
-    pub(super) port: u16,
+pub(crate) struct OpenListener {
+    pub(crate) served: ListenerGuard,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
     /// Whether pods can be sent there.
-    pub(super) is_reached: bool,
+    pub(crate) is_reached: bool,
     /// Whether that is being tried.
-    pub(super) is_tried: bool,
+    pub(crate) is_tried: bool,
     /// Whether something has changed meanwhile, so that it has to be tried again.
-    pub(super) is_outdated: bool,
+    pub(crate) is_outdated: bool,
 }
 
 /// A new listener, and whether it can be reached.
-pub(super) struct Fresh {
-    pub(super) listener: Listener,
-    pub(super) is_reached: bool,
+pub(crate) struct Fresh {
+    pub(crate) listener: Listener,
+    pub(crate) is_reached: bool,
 }
 
 /// What a visit to a namespace brings back.
-pub(super) struct VisitResult {
-    pub(super) v4: Option<Fresh>,
-    pub(super) v6: Option<Fresh>,
-    pub(super) has_ipv6: bool,
+pub(crate) struct VisitResult {
+    pub(crate) v4: Option<Fresh>,
+    pub(crate) v6: Option<Fresh>,
+    pub(crate) has_ipv6: bool,
     /// Connections to listeners that were there already.
-    pub(super) attempts: Vec<(SocketAddr, io::Result<ReachabilityAttempt>)>,
+    pub(crate) attempts: Vec<(SocketAddr, io::Result<ReachabilityAttempt>)>,
 }
 
 impl Namespace {
     /// Where pods are to be sent.
-    pub(super) fn endpoint(&self) -> PodEndpoint {
+    pub(crate) fn endpoint(&self) -> PodEndpoint {
         PodEndpoint {
             netns: self.cookie,
             port4: self.v4.port(),
@@ -90,7 +91,7 @@ impl Namespace {
 
     /// Opens what is not open, or is on a port that an application wants, and begins to connect to
     /// the listeners in `scope`.
-    pub(super) fn visit(&self, scope: Scope) -> io::Result<VisitResult> {
+    pub(crate) fn visit(&self, scope: Scope) -> io::Result<VisitResult> {
         self.netns.run(|| {
             Ok(VisitResult {
                 v4: self.new_v4()?,
@@ -131,7 +132,7 @@ impl Namespace {
     }
 
     /// Whether a listener is on this port.
-    pub(super) fn has_port(&self, port: u16) -> bool {
+    pub(crate) fn has_port(&self, port: u16) -> bool {
         self.v4.port == port || self.v6.as_ref().is_some_and(|v6| v6.port == port)
     }
 
@@ -150,26 +151,26 @@ impl Namespace {
     }
 
     /// The listener at an address.
-    pub(super) fn at(&mut self, address: SocketAddr) -> Option<&mut OpenListener> {
+    pub(crate) fn at(&mut self, address: SocketAddr) -> Option<&mut OpenListener> {
         let mut open = std::iter::once(&mut self.v4).chain(&mut self.v6);
         open.find(|open| open.socket_address() == address)
     }
 
     /// How many listeners cannot be reached.
-    pub(super) fn unreached(&self) -> usize {
+    pub(crate) fn unreached(&self) -> usize {
         let open = std::iter::once(&self.v4).chain(&self.v6);
         open.filter(|open| !open.is_reached).count()
     }
 
     /// Changes its part in the gauge of listeners that cannot be reached.
-    pub(super) fn count_unreached(&mut self, unreached: usize, gauge: &IntGauge) {
+    pub(crate) fn count_unreached(&mut self, unreached: usize, gauge: &IntGauge) {
         let before = mem::replace(&mut self.counted_unreached, unreached);
         gauge.add(as_i64(unreached) - as_i64(before));
     }
 
     /// Whether a listener is dead, or on a port that an application wants, or changes of addresses
     /// are not reported.
-    pub(super) fn is_impaired(&self) -> bool {
+    pub(crate) fn is_impaired(&self) -> bool {
         let mut open = std::iter::once(&self.v4).chain(&self.v6);
         let subscription = self.addresses.as_ref();
         open.any(|open| open.served.is_dead() || self.is_wanted(open))
@@ -177,7 +178,7 @@ impl Namespace {
     }
 
     /// Notes which of the tries that are under way say nothing about what is now.
-    pub(super) fn outdate(&mut self, scope: Scope) {
+    pub(crate) fn outdate(&mut self, scope: Scope) {
         for open in std::iter::once(&mut self.v4).chain(&mut self.v6) {
             open.is_outdated |= open.is_tried && scope == Scope::All;
         }
@@ -200,12 +201,12 @@ fn as_i64(count: usize) -> i64 {
 }
 
 /// Listens on IPv4 in the calling thread's namespace, not on a port to `avoid`.
-pub(super) fn open_v4(avoid: &[u16]) -> io::Result<Fresh> {
+pub(crate) fn open_v4(avoid: &[u16]) -> io::Result<Fresh> {
     listener::open_v4(avoid).map(Fresh::new)
 }
 
 /// Listens on IPv6 there, if it has that.
-pub(super) fn open_v6(avoid: &[u16]) -> io::Result<Option<Fresh>> {
+pub(crate) fn open_v6(avoid: &[u16]) -> io::Result<Option<Fresh>> {
     Ok(listener::open_v6(avoid)?.map(Fresh::new))
 }
 

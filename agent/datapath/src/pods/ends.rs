@@ -7,19 +7,19 @@ use std::{
     sync::Arc,
 };
 
-use super::{
+use crate::{
+    pods::processes::Witness,
     poll_set::{PollSet, PolledSocket},
-    processes::Witness,
 };
 
 /// Waits for the ends of processes, all of them at once.
-pub(super) struct Ends(Arc<PollSet<LivingProcess>>);
+pub(crate) struct Ends(Arc<PollSet<LivingProcess>>);
 
 /// Waits for the end of one process. Dropping it ends that.
-pub(super) type EndWatch = PolledSocket<LivingProcess>;
+pub(crate) type EndWatch = PolledSocket<LivingProcess>;
 
 /// A process that is waited for.
-pub(super) struct LivingProcess {
+pub(crate) struct LivingProcess {
     pidfd: OwnedFd,
     /// The cgroup id of the pod that it is a process of.
     pod: u64,
@@ -33,7 +33,7 @@ impl AsFd for LivingProcess {
 
 impl Ends {
     /// For the runtime in which it is made.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(PollSet::new()?)))
     }
 
@@ -42,7 +42,7 @@ impl Ends {
     /// # Errors
     ///
     /// When the process does not stand for its pod any more, or the agent has no descriptors.
-    pub(super) fn watch(&self, witness: &Witness, path: &Path, pod: u64) -> io::Result<EndWatch> {
+    pub(crate) fn watch(&self, witness: &Witness, path: &Path, pod: u64) -> io::Result<EndWatch> {
         let pidfd = witness.open()?;
         // Its number may have been given to another process before that was opened.
         if !witness.stands(path) {
@@ -57,7 +57,7 @@ impl Ends {
 
     /// Waits until processes have ended, and returns the pods that they were of. Those processes
     /// are not waited for any more. Cancel-safe.
-    pub(super) async fn next(&self) -> io::Result<Vec<u64>> {
+    pub(crate) async fn next(&self) -> io::Result<Vec<u64>> {
         let batch = self.0.ready().await?;
         let ended = batch.keys().filter_map(|key| {
             let pod = self.0.get(key)?.pod;

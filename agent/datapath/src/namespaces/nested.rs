@@ -16,12 +16,10 @@ use std::{
 
 use podcreds_common::{KernelEvent, MAX_NESTED, NestedKey, PodEndpoint};
 
-use super::{
+use crate::{
     accept::NestedRegistry,
-    location::Location,
-    namespaces::Namespaces,
-    netns::current_cookie,
-    processes::{self, Witness},
+    namespaces::{Namespaces, location::Location, netns::current_cookie},
+    pods::processes::{self, Witness},
     programs::Programs,
 };
 
@@ -34,7 +32,7 @@ const MAX_PER_POD: usize = 16;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// All such namespaces.
-pub(super) struct Nested {
+pub(crate) struct Nested {
     open: HashMap<NestedKey, NestedListeners>,
     registry: Arc<NestedRegistry>,
     look_at: Instant,
@@ -53,7 +51,7 @@ struct NestedListeners {
 }
 
 impl Nested {
-    pub(super) fn new(registry: Arc<NestedRegistry>) -> Self {
+    pub(crate) fn new(registry: Arc<NestedRegistry>) -> Self {
         Self {
             open: HashMap::new(),
             registry,
@@ -62,13 +60,13 @@ impl Nested {
     }
 
     /// When [`Self::look`] has something to do.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(crate) fn next_look(&self) -> Option<Instant> {
         (!self.open.is_empty()).then_some(self.look_at)
     }
 
     /// Listens where a process of the pod whose cgroup is at `pod` has asked from, unless that is
     /// full, it is gone, or is in a pod's own namespace or the host's.
-    pub(super) fn serve(
+    pub(crate) fn serve(
         &mut self,
         programs: &mut Programs,
         namespaces: &mut Namespaces,
@@ -118,7 +116,7 @@ impl Nested {
     }
 
     /// All that the programs know of, with a process of the pod that is there.
-    pub(super) fn published(&mut self) -> Vec<(NestedKey, PodEndpoint, u32)> {
+    pub(crate) fn published(&mut self) -> Vec<(NestedKey, PodEndpoint, u32)> {
         let open = self.open.iter_mut();
         let used = open.filter_map(|(key, listeners)| {
             // The process that has asked may have ended since.
@@ -129,13 +127,13 @@ impl Nested {
     }
 
     /// One of them.
-    pub(super) fn published_at(&self, key: NestedKey) -> Option<PodEndpoint> {
+    pub(crate) fn published_at(&self, key: NestedKey) -> Option<PodEndpoint> {
         let open = self.open.get(&key).filter(|listeners| listeners.published);
         open.map(|listeners| listeners.endpoint)
     }
 
     /// Where one of them is, whether or not the programs know.
-    pub(super) fn location(&self, key: NestedKey) -> Option<Location> {
+    pub(crate) fn location(&self, key: NestedKey) -> Option<Location> {
         self.open.get(&key).map(|listeners| listeners.location)
     }
 
@@ -156,7 +154,7 @@ impl Nested {
 
     /// Sends a pod to where its listeners have moved. False if there are none of these at this
     /// location.
-    pub(super) fn moved(
+    pub(crate) fn moved(
         &mut self,
         programs: &mut Programs,
         location: Location,
@@ -175,7 +173,7 @@ impl Nested {
     }
 
     /// Closes what no process of the pod is in any more, and publishes what could not be published.
-    pub(super) fn look(
+    pub(crate) fn look(
         &mut self,
         programs: &mut Programs,
         namespaces: &mut Namespaces,
@@ -202,7 +200,7 @@ impl Nested {
     }
 
     /// Closes all of a pod's.
-    pub(super) fn forget(
+    pub(crate) fn forget(
         &mut self,
         programs: &mut Programs,
         namespaces: &mut Namespaces,

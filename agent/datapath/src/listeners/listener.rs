@@ -9,11 +9,11 @@ use podcreds_common::{BINDING_PRIORITY, FALLBACK_V4, LISTENER_V4};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{held_ports::HeldPort, ports, sockopt};
+use crate::{listeners::ports, programs::held_ports::HeldPort, sockopt};
 
 /// Connections that wait to be accepted. A pod that floods fills only the queue of its own
 /// listener.
-pub(super) const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// How many bytes the kernel keeps for a connection in each direction: the longest head, and
 /// several answers. It doubles the number. Left alone it would keep 128 KiB and more, on the
@@ -90,7 +90,7 @@ fn open_on_first_free_port(address: IpAddr, avoid: &[u16]) -> io::Result<Listene
 }
 
 /// A socket that can listen where connections of an agent that was here before are in TIME_WAIT.
-pub(super) fn socket_for(address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn socket_for(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),

@@ -10,18 +10,18 @@ use tokio::io::{Interest, unix::AsyncFd};
 const BATCH: usize = 64;
 
 /// The programs' events, in their order. Some are lost while they are not taken.
-pub(super) struct Events(AsyncFd<RingBuf<MapData>>);
+pub(crate) struct Events(AsyncFd<RingBuf<MapData>>);
 
 impl Events {
     /// For the runtime in whose context it is made.
-    pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+    pub(crate) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
         // SAFETY: a ring keeps its descriptor open, and the same one, until it is dropped.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
         Ok(Self(ring))
     }
 
     /// Waits until something happens. Cancel-safe.
-    pub(super) async fn next(&mut self) -> io::Result<Vec<KernelEvent>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Vec<KernelEvent>> {
         loop {
             let mut guard = self.0.readable_mut().await?;
             let mut events = Vec::new();

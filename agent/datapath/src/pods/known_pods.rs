@@ -4,15 +4,15 @@ use podcreds_types::{PodUid, SharedMap};
 
 /// What the acceptor needs to know of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KnownPod {
-    pub(super) uid: PodUid,
+pub(crate) struct KnownPod {
+    pub(crate) uid: PodUid,
     /// The cookie of its own network namespace; 0 as long as it has none.
-    pub(super) netns: u64,
+    pub(crate) netns: u64,
 }
 
 /// The known pods, by cgroup id and by UID.
 #[derive(Default)]
-pub(super) struct KnownPods {
+pub(crate) struct KnownPods {
     by_cgroup: SharedMap<u64, KnownPod>,
     /// How many cgroups each has: two for a moment, when one is made again.
     cgroups: SharedMap<PodUid, u32>,
@@ -20,17 +20,17 @@ pub(super) struct KnownPods {
 
 impl KnownPods {
     /// A pod by its cgroup id.
-    pub(super) fn get(&self, cgroup: u64) -> Option<KnownPod> {
+    pub(crate) fn get(&self, cgroup: u64) -> Option<KnownPod> {
         self.by_cgroup.get(&cgroup).map(|pod| *pod)
     }
 
     /// Whether a pod with this UID is on the node.
-    pub(super) fn has(&self, uid: PodUid) -> bool {
+    pub(crate) fn has(&self, uid: PodUid) -> bool {
         self.cgroups.contains_key(&uid)
     }
 
     /// Adds a pod, or learns something else about one.
-    pub(super) fn insert(&self, cgroup: u64, pod: KnownPod) {
+    pub(crate) fn insert(&self, cgroup: u64, pod: KnownPod) {
         let before = self.by_cgroup.insert(cgroup, pod);
         if before.is_none_or(|before| before.uid != pod.uid) {
             *self.cgroups.entry(pod.uid).or_default() += 1;
@@ -41,7 +41,7 @@ impl KnownPods {
     }
 
     /// Removes a pod's cgroup.
-    pub(super) fn remove(&self, cgroup: u64) {
+    pub(crate) fn remove(&self, cgroup: u64) {
         if let Some((_, pod)) = self.by_cgroup.remove(&cgroup) {
             self.forget(pod.uid);
         }

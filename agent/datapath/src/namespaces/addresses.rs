@@ -26,8 +26,8 @@ use rustix::{
 };
 use tokio::time::sleep;
 
-use super::{
-    location::Location,
+use crate::{
+    namespaces::location::Location,
     poll_set::{Key, PollSet},
 };
 
@@ -36,7 +36,7 @@ use super::{
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
 /// Subscribes to the changes in the calling thread's namespace.
-pub(super) fn subscribe() -> io::Result<OwnedFd> {
+pub(crate) fn subscribe() -> io::Result<OwnedFd> {
     let netlink = socket_with(
         net::AddressFamily::NETLINK,
         SocketType::RAW,
@@ -49,7 +49,7 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
 }
 
 /// All addresses in the calling thread's namespace.
-pub(super) fn all() -> io::Result<Vec<IpAddr>> {
+pub(crate) fn all() -> io::Result<Vec<IpAddr>> {
     let addresses = getifaddrs()?.filter_map(|interface| ip_of(&interface.address?));
     Ok(addresses.collect())
 }
@@ -70,9 +70,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MOST: usize = 64;
 
 /// A subscription, and where it is.
-pub(super) struct Subscription {
-    pub(super) netlink: OwnedFd,
-    pub(super) location: Location,
+pub(crate) struct Subscription {
+    pub(crate) netlink: OwnedFd,
+    pub(crate) location: Location,
 }
 
 impl AsFd for Subscription {
@@ -82,7 +82,7 @@ impl AsFd for Subscription {
 }
 
 /// Calls `changed` after changes, until it returns false.
-pub(super) async fn watch(
+pub(crate) async fn watch(
     subscriptions: Arc<PollSet<Subscription>>,
     changed: impl Fn(Location) -> bool,
 ) {

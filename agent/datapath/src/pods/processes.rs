@@ -13,7 +13,7 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::netns::{Netns, NetnsId};
+use crate::namespaces::netns::{Netns, NetnsId};
 
 // A pod may have any number of processes and cgroups, and must not keep the datapath busy with
 // them. The kernel lists processes in the order in which they came: the first ones are those that
@@ -27,7 +27,7 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// A process that spoke for its pod's namespace, and does so for as long as it stays where it was.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Witness {
+pub(crate) struct Witness {
     pid: u32,
     /// Clock ticks after boot: distinguishes it from a later process of the same number.
     started: u64,
@@ -35,7 +35,7 @@ pub(super) struct Witness {
 }
 
 /// What the processes of a pod say.
-pub(super) enum NetnsSearch {
+pub(crate) enum NetnsSearch {
     /// Its namespace is what it was: the witness still stands.
     Same,
     /// This is its namespace, says this witness.
@@ -58,7 +58,7 @@ pub(super) enum NetnsSearch {
 /// witness is gone, a container whose first process is still in that namespace keeps the pod there.
 /// A pod that is known to be in the host's (`was_in_host`) stays there as long as any process of
 /// its containers is.
-pub(super) fn own_netns(
+pub(crate) fn own_netns(
     pod: &Path,
     host: NetnsId,
     last: Option<&Witness>,
@@ -89,7 +89,7 @@ pub(super) fn own_netns(
 
 /// A process or thread of a pod as a witness of where it is. `None` when it is gone or not in the
 /// pod.
-pub(super) fn witness(pod: &Path, pid: u32) -> Option<(Netns, Witness)> {
+pub(crate) fn witness(pod: &Path, pid: u32) -> Option<(Netns, Witness)> {
     let started = start_time(pid)?;
     let netns = Netns::of_process(pid).ok()?;
     let witness = Witness {
@@ -102,7 +102,7 @@ pub(super) fn witness(pod: &Path, pid: u32) -> Option<(Netns, Witness)> {
 }
 
 /// A process of a pod that is in this namespace, among those that are looked at.
-pub(super) fn another_witness(pod: &Path, netns: NetnsId) -> Option<Witness> {
+pub(crate) fn another_witness(pod: &Path, netns: NetnsId) -> Option<Witness> {
     let containers = subdirectories(pod).into_iter();
     let processes = containers.flat_map(|container| members(&container));
     let mut there = processes.filter(|pid| Netns::id_of_process(*pid).is_ok_and(|id| id == netns));
@@ -111,7 +111,7 @@ pub(super) fn another_witness(pod: &Path, netns: NetnsId) -> Option<Witness> {
 }
 
 /// Whether a process of the pod is left in the namespace that the last witness was in.
-pub(super) fn is_in_use(pod: &Path, last: &Witness) -> bool {
+pub(crate) fn is_in_use(pod: &Path, last: &Witness) -> bool {
     last.stands(pod) || another_witness(pod, last.netns).is_some()
 }
 
@@ -140,7 +140,7 @@ fn first_of(
 
 impl Witness {
     /// Its number, which may be another process's by now.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
@@ -149,13 +149,13 @@ impl Witness {
     /// # Errors
     ///
     /// When it has ended, is a thread and no process, or the agent has no descriptors.
-    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         let pid = Pid::from_raw(self.pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
         Ok(pidfd_open(pid, PidfdFlags::empty())?)
     }
 
     /// Whether the process still is where it was: alive, in the pod, and in the same namespace.
-    pub(super) fn stands(&self, pod: &Path) -> bool {
+    pub(crate) fn stands(&self, pod: &Path) -> bool {
         start_time(self.pid) == Some(self.started)
             && Netns::id_of_process(self.pid).is_ok_and(|id| id == self.netns)
             && is_in(self.pid, pod)
@@ -182,7 +182,7 @@ fn cgroup_of(pid: u32) -> Option<String> {
 
 /// The program and the cgroup of a process that the kernel has named, for people to read. `None`
 /// when it has ended, or the kernel's numbers are not those that the agent sees.
-pub(super) fn about(process: u32) -> Option<String> {
+pub(crate) fn about(process: u32) -> Option<String> {
     if fs::metadata("/proc/self/ns/pid").ok()?.ino() != INITIAL_PID_NAMESPACE {
         return None;
     }
@@ -195,7 +195,7 @@ pub(super) fn about(process: u32) -> Option<String> {
 
 /// The processes of a pod, and the cgroup of each: those of its containers, the oldest container
 /// first.
-pub(super) fn all(pod: &Path) -> Vec<(u32, PathBuf)> {
+pub(crate) fn all(pod: &Path) -> Vec<(u32, PathBuf)> {
     let containers = subdirectories(pod).into_iter();
     containers
         .flat_map(|container| placed(&container))

@@ -32,7 +32,7 @@ const MOST: usize = 32;
 const SPACE: usize = cmsg_space!(ScmRights(MOST));
 
 /// A way to the agent that is here already. May block for a moment.
-pub(super) type Ask = Box<dyn Fn() -> io::Result<UnixStream> + Send + Sync>;
+pub(crate) type Ask = Box<dyn Fn() -> io::Result<UnixStream> + Send + Sync>;
 
 /// What this agent lends, and where it borrows.
 pub struct Lending {
@@ -79,7 +79,7 @@ impl Lending {
     }
 
     /// The other agent's listener at an address. May block for a moment.
-    pub(super) fn borrow(&self, address: SocketAddr) -> io::Result<TcpListener> {
+    pub(crate) fn borrow(&self, address: SocketAddr) -> io::Result<TcpListener> {
         let listeners = receive(&(self.ask)()?)?;
         let wanted = |listener: &TcpListener| listener.local_addr().is_ok_and(|it| it == address);
         let listener = listeners.into_iter().find(wanted);
@@ -90,7 +90,7 @@ impl Lending {
 
     /// Lends a listener from now on, or none any more. Returns whether no other agent can have the
     /// one at this address.
-    pub(super) fn set(&self, address: SocketAddr, listener: Option<TcpListener>) -> bool {
+    pub(crate) fn set(&self, address: SocketAddr, listener: Option<TcpListener>) -> bool {
         let mut listeners = self.listeners();
         match listener {
             Some(listener) => listeners.lent.insert(address, listener),
@@ -100,7 +100,7 @@ impl Lending {
     }
 
     /// Takes it that no other agent has any of the listeners, unless it borrows after this.
-    pub(super) fn forget_others(&self) {
+    pub(crate) fn forget_others(&self) {
         self.listeners().shared.clear();
     }
 

@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, time::Instant};
 
 /// Pods by the time at which they are due. A pod that waits for an event is not in it.
 #[derive(Default)]
-pub(super) struct Schedule(BTreeSet<(Instant, u64)>);
+pub(crate) struct Schedule(BTreeSet<(Instant, u64)>);
 
 impl Schedule {
     /// Moves a pod from one time to another, where `None` stands for never.
-    pub(super) fn change(&mut self, pod: u64, from: Option<Instant>, to: Option<Instant>) {
+    pub(crate) fn change(&mut self, pod: u64, from: Option<Instant>, to: Option<Instant>) {
         if let Some(from) = from {
             self.0.remove(&(from, pod));
         }
@@ -18,12 +18,12 @@ impl Schedule {
     }
 
     /// When the next pod is due.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.0.first().map(|(at, _)| *at)
     }
 
     /// The pods that are due, the longest first. They stay until they are moved.
-    pub(super) fn due(&self, now: Instant) -> Vec<u64> {
+    pub(crate) fn due(&self, now: Instant) -> Vec<u64> {
         let due = self.0.iter().take_while(|(at, _)| *at <= now);
         due.map(|(_, pod)| *pod).collect()
     }

@@ -9,10 +9,10 @@ use std::{
 use aya::maps::{HashMap as BpfMap, MapData};
 use podcreds_common::port_key;
 
-use super::programs::map_error;
+use crate::programs::map_error;
 
 /// Has the programs know which ports have a listener of ours, in which namespace.
-pub(super) struct HeldPorts(Arc<Mutex<Held>>);
+pub(crate) struct HeldPorts(Arc<Mutex<Held>>);
 
 struct Held {
     /// The value is 1 once an application wants the port.
@@ -28,7 +28,7 @@ pub(crate) struct HeldPort {
 }
 
 impl HeldPorts {
-    pub(super) fn new(map: BpfMap<MapData, u64, u32>) -> Self {
+    pub(crate) fn new(map: BpfMap<MapData, u64, u32>) -> Self {
         Self(Arc::new(Mutex::new(Held {
             map,
             counts: HashMap::new(),
@@ -36,7 +36,7 @@ impl HeldPorts {
     }
 
     /// Has the programs know the port of a listener.
-    pub(super) fn hold(&self, netns: u64, port: u16) -> io::Result<HeldPort> {
+    pub(crate) fn hold(&self, netns: u64, port: u16) -> io::Result<HeldPort> {
         let key = port_key(netns, port);
         let mut held = lock(&self.0);
         if !held.counts.contains_key(&key) {

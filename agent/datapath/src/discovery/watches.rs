@@ -14,7 +14,7 @@ const EVENT_BUFFER: usize = 16 * 1024;
 
 /// Something that happened in a watched directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum DirectoryEvent {
+pub(crate) enum DirectoryEvent {
     /// A directory was made.
     Made {
         /// The watched directory.
@@ -32,7 +32,7 @@ pub(super) enum DirectoryEvent {
 }
 
 /// The watched directories, each with what the caller knows of it.
-pub(super) struct Watches<T> {
+pub(crate) struct Watches<T> {
     /// `None` where the kernel gives no inotify instance: then no event comes.
     events: Option<EventStream<Vec<u8>>>,
     paths: HashMap<WatchDescriptor, Arc<Path>>,
@@ -58,7 +58,7 @@ impl<T> Drop for Watches<T> {
 }
 
 impl<T> Watches<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let events =
             Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; EVENT_BUFFER]));
         if let Err(error) = &events {
@@ -75,22 +75,22 @@ impl<T> Watches<T> {
     }
 
     /// Whether every change in the directories that were to be watched is an event.
-    pub(super) fn are_complete(&self) -> bool {
+    pub(crate) fn are_complete(&self) -> bool {
         self.events.is_some() && !self.has_failed
     }
 
     /// What could not be watched is about to be added again.
-    pub(super) fn try_again(&mut self) {
+    pub(crate) fn try_again(&mut self) {
         self.has_failed = false;
     }
 
     /// What is known of a watched directory.
-    pub(super) fn get(&self, path: &Path) -> Option<&T> {
+    pub(crate) fn get(&self, path: &Path) -> Option<&T> {
         self.watched.get(path).map(|(_, known)| known)
     }
 
     /// Watches a directory, or learns something else about one that is watched.
-    pub(super) fn add(&mut self, path: &Arc<Path>, known: T) {
+    pub(crate) fn add(&mut self, path: &Arc<Path>, known: T) {
         let Some(events) = &self.events else {
             return;
         };
@@ -117,14 +117,14 @@ impl<T> Watches<T> {
     }
 
     /// Ends a watch. cgroupfs never does that by itself: a watch keeps a removed cgroup's remains.
-    pub(super) fn remove(&mut self, path: &Path) {
+    pub(crate) fn remove(&mut self, path: &Path) {
         if let Some((descriptor, _)) = self.watched.remove(path) {
             self.end(descriptor);
         }
     }
 
     /// Ends the watches that `keep` does not want.
-    pub(super) fn retain(&mut self, keep: impl Fn(&Path, &T) -> bool) {
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Path, &T) -> bool) {
         let ended: Vec<Arc<Path>> = self
             .watched
             .iter()
@@ -145,7 +145,7 @@ impl<T> Watches<T> {
     }
 
     /// Waits for the next event. Cancel-safe.
-    pub(super) async fn next(&mut self) -> DirectoryEvent {
+    pub(crate) async fn next(&mut self) -> DirectoryEvent {
         loop {
             let Some(events) = &mut self.events else {
                 return std::future::pending().await;

@@ -8,18 +8,18 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::netns::NetnsId;
+use crate::namespaces::netns::NetnsId;
 
 /// Where listeners are: in a namespace, for all of its pods or for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Location {
-    pub(super) netns: NetnsId,
+pub(crate) struct Location {
+    pub(crate) netns: NetnsId,
     /// A pod's cgroup id, in a namespace whose pods must not wait in one queue.
-    pub(super) only: Option<u64>,
+    pub(crate) only: Option<u64>,
 }
 
 /// News of a location.
-pub(super) enum News {
+pub(crate) enum News {
     /// Links or addresses there have changed.
     Changed(Location),
     /// A listener has died in the namespace with this cookie.
@@ -29,21 +29,21 @@ pub(super) enum News {
 }
 
 /// The result of such a try.
-pub(super) struct ReachabilityResult {
-    pub(super) location: Location,
-    pub(super) address: SocketAddr,
-    pub(super) is_reached: bool,
+pub(crate) struct ReachabilityResult {
+    pub(crate) location: Location,
+    pub(crate) address: SocketAddr,
+    pub(crate) is_reached: bool,
 }
 
 /// Sends news. Clones send to the same [`NewsReceiver`].
 #[derive(Clone)]
-pub(super) struct NewsSender {
+pub(crate) struct NewsSender {
     sender: mpsc::UnboundedSender<News>,
     changed: Changed,
 }
 
 /// Where news arrive.
-pub(super) struct NewsReceiver {
+pub(crate) struct NewsReceiver {
     receiver: mpsc::UnboundedReceiver<News>,
     changed: Changed,
 }
@@ -54,7 +54,7 @@ pub(super) struct NewsReceiver {
 struct Changed(Arc<Mutex<HashSet<Location>>>);
 
 /// A queue of news.
-pub(super) fn news() -> (NewsSender, NewsReceiver) {
+pub(crate) fn news() -> (NewsSender, NewsReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let changed = Changed::default();
     let sender = NewsSender {
@@ -66,7 +66,7 @@ pub(super) fn news() -> (NewsSender, NewsReceiver) {
 
 impl NewsSender {
     /// False if nobody hears them any more: the agent is ending.
-    pub(super) fn send(&self, news: News) -> bool {
+    pub(crate) fn send(&self, news: News) -> bool {
         if let News::Changed(location) = news
             && !self.changed.lock().insert(location)
         {
@@ -78,7 +78,7 @@ impl NewsSender {
 
 impl NewsReceiver {
     /// Waits for the next news. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<News> {
+    pub(crate) async fn next(&mut self) -> Option<News> {
         let news = self.receiver.recv().await;
         if let Some(News::Changed(location)) = &news {
             // What happens from now on is news again: it may be missed by the look that comes.
@@ -97,7 +97,7 @@ impl Changed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netns::Netns;
+    use crate::namespaces::netns::Netns;
 
     #[tokio::test]
     async fn a_location_that_never_stops_changing_waits_in_the_queue_once() {

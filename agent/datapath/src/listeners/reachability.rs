@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
-use super::poll_set::Key;
+use crate::poll_set::Key;
 
 /// How long a new listener is waited for. On loopback it takes microseconds; on a machine that has
 /// no time at all, the listener is published a little later.
@@ -33,13 +33,13 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// The connections of the agent's own that listeners are to expect, one of a listener at most, and
 /// nearly always none. Clones are the same ones.
 #[derive(Clone, Default)]
-pub(super) struct Expected(Arc<Mutex<HashMap<Key, Awaited>>>);
+pub(crate) struct Expected(Arc<Mutex<HashMap<Key, Awaited>>>);
 
 /// The port that the connection comes from, and where to report that it was accepted.
 type Awaited = (u16, oneshot::Sender<()>);
 
 /// A connection of the agent's own, under way.
-pub(super) struct ReachabilityAttempt {
+pub(crate) struct ReachabilityAttempt {
     socket: Socket,
     accepted: oneshot::Receiver<()>,
 }
@@ -47,7 +47,7 @@ pub(super) struct ReachabilityAttempt {
 impl Expected {
     /// Whether a connection that a listener has accepted, from this port, is the agent's own. It is
     /// so once.
-    pub(super) fn is_own(&self, listener: Key, port: u16) -> bool {
+    pub(crate) fn is_own(&self, listener: Key, port: u16) -> bool {
         let mut expected = self.lock();
         let is_own = expected.get(&listener).is_some_and(|(own, _)| *own == port);
         let own = is_own.then(|| expected.remove(&listener)).flatten();
@@ -56,13 +56,13 @@ impl Expected {
     }
 
     /// A listener is gone.
-    pub(super) fn forget(&self, listener: Key) {
+    pub(crate) fn forget(&self, listener: Key) {
         self.lock().remove(&listener);
     }
 
     /// A listener is to expect a connection from this port, in place of any other. What is returned
     /// hears of it.
-    pub(super) fn expect(&self, listener: Key, port: u16) -> oneshot::Receiver<()> {
+    pub(crate) fn expect(&self, listener: Key, port: u16) -> oneshot::Receiver<()> {
         let (accept, accepted) = oneshot::channel();
         self.lock().insert(listener, (port, accept));
         accepted
@@ -75,7 +75,7 @@ impl Expected {
 
 /// Whether an attempt has failed because of the pod's network. Everything else (the agent has no
 /// descriptors, the pod has no free ports) says nothing about the listener.
-pub(super) fn is_no_way(error: &io::Error) -> bool {
+pub(crate) fn is_no_way(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
         error.kind(),
@@ -96,7 +96,7 @@ pub(super) fn is_no_way(error: &io::Error) -> bool {
 /// # Errors
 ///
 /// When that cannot be; [`is_no_way`] says whether the pod's network is the reason.
-pub(super) fn begin(
+pub(crate) fn begin(
     listener: SocketAddr,
     expect: impl FnOnce(u16) -> oneshot::Receiver<()>,
 ) -> io::Result<ReachabilityAttempt> {
@@ -111,7 +111,7 @@ pub(super) fn begin(
 /// Whether a new listener can be reached from the calling thread's namespace, before anything
 /// else accepts from it; in doubt it can. No pod has been sent there yet, so whatever else comes
 /// is dropped.
-pub(super) fn reaches(listener: &TcpListener) -> bool {
+pub(crate) fn reaches(listener: &TcpListener) -> bool {
     let deadline = Instant::now() + NEW_PATIENCE;
     let connect = || {
         let address = listener.local_addr()?;
@@ -153,7 +153,7 @@ fn prepare(listener: SocketAddr) -> io::Result<(Socket, u16)> {
 impl ReachabilityAttempt {
     /// Waits until the listener has accepted it. False when that takes too long, or something else
     /// has.
-    pub(super) async fn succeeds(self) -> bool {
+    pub(crate) async fn succeeds(self) -> bool {
         timeout(PATIENCE, self.wait()).await.unwrap_or(false)
     }
 

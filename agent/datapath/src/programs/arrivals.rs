@@ -12,10 +12,10 @@ use std::{
 use podcreds_common::Counter;
 use prometheus::IntGauge;
 
-use super::programs::ProgramCounters;
+use crate::programs::ProgramCounters;
 
 /// Compares what was redirected with what has arrived.
-pub(super) struct Arrivals {
+pub(crate) struct Arrivals {
     counters: ProgramCounters,
     arrived: Arc<AtomicU64>,
     balance: Balance,
@@ -34,7 +34,7 @@ struct Balance {
 
 impl Arrivals {
     /// Nothing has been redirected yet.
-    pub(super) fn new(counters: ProgramCounters, gauge: IntGauge) -> Self {
+    pub(crate) fn new(counters: ProgramCounters, gauge: IntGauge) -> Self {
         Self {
             counters,
             arrived: Arc::default(),
@@ -45,18 +45,18 @@ impl Arrivals {
     }
 
     /// To be counted up for each redirected connection that is accepted.
-    pub(super) fn arrived(&self) -> Arc<AtomicU64> {
+    pub(crate) fn arrived(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.arrived)
     }
 
     /// How long ago the last look was.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.looked_at.elapsed()
     }
 
     /// Whether more have gone missing since the last look. What was redirected since then may be on
     /// its way.
-    pub(super) fn has_more_missing(&mut self) -> bool {
+    pub(crate) fn has_more_missing(&mut self) -> bool {
         self.looked_at = Instant::now();
         let redirected = [Counter::RedirectedV4, Counter::RedirectedV6];
         let redirected = redirected.map(|counter| self.counters.total(counter));

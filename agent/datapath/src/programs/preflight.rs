@@ -12,7 +12,7 @@ use rustix::{
     thread::{CapabilitySet, capabilities},
 };
 
-use super::{DatapathError, kubepods};
+use crate::{DatapathError, discovery::kubepods};
 
 /// SO_NETNS_COOKIE came with 5.14; 5.15 is the oldest long-term kernel after it.
 const OLDEST_KERNEL: (u8, u8) = (5, 15);

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::sockopt;
+use crate::sockopt;
 
 /// What tells two namespaces apart without entering them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -35,7 +35,7 @@ const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Ports of one network namespace that a program may want.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Where the kernel takes ports for outgoing connections.
     ephemeral: Option<RangeInclusive<u16>>,
     /// What the namespace's owner keeps for applications.
@@ -60,7 +60,7 @@ impl Claim {
 impl Wanted {
     /// Reads what the calling thread's network namespace is set to. What cannot be read is not
     /// known to be wanted.
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         Self::parse(&read(EPHEMERAL), &read(RESERVED))
     }
@@ -82,7 +82,7 @@ impl Wanted {
     }
 
     /// All ports, those first that no program is known to want.
-    pub(super) fn candidates(&self) -> impl Iterator<Item = u16> {
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = u16> {
         Claim::ALL.into_iter().flat_map(move |claim| {
             let order = (FIRST..=*ALL.end()).chain(*ALL.start()..FIRST);
             order.filter(move |port| self.claim(*port) == claim)
@@ -106,7 +106,7 @@ impl Wanted {
 }
 
 /// Whether the programs look at this port of 127.0.0.1.
-pub(super) fn is_ours(port: u16) -> bool {
+pub(crate) fn is_ours(port: u16) -> bool {
     ALL.contains(&port)
 }
 
