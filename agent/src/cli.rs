@@ -9,7 +9,7 @@ mod examples;
 mod operator;
 mod server;
 
-use crate::doctor;
+use crate::commands::doctor;
 
 pub(crate) use operator::{LogLevelArgs, OutputFormat, RefreshArgs, StatusArgs};
 pub(crate) use server::{DatapathMode, NamedFlags, ServerArgs};

@@ -1,17 +1,9 @@
 //! The podcreds binary: reads the command line, and turns the outcome into an exit code.
 
-use std::{
-    alloc::System,
-    env,
-    fmt::Display,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{alloc::System, env, fmt::Display, process::ExitCode};
 
-use podcreds_admin::AskError;
 use podcreds_datapath::DatapathError;
 use podcreds_ops::{
-    ask::ask,
     hardening, privileges, seccomp,
     telemetry::{self, LogFormat, Verbosity},
     watchdog::OnStall,
@@ -21,32 +13,22 @@ use zeroizing_alloc::ZeroAlloc;
 
 use crate::{
     app::AppError,
-    cli::{Cli, Command, ProbeArgs, ServerArgs},
+    cli::{Cli, Command, ServerArgs},
+    commands::{doctor, initialize::InitializeError},
     config::Config,
-    initialize::InitializeError,
-    operator::CommandError,
+    exit::{CUT_OFF, NO_PERMISSION, STALLED, UNAVAILABLE, USAGE},
 };
 
 mod app;
 mod cli;
+mod commands;
 mod config;
-mod doctor;
-mod initialize;
-mod operator;
+mod exit;
 
 /// Wipes what is freed. Libraries copy tokens and credentials to where we cannot reach: hyper's
 /// buffers, the SDK's requests and answers, what is decoded of a token.
 #[global_allocator]
 static HEAP: ZeroAlloc<System> = ZeroAlloc(System);
-
-const CUT_OFF: u8 = 1;
-const REFUSED: u8 = 1;
-// From sysexits.h, which scripts and service managers know.
-const USAGE: u8 = 64;
-const UNAVAILABLE: u8 = 69;
-const STALLED: u8 = 70;
-const WRITING_FAILED: u8 = 74;
-const NO_PERMISSION: u8 = 77;
 
 fn main() -> ExitCode {
     let cli = match Cli::read(doctor::with_agents_flags(env::args_os().collect())) {
@@ -67,20 +49,20 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Server(args) => server(*args, format, verbosity),
         Command::Initialize => logging(format, verbosity, initialize),
-        Command::Probe(args) => probe(&args),
+        Command::Probe(args) => commands::probe(&args),
         Command::Doctor(args) => doctor::doctor(*args),
         Command::DoctorVisit => {
             podcreds_doctor::visit::run();
             ExitCode::SUCCESS
         }
         Command::Status(args) => logging(format, verbosity, || {
-            command_exit_code(operator::status(&args).map(|()| true))
+            commands::exit_code(commands::status(&args).map(|()| true))
         }),
         Command::Refresh(args) => logging(format, verbosity, || {
-            command_exit_code(operator::refresh(args))
+            commands::exit_code(commands::refresh(args))
         }),
         Command::LogLevel(args) => logging(format, verbosity, || {
-            command_exit_code(operator::log_level(args).map(|()| true))
+            commands::exit_code(commands::log_level(args).map(|()| true))
         }),
     }
 }
@@ -101,7 +83,7 @@ fn logging(
 }
 
 fn initialize() -> ExitCode {
-    match initialize::initialize() {
+    match commands::initialize::initialize() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ InitializeError::NotPermitted) => fail(&error, NO_PERMISSION),
         Err(error) => fail(&error, UNAVAILABLE),
@@ -142,42 +124,6 @@ fn server(args: ServerArgs, format: LogFormat, verbosity: Verbosity) -> ExitCode
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, exit_code(&error)),
     }
-}
-
-fn probe(args: &ProbeArgs) -> ExitCode {
-    match ask(&args.socket, &args.path) {
-        Ok(answer) => {
-            // Nothing can be done about a kubelet that does not listen.
-            let _printed = io::stdout().write_all(answer.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("podcreds: {why}");
-            REFUSED.into()
-        }
-    }
-}
-
-/// The exit code of a command that asks agents: whether all went well.
-fn command_exit_code(outcome: Result<bool, CommandError>) -> ExitCode {
-    let error = match outcome {
-        Ok(true) => return ExitCode::SUCCESS,
-        Ok(false) => return REFUSED.into(),
-        // The reader has seen enough, as `head` has.
-        Err(CommandError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => error,
-    };
-    eprintln!("podcreds: {error}");
-    let code = match error {
-        CommandError::Write(_) | CommandError::Json(_) => WRITING_FAILED,
-        CommandError::Ask(AskError::NotPermitted(_)) => NO_PERMISSION,
-        CommandError::Ask(AskError::Invalid(_)) => USAGE,
-        CommandError::Ask(AskError::NotFound(_)) => REFUSED,
-        _ => UNAVAILABLE,
-    };
-    code.into()
 }
 
 fn exit_code(error: &AppError) -> u8 {

@@ -1,22 +1,15 @@
-//! The commands that ask running agents over the operator's socket.
-
-mod agent_lines;
-mod log_level;
-mod node;
-mod pods_table;
-mod refresh;
-mod refused_table;
-mod status;
+//! Asking running agents over the operators' socket, and what comes of it.
 
 use std::{
     io::{self, Write},
     path::Path,
+    process::ExitCode,
 };
 
 use podcreds_admin::{AskError, Question, ask_all};
 use serde::de::DeserializeOwned;
 
-pub(crate) use self::{log_level::log_level, refresh::refresh, status::status};
+use crate::exit::{NO_PERMISSION, REFUSED, UNAVAILABLE, USAGE, WRITING_FAILED};
 
 /// Why a command has not done what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +30,7 @@ pub(crate) enum CommandError {
 /// # Errors
 ///
 /// The first reason where none answers.
-fn ask<T>(folder: &Path, question: &Question) -> Result<Vec<T>, AskError>
+pub(super) fn ask<T>(folder: &Path, question: &Question) -> Result<Vec<T>, AskError>
 where
     T: DeserializeOwned + Send,
 {
@@ -63,8 +56,30 @@ where
 }
 
 /// Writes an answer to standard output.
-fn print(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(text.as_bytes())?;
     output.flush()
+}
+
+/// The exit code of a command that asks agents: whether all went well.
+pub(crate) fn exit_code(outcome: Result<bool, CommandError>) -> ExitCode {
+    let error = match outcome {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => return REFUSED.into(),
+        // The reader has seen enough, as `head` has.
+        Err(CommandError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => error,
+    };
+    eprintln!("podcreds: {error}");
+    let code = match error {
+        CommandError::Write(_) | CommandError::Json(_) => WRITING_FAILED,
+        CommandError::Ask(AskError::NotPermitted(_)) => NO_PERMISSION,
+        CommandError::Ask(AskError::Invalid(_)) => USAGE,
+        CommandError::Ask(AskError::NotFound(_)) => REFUSED,
+        _ => UNAVAILABLE,
+    };
+    code.into()
 }

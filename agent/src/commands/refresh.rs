@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use podcreds_admin::{Granted, Question, Refresh, RefreshedPod, Target};
 use podcreds_output::{self as text, harmless};
 
-use super::{CommandError, ask, print};
+use super::asking::{CommandError, ask, print};
 use crate::cli::RefreshArgs;
 
 /// Has the credentials fetched, and prints a line for each pod. Whether all have new ones.

@@ -3,7 +3,7 @@
 use podcreds_admin::{LogLevel, Question, SetLogLevel};
 use podcreds_output as text;
 
-use super::{CommandError, ask, print};
+use super::asking::{CommandError, ask, print};
 use crate::cli::LogLevelArgs;
 
 /// Shows how much each agent logs, or sets that first.

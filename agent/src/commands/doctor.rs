@@ -13,7 +13,12 @@ use clap::{Args, ValueEnum};
 use podcreds_doctor::{PodName, ReportFormat, Status, examine};
 use podcreds_ops::hardening;
 
-use crate::{UNAVAILABLE, USAGE, cli::ServerArgs, config::Config, fail};
+use crate::{
+    cli::ServerArgs,
+    config::Config,
+    exit::{UNAVAILABLE, USAGE},
+    fail,
+};
 
 /// The subcommand.
 const NAME: &str = "doctor";

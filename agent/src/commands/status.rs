@@ -13,12 +13,10 @@ use serde::Serialize;
 use terminal_size::{Width, terminal_size};
 
 use super::{
-    CommandError,
     agent_lines::agent_lines,
-    ask,
+    asking::{CommandError, ask, print},
     node::Node,
     pods_table::{pods_table, wide_pods_table},
-    print,
     refused_table::refused_table,
 };
 use crate::cli::{OutputFormat, StatusArgs};
