@@ -1,6 +1,9 @@
 //! What was seen of a cluster, as plain values. The adapters fill them, the checks judge them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use podcreds_types::ServiceAccount;
 use serde_json::Value;
@@ -48,6 +51,14 @@ pub(crate) struct Snapshot {
     pub(crate) roles: BTreeMap<String, Seen<Option<Role>>>,
     /// What the agent says about the pod that is looked at. Nothing where none was asked.
     pub(crate) agent_report: Option<Seen<AgentReport>>,
+}
+
+impl Snapshot {
+    /// Who runs a node, if that was seen.
+    pub(crate) fn kind_of(&self, node: &str) -> Option<NodeKind> {
+        let nodes = self.nodes.as_ref().ok()?;
+        nodes.get(node).map(|node| node.kind)
+    }
 }
 
 /// The cluster itself.
@@ -166,11 +177,43 @@ pub(crate) struct Account {
 }
 
 /// A node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) ready: bool,
-    pub(crate) is_fargate: bool,
-    pub(crate) is_windows: bool,
+    pub(crate) kind: NodeKind,
+}
+
+/// Who runs a node, as far as it decides about agents there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum NodeKind {
+    /// An instance of EC2. The chart puts an agent on each.
+    #[default]
+    Cloud,
+    /// Of EKS Auto Mode, with an agent of AWS's that is no pod. The chart leaves it out.
+    Auto,
+    /// Outside of AWS. The chart puts an agent there only if it is told to.
+    Hybrid,
+    /// Of Fargate, where no agent can be.
+    Fargate,
+    /// With Windows, where no agent can be.
+    Windows,
+}
+
+/// The nodes where an agent should be, given those where one is. Nobody says whether the chart was
+/// told to put agents on hybrid nodes; where one of them has an agent, it was.
+pub(crate) fn want_agents<'a>(
+    nodes: &'a BTreeMap<String, Node>,
+    with_agent: &BTreeSet<&str>,
+) -> BTreeSet<&'a str> {
+    let mut all = nodes.iter();
+    let is_hybrid = |node: &Node| node.kind == NodeKind::Hybrid;
+    let of_hybrid = all.any(|(name, node)| is_hybrid(node) && with_agent.contains(name.as_str()));
+    let wanted = nodes.iter().filter(|(_, node)| match node.kind {
+        NodeKind::Cloud => true,
+        NodeKind::Hybrid => of_hybrid,
+        NodeKind::Auto | NodeKind::Fargate | NodeKind::Windows => false,
+    });
+    wanted.map(|(name, _)| name.as_str()).collect()
 }
 
 /// A network policy, as far as it is about what pods may reach.

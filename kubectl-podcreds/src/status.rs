@@ -15,7 +15,7 @@ use crate::{
     collect::World,
     kubernetes::{Answer, ExecError},
     show::Shown,
-    snapshot::{Missing, Node},
+    snapshot::{Missing, Node, want_agents},
 };
 
 /// In a narrow terminal, the ones with the highest numbers are left out first. What is left of a
@@ -69,6 +69,7 @@ pub(crate) async fn status(world: &World, args: &StatusArgs) -> Result<Nodes, Mi
     let (agents, nodes) = tokio::join!(world.agents(), world.kubernetes.nodes());
     let agents = agents?;
     let mut by_node = agents::by_node(&agents);
+    let with_agent: BTreeSet<&str> = by_node.keys().copied().collect();
     if let Some(wanted) = &args.node {
         by_node.retain(|node, _| node == wanted);
     }
@@ -83,7 +84,7 @@ pub(crate) async fn status(world: &World, args: &StatusArgs) -> Result<Nodes, Mi
     let answers = agents::ask(client, by_node, &words, QUICK).await;
     let unseen = nodes.as_ref().err();
     let incomplete = unseen.map(|why| format!("nodes without an agent are not shown: {why}"));
-    let bare = nodes.map(|all| without_agent(all, &answers, args));
+    let bare = nodes.map(|all| without_agent(&all, &with_agent, args));
     let mut nodes = Nodes::new(answers, bare.unwrap_or_default());
     nodes.incomplete = incomplete;
     Ok(nodes)
@@ -91,18 +92,14 @@ pub(crate) async fn status(world: &World, args: &StatusArgs) -> Result<Nodes, Mi
 
 /// The nodes where an agent should be and none is.
 fn without_agent(
-    nodes: BTreeMap<String, Node>,
-    answers: &BTreeMap<String, (String, Result<Answer, ExecError>)>,
+    nodes: &BTreeMap<String, Node>,
+    with_agent: &BTreeSet<&str>,
     args: &StatusArgs,
 ) -> BTreeSet<String> {
-    let works = nodes
-        .into_iter()
-        .filter(|(_, node)| !node.is_fargate && !node.is_windows);
-    let names = works.map(|(name, _)| name);
-    let is_wanted = |name: &String| args.node.as_ref().is_none_or(|wanted| wanted == name);
-    names
-        .filter(|name| is_wanted(name) && !answers.contains_key(name))
-        .collect()
+    let is_asked_for = |name: &str| args.node.as_ref().is_none_or(|wanted| wanted == name);
+    let wanted = want_agents(nodes, with_agent).into_iter();
+    let bare = wanted.filter(|name| is_asked_for(name) && !with_agent.contains(name));
+    bare.map(str::to_owned).collect()
 }
 
 impl Nodes {
@@ -264,6 +261,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::snapshot::NodeKind;
 
     /// An agent's own words.
     const SAID: &str = r#"{"agents":[{
@@ -343,6 +341,35 @@ n4: no agent
         }
         let whole = nodes.told(None, SystemTime::now());
         assert!(!whole.contains('…'), "{whole}");
+    }
+
+    #[test]
+    fn an_agent_is_missed_where_the_chart_puts_one() {
+        let node = |kind| Node { ready: true, kind };
+        let nodes = [
+            ("cloud", NodeKind::Cloud),
+            ("auto", NodeKind::Auto),
+            ("fargate", NodeKind::Fargate),
+            ("windows", NodeKind::Windows),
+            ("hybrid-1", NodeKind::Hybrid),
+            ("hybrid-2", NodeKind::Hybrid),
+        ];
+        let nodes = nodes.map(|(name, kind)| (name.to_owned(), node(kind)));
+        let missed = |with_agent: &[&str], wanted: Option<&str>| {
+            let args = StatusArgs {
+                node: wanted.map(str::to_owned),
+                ..StatusArgs::default()
+            };
+            let with_agent = with_agent.iter().copied().collect();
+            let missed = without_agent(&nodes.clone().into(), &with_agent, &args);
+            missed.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(missed(&[], None), "cloud");
+        assert_eq!(missed(&["cloud"], None), "");
+        // Somebody has told the chart to have one there.
+        assert_eq!(missed(&["cloud", "hybrid-1"], None), "hybrid-2");
+        assert_eq!(missed(&["hybrid-1"], Some("hybrid-2")), "hybrid-2");
+        assert_eq!(missed(&["hybrid-1"], Some("auto")), "");
     }
 
     #[test]

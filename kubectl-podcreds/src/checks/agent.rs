@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Scene, is_of_aws};
+use super::{Scene, agent_labels, is_of_aws};
 use crate::{
     commands::{self, quoted},
     finding::Finding,
-    snapshot::{AgentReport, Node, Pod, Snapshot, role_name},
+    snapshot::{AgentReport, Node, NodeKind, Pod, Snapshot, role_name, want_agents},
 };
 
 pub(super) const NODE: &str = "node";
@@ -44,7 +44,8 @@ pub(super) fn node(scene: &Scene<'_>) -> Vec<Finding> {
     };
     vec![match node {
         Node {
-            is_fargate: true, ..
+            kind: NodeKind::Fargate,
+            ..
         } => Finding::fail(
             NODE,
             format!("{name} is one of Fargate's, where Pod Identity does not work"),
@@ -52,7 +53,8 @@ pub(super) fn node(scene: &Scene<'_>) -> Vec<Finding> {
              for service accounts",
         ),
         Node {
-            is_windows: true, ..
+            kind: NodeKind::Windows,
+            ..
         } => Finding::fail(
             NODE,
             format!("{name} runs Windows, where Pod Identity does not work"),
@@ -73,7 +75,15 @@ pub(super) fn agents(scene: &Scene<'_>) -> Vec<Finding> {
     let (Ok(agents), Some(node)) = (&scene.snapshot.agents, node) else {
         return Vec::new();
     };
+    // That none can be there is said by another check.
+    if scene.snapshot.kind_of(node).is_some_and(has_no_agents) {
+        return Vec::new();
+    }
     vec![judge(scene.snapshot, agents, node)]
+}
+
+fn has_no_agents(kind: NodeKind) -> bool {
+    matches!(kind, NodeKind::Fargate | NodeKind::Windows)
 }
 
 /// The same for all nodes of a cluster. One without an agent fails where pods with an association
@@ -89,10 +99,16 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Finding> {
     };
     let pods = snapshot.pods.iter().flatten().filter(is_associated);
     let needed: BTreeSet<&str> = pods.filter_map(|pod| pod.node.as_deref()).collect();
-    let works = nodes
+    let with_agent: BTreeSet<&str> = agents.iter().filter_map(|it| it.node.as_deref()).collect();
+    let wanted = want_agents(nodes, &with_agent);
+    let matters = |name: &str| {
+        let mut reasons = [&wanted, &with_agent, &needed].into_iter();
+        reasons.any(|all| all.contains(name))
+    };
+    let judged = nodes
         .iter()
-        .filter(|(_, node)| !node.is_fargate && !node.is_windows);
-    let findings = works.map(|(name, node)| {
+        .filter(|(name, node)| matters(name) && !has_no_agents(node.kind));
+    let findings = judged.map(|(name, node)| {
         let mut finding = judge(snapshot, agents, name);
         if !needed.contains(name.as_str()) || !node.ready {
             finding.status = finding.status.min(crate::finding::Status::Warn);
@@ -136,11 +152,43 @@ fn judge(snapshot: &Snapshot, agents: &[Pod], node: &str) -> Finding {
                 quoted(&agent.name)
             ),
         ),
-        (None, None, None) => Finding::fail(
+        (None, None, None) => without_agent(snapshot.kind_of(node)),
+    }
+}
+
+/// What it means that no pod of an agent is on a node of this kind.
+fn without_agent(kind: Option<NodeKind>) -> Finding {
+    const NONE: &str = "no agent is on the node";
+    let daemonset = || {
+        let labels = agent_labels("podcreds");
+        let labels = quoted(&labels);
+        format!("what the DaemonSet says: kubectl get daemonset -A -l {labels}")
+    };
+    match kind {
+        Some(NodeKind::Auto) => Finding::pass(NAME, "EKS Auto Mode has an agent of its own"),
+        Some(NodeKind::Hybrid) => Finding::fail(
             NAME,
-            "no agent is on the node",
-            "see the taints of the node, and what the DaemonSet says: kubectl get daemonset -A \
-             -l app.kubernetes.io/name=podcreds",
+            format!("{NONE}, which is a hybrid one"),
+            format!(
+                "set the chart's daemonsets.hybrid.create (or hybrid-bottlerocket), without which \
+                 it leaves such nodes out, and see {}",
+                daemonset()
+            ),
+        ),
+        Some(_) => Finding::fail(
+            NAME,
+            NONE,
+            format!("see the taints of the node, and {}", daemonset()),
+        ),
+        // It may be one of Auto Mode's.
+        None => Finding::warn(
+            NAME,
+            format!("{NONE} as a pod"),
+            format!(
+                "see whether EKS Auto Mode runs the node, which has an agent of its own; else see \
+                 {}",
+                daemonset()
+            ),
         ),
     }
 }

@@ -1,7 +1,7 @@
 //! Network policies, which the node path needs and the in-pod path does not.
 
 use super::{Scene, is_of_aws};
-use crate::{commands::quoted, finding::Finding};
+use crate::{commands::quoted, finding::Finding, snapshot::NodeKind};
 
 pub(super) const NAME: &str = "network";
 
@@ -30,6 +30,7 @@ pub(super) fn policies(scene: &Scene<'_>) -> Vec<Finding> {
         )];
     }
     let node = pod.node.as_deref();
+    let is_auto = node.and_then(|it| scene.snapshot.kind_of(it)) == Some(NodeKind::Auto);
     let Ok(agents) = &scene.snapshot.agents else {
         return Vec::new();
     };
@@ -37,8 +38,9 @@ pub(super) fn policies(scene: &Scene<'_>) -> Vec<Finding> {
         .iter()
         .filter(|it| it.node.as_deref() == node)
         .collect();
-    // That no agent is there is said by another check.
-    if here.is_empty() {
+    // That no agent is there is said by another check. Auto Mode's is at the host's address, and no
+    // pod.
+    if here.is_empty() && !is_auto {
         return Vec::new();
     }
     if here.iter().any(|agent| !is_of_aws(agent)) {

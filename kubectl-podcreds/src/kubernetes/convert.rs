@@ -12,7 +12,7 @@ use k8s_openapi::{
 use podcreds_types::ServiceAccount;
 
 use crate::{
-    snapshot::{Account, Container, NetworkPolicy, Node, Owner, Pod, TokenVolume},
+    snapshot::{Account, Container, NetworkPolicy, Node, NodeKind, Owner, Pod, TokenVolume},
     variables,
 };
 
@@ -132,11 +132,17 @@ pub(super) fn node(node: core::Node) -> (String, Node) {
     let status = node.status.unwrap_or_default();
     let mut conditions = status.conditions.iter().flatten();
     let labels = node.metadata.labels.unwrap_or_default();
-    let is = |label: &str, value: &str| labels.get(label).is_some_and(|own| own == value);
+    let label = |name: &str| labels.get(name).map(String::as_str);
+    let kind = match (label(OS), label(COMPUTE_TYPE)) {
+        (Some("windows"), _) => NodeKind::Windows,
+        (_, Some("fargate")) => NodeKind::Fargate,
+        (_, Some("auto")) => NodeKind::Auto,
+        (_, Some("hybrid")) => NodeKind::Hybrid,
+        _ => NodeKind::Cloud,
+    };
     let of = Node {
         ready: conditions.any(|it| it.type_ == "Ready" && it.status == "True"),
-        is_fargate: is(COMPUTE_TYPE, "fargate"),
-        is_windows: is(OS, "windows"),
+        kind,
     };
     (node.metadata.name.unwrap_or_default(), of)
 }
@@ -277,20 +283,27 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_fargate_or_windows_is_known_by_its_labels() {
-        let (name, of) = node(
-            serde_json::from_value(json!({
-                "metadata": { "name": "n1", "labels": {
-                    "eks.amazonaws.com/compute-type": "fargate", "kubernetes.io/os": "linux" } },
-                "status": { "conditions": [{ "type": "Ready", "status": "False" }] },
-            }))
-            .unwrap(),
-        );
-        assert_eq!(name, "n1");
-        let expected = Node {
-            is_fargate: true,
-            ..Node::default()
+    fn who_runs_a_node_is_known_by_its_labels() {
+        let labelled = |labels: serde_json::Value| {
+            node(
+                serde_json::from_value(json!({
+                    "metadata": { "name": "n1", "labels": labels },
+                    "status": { "conditions": [{ "type": "Ready", "status": "False" }] },
+                }))
+                .unwrap(),
+            )
         };
-        assert_eq!(of, expected);
+        for (os, compute_type, kind) in [
+            ("linux", "", NodeKind::Cloud),
+            ("linux", "ec2", NodeKind::Cloud),
+            ("linux", "auto", NodeKind::Auto),
+            ("linux", "hybrid", NodeKind::Hybrid),
+            ("linux", "fargate", NodeKind::Fargate),
+            ("windows", "", NodeKind::Windows),
+        ] {
+            let found = labelled(json!({ OS: os, COMPUTE_TYPE: compute_type }));
+            let ready = false;
+            assert_eq!(found, ("n1".to_owned(), Node { ready, kind }));
+        }
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn web() -> Pod {
     }
 }
 
-pub(super) fn agent(name: &str, ready: bool) -> Pod {
+pub(super) fn agent_of(name: &str, ready: bool) -> Pod {
     Pod {
         namespace: text("kube-system"),
         name: text(name),
@@ -80,6 +80,10 @@ pub(super) fn agent(name: &str, ready: bool) -> Pod {
         phase: text("Running"),
         ready,
         labels: [(text("app.kubernetes.io/name"), text(name))].into(),
+        containers: vec![Container {
+            name: text(if name == "podcreds" { "agent" } else { name }),
+            ..Container::default()
+        }],
         ..Pod::default()
     }
 }
@@ -116,7 +120,7 @@ pub(super) fn healthy() -> Snapshot {
             missing: None,
         },
         pods: Ok(vec![web()]),
-        agents: Ok(vec![agent("podcreds", true)]),
+        agents: Ok(vec![agent_of("podcreds", true)]),
         accounts: Ok([(account, Account::default())].into()),
         nodes: Ok([(text("n1"), ready)].into()),
         network_policies: Ok(Vec::new()),

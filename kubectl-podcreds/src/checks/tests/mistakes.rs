@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::healthy::*;
 use crate::{
-    snapshot::{Account, Snapshot},
+    snapshot::{Account, NodeKind, Snapshot},
     variables::{TOKEN_FILE, URI},
 };
 
@@ -133,16 +133,20 @@ pub(super) const AROUND_IT: [Mistake; 20] = [
     (
         |it| {
             it.agents = Ok(vec![
-                agent("podcreds", false),
-                agent("eks-pod-identity-agent", true),
+                agent_of("podcreds", false),
+                agent_of("eks-pod-identity-agent", true),
             ]);
         },
         "agent",
         "kubectl -n kube-system logs ",
     ),
-    (|it| node(it).is_fargate = true, "node", "Fargate profile"),
     (
-        |it| node(it).is_windows = true,
+        |it| node(it).kind = NodeKind::Fargate,
+        "node",
+        "Fargate profile",
+    ),
+    (
+        |it| node(it).kind = NodeKind::Windows,
         "node",
         "IAM roles for service accounts",
     ),
@@ -157,13 +161,13 @@ pub(super) const AROUND_IT: [Mistake; 20] = [
         "kubectl get daemonset -A",
     ),
     (
-        |it| it.agents = Ok(vec![agent("podcreds", false)]),
+        |it| it.agents = Ok(vec![agent_of("podcreds", false)]),
         "agent",
         "kubectl -n kube-system logs podcreds",
     ),
     (
         |it| {
-            let official = agent("eks-pod-identity-agent", true);
+            let official = agent_of("eks-pod-identity-agent", true);
             it.agents.as_mut().unwrap().push(official);
         },
         "agent",
@@ -171,7 +175,7 @@ pub(super) const AROUND_IT: [Mistake; 20] = [
     ),
     (
         |it| {
-            it.agents = Ok(vec![agent("eks-pod-identity-agent", true)]);
+            it.agents = Ok(vec![agent_of("eks-pod-identity-agent", true)]);
             it.network_policies = Ok(vec![policy(false)]);
         },
         "network",

@@ -2,6 +2,7 @@
 
 mod healthy;
 mod mistakes;
+mod nodes;
 mod role;
 
 use serde_json::json;
@@ -9,7 +10,7 @@ use serde_json::json;
 use crate::{
     checks,
     finding::{Report, Status},
-    snapshot::{Container, Missing, Node, Pod, Snapshot},
+    snapshot::{Container, Missing, Node, NodeKind, Pod, Snapshot},
     variables::URI,
 };
 use healthy::*;
@@ -108,12 +109,14 @@ fn a_node_without_an_agent_fails_only_where_pods_need_one() {
         ..Node::default()
     };
     let nodes = snapshot.nodes.as_mut().unwrap();
-    nodes.insert(text("n2"), ready.clone());
-    let fargate = Node {
-        is_fargate: true,
-        ..ready
-    };
-    nodes.insert(text("n3"), fargate);
+    nodes.insert(text("n2"), ready);
+    for (name, kind) in [
+        ("n3", NodeKind::Fargate),
+        ("n4", NodeKind::Auto),
+        ("n5", NodeKind::Hybrid),
+    ] {
+        nodes.insert(text(name), Node { kind, ..ready });
+    }
     let report = Report::new("cluster prod", checks::cluster(&snapshot));
     assert_eq!(
         (report.worst, report.first_cause),
