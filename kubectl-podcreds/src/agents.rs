@@ -158,6 +158,7 @@ fn read(doctor: &str, status: Option<&str>) -> AgentReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::Container;
 
     #[test]
     fn what_an_agent_finds_wrong_is_read() {
@@ -187,5 +188,25 @@ mod tests {
         let nodes = by_node(&agents);
         let names: Vec<_> = nodes["n1"].iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["new", "old"]);
+    }
+
+    #[test]
+    fn with_the_label_of_aws_only_a_container_of_podcreds_is_asked() {
+        let agent = |container: &str| Pod {
+            name: container.to_owned(),
+            node: Some("n1".to_owned()),
+            labels: [("app.kubernetes.io/name", "eks-pod-identity-agent")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            containers: vec![Container {
+                name: container.to_owned(),
+                ..Container::default()
+            }],
+            ..Pod::default()
+        };
+        let agents = [agent("eks-pod-identity-agent"), agent("agent")];
+        let nodes = by_node(&agents);
+        let names: Vec<_> = nodes["n1"].iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["agent"]);
     }
 }

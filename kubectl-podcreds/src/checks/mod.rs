@@ -19,6 +19,7 @@ use podcreds_types::ServiceAccount;
 
 use crate::{
     finding::Finding,
+    kubernetes::CONTAINER,
     snapshot::{Association, Details, Missing, Pod, Snapshot},
 };
 
@@ -27,12 +28,12 @@ pub(crate) fn agent_labels(label: &str) -> String {
     format!("{} in ({label},{})", agent::LABEL, agent::OF_AWS)
 }
 
-/// Whether an agent is AWS's own.
+/// Whether an agent is AWS's own. With the values of AWS's chart podcreds has its label, and a
+/// container of another name.
 pub(crate) fn is_of_aws(agent: &Pod) -> bool {
-    agent
-        .labels
-        .get(agent::LABEL)
-        .is_some_and(|name| name == agent::OF_AWS)
+    let name = agent.labels.get(agent::LABEL);
+    let mut containers = agent.containers.iter();
+    name.is_some_and(|name| name == agent::OF_AWS) && !containers.any(|it| it.name == CONTAINER)
 }
 
 /// The name of the check that says what could not be looked at. It is the cause of nothing.

@@ -11,8 +11,9 @@ use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::{is_denied, why};
 
-/// The agent's container, and its program there.
-const CONTAINER: &str = "agent";
+/// The agent's container. In AWS's agent it is called otherwise.
+pub(crate) const CONTAINER: &str = "agent";
+/// The agent's program there.
 const PROGRAM: &str = "/podcreds";
 /// More than an agent says about all pods of a node.
 const MOST: u64 = 16 << 20;

@@ -18,7 +18,7 @@ use podcreds_types::ServiceAccount;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-pub(crate) use exec::{Answer, ExecError, exec};
+pub(crate) use exec::{Answer, CONTAINER, ExecError, exec};
 
 use crate::{
     checks::agent_labels,

@@ -75,3 +75,22 @@ fn where_nodes_must_not_be_listed_nothing_is_claimed_of_their_agents() {
         (Status::Warn, Some("agent"))
     );
 }
+
+#[test]
+fn an_agent_with_the_name_of_awss_chart_is_ours() {
+    let mut snapshot = healthy();
+    let mut own = agent_of("podcreds", true);
+    own.labels = agent_of("eks-pod-identity-agent", true).labels;
+    snapshot.agents = Ok(vec![own]);
+    snapshot.network_policies = Ok(vec![policy(false)]);
+    // A network policy would keep pods from AWS's.
+    let report = of_pod(&snapshot);
+    assert_eq!(report.worst, Status::Pass, "{report:?}");
+    let official = agent_of("eks-pod-identity-agent", true);
+    snapshot.agents.as_mut().unwrap().push(official);
+    let report = of_pod(&snapshot);
+    assert!(
+        report.checks[0].seen.ends_with("runs beside podcreds"),
+        "{report:?}"
+    );
+}
