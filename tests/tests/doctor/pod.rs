@@ -178,5 +178,10 @@ fn a_pod_that_cannot_reach_the_agent_is_found() {
     drop((agent, down));
     let (pod, _app) = scene.pod(&[]);
     let found = scene.examine_pod(pod.uid());
-    found.assert("listener", "fail", "no agent runs", "start the agent");
+    found.assert(
+        "listener",
+        "fail",
+        "podcreds does not run",
+        "start the agent",
+    );
 }

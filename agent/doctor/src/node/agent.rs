@@ -31,29 +31,43 @@ pub(crate) enum Agent {
     },
     /// It answers, and does not serve pods.
     Unready(String),
+    /// What answers is not podcreds.
+    Other(SocketAddr),
     /// There is none.
     None(String),
+}
+
+impl Agent {
+    /// Whether podcreds runs on this node.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Ready { .. } | Self::Unready(_) => true,
+            Self::Other(_) | Self::None(_) => false,
+        }
+    }
 }
 
 /// Asks the agent of this node.
 pub(crate) fn look_for(config: &Config) -> Agent {
     let probes = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), config.probe_port);
-    let answer = match get(probes, "/readyz") {
+    let (status, body) = match get(probes, "/readyz") {
         Ok(answer) => answer,
         Err(error) => return Agent::None(format!("{probes}: {error}")),
     };
-    match answer {
-        (200, body) => {
+    // AWS's agent has the same port and path by default. It answers 200 as well, without a word.
+    let mut lines = body.lines();
+    match (status, lines.next()) {
+        (200, Some("ok")) => {
             let metrics = get(reachable(config.metrics), "/metrics");
             let paths = metrics.as_ref().ok().and_then(|(_, text)| paths(text));
-            let remarks = body.lines().skip(1).map(str::to_owned);
             Agent::Ready {
-                remarks: remarks.collect(),
+                remarks: lines.map(str::to_owned).collect(),
                 paths,
                 without_metrics: metrics.err().map(|error| error.to_string()),
             }
         }
-        (status, body) => Agent::Unready(format!("{status}: {}", body.trim())),
+        (503, Some(_)) => Agent::Unready(format!("{status}: {}", body.trim())),
+        _ => Agent::Other(probes),
     }
 }
 
@@ -87,6 +101,12 @@ fn judge(agent: &Agent) -> Vec<Finding> {
             NAME,
             format!("the agent serves no pods yet: {why}"),
             "see its log, and the runbook's PodcredsAgentDown",
+        ),
+        Agent::Other(at) => Finding::warn(
+            NAME,
+            format!("what answers at {at} is not podcreds, but most likely AWS's agent"),
+            "remove the add-on eks-pod-identity-agent, or keep it off this node; if podcreds runs \
+             beside it, name its --probe-port",
         ),
         Agent::None(why) => Finding::warn(
             NAME,
@@ -150,6 +170,14 @@ fn get(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write as _, net::TcpListener, thread};
+
+    use podcreds_ops::{
+        probes::{Readiness, serve_probes},
+        watchdog::VitalsHealth,
+    };
+    use podcreds_upstream as upstream;
+
     use super::*;
     use crate::report::Status;
 
@@ -173,6 +201,69 @@ mod tests {
         assert_eq!(judge(&ready(&["without eBPF"]))[0].status, Status::Warn);
         assert_eq!(judge(&Agent::None("x".into()))[0].status, Status::Warn);
         assert_eq!(judge(&Agent::Unready("503".into()))[0].status, Status::Fail);
+    }
+
+    fn at_port(probe_port: u16) -> Config {
+        Config {
+            ebpf: true,
+            cgroup_root: None,
+            node: Vec::new(),
+            upstream: upstream::Config::new("c"),
+            keys: None,
+            handover: None,
+            // Nobody listens there.
+            metrics: (Ipv4Addr::LOCALHOST.into(), 1),
+            probe_port,
+        }
+    }
+
+    #[tokio::test]
+    async fn podcreds_is_known_by_what_it_answers() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let readiness = Readiness::new();
+        readiness.remark("without eBPF");
+        let probes = serve_probes(listener, readiness.clone(), VitalsHealth::default());
+        tokio::spawn(probes);
+        let look = || tokio::task::spawn_blocking(move || look_for(&at_port(port)));
+        let Agent::Ready { remarks, .. } = look().await.unwrap() else {
+            panic!("not ready");
+        };
+        assert_eq!(remarks, ["without eBPF"]);
+        readiness.drain();
+        assert_eq!(
+            look().await.unwrap(),
+            Agent::Unready("503: draining".into())
+        );
+    }
+
+    #[test]
+    fn what_answers_in_another_way_is_another_agent() {
+        // The first three are what AWS's agent answers.
+        for answer in [
+            "200 OK\r\n\r\n",
+            "408 Request Timeout\r\n\r\n",
+            "500 Internal Server Error\r\n\r\nInternal Server Error occurred",
+            "200 OK\r\n\r\nhello\n",
+            "503 Service Unavailable\r\n\r\n",
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let at = listener.local_addr().unwrap();
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = io::Read::read(&mut stream, &mut [0; 1024]);
+                stream
+                    .write_all(format!("HTTP/1.1 {answer}").as_bytes())
+                    .unwrap();
+            });
+            let agent = look_for(&at_port(at.port()));
+            server.join().unwrap();
+            assert_eq!(agent, Agent::Other(at), "{answer}");
+            assert!(!agent.is_there());
+            let found = &judge(&agent)[0];
+            assert_eq!(found.status, Status::Warn);
+            assert!(found.remedy.as_deref().unwrap().contains("add-on"));
+        }
     }
 
     #[test]

@@ -28,9 +28,9 @@ pub(super) struct RequestRoute {
 }
 
 pub(super) fn check(config: &Config, place: &RequestRoute, token: Option<&Token>) -> Vec<Finding> {
-    let has_agent = !matches!(look_for_agent(config), Agent::None(_));
+    let agent = look_for_agent(config);
     match send(place, token) {
-        Ok(asked) => judge(&asked, config.ebpf, has_agent, token.is_some()),
+        Ok(asked) => judge(&asked, config.ebpf, &agent, token.is_some()),
         Err(error) => vec![judge_no_place(&error)],
     }
 }
@@ -64,7 +64,7 @@ fn send(place: &RequestRoute, token: Option<&Token>) -> io::Result<Asked> {
     visit.send(LIMIT)
 }
 
-fn judge(asked: &Asked, ebpf: bool, has_agent: bool, has_token: bool) -> Vec<Finding> {
+fn judge(asked: &Asked, ebpf: bool, agent: &Agent, has_token: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let loopback = "bring lo up in the pod, or take away what blocks 127.0.0.1 there: the agent \
                     listens on it";
@@ -73,9 +73,9 @@ fn judge(asked: &Asked, ebpf: bool, has_agent: bool, has_token: bool) -> Vec<Fin
         (None, _) if !asked.has_loopback => {
             Finding::fail(LISTENER, "the pod's loopback (lo) is down", loopback)
         }
-        (None, Some(why)) if !has_agent => Finding::fail(
+        (None, Some(why)) if !agent.is_there() => Finding::fail(
             LISTENER,
-            format!("nobody answers, and no agent runs on this node: {why}"),
+            format!("nobody answers, and podcreds does not run on this node: {why}"),
             "start the agent: see `podcreds doctor`",
         ),
         (None, Some(why)) => Finding::fail(
@@ -85,6 +85,11 @@ fn judge(asked: &Asked, ebpf: bool, has_agent: bool, has_token: bool) -> Vec<Fin
                 "see `podcreds doctor` (hooks, redirect), and the runbook's \
                  PodcredsListenersUnreachable; {loopback}"
             ),
+        ),
+        (None, None) if matches!(agent, Agent::Other(_)) => Finding::warn(
+            LISTENER,
+            "connects are not redirected: what answers is most likely AWS's agent",
+            "start podcreds in its place: see `podcreds doctor` (agent, port)",
         ),
         (None, None) if ebpf => Finding::warn(
             LISTENER,
@@ -145,23 +150,36 @@ mod tests {
         found.iter().map(|it| it.status).collect()
     }
 
+    fn ready() -> Agent {
+        Agent::Ready {
+            remarks: Vec::new(),
+            paths: None,
+            without_metrics: None,
+        }
+    }
+
     #[test]
     fn a_redirected_request_with_credentials_passes() {
-        let well = judge(&asked(true, Some(200)), true, true, true);
+        let well = judge(&asked(true, Some(200)), true, &ready(), true);
         assert_eq!(statuses(&well), [Status::Pass, Status::Pass]);
-        let detour = judge(&asked(false, Some(200)), true, true, true);
+        let detour = judge(&asked(false, Some(200)), true, &ready(), true);
         assert_eq!(statuses(&detour), [Status::Warn, Status::Pass]);
-        let refused = judge(&asked(true, Some(404)), true, true, true);
+        let refused = judge(&asked(true, Some(404)), true, &ready(), true);
         assert_eq!(statuses(&refused), [Status::Pass, Status::Fail]);
     }
 
     #[test]
     fn a_connect_that_fails_is_told_by_its_cause() {
-        let seen = |asked: &Asked, has_agent| judge(asked, true, has_agent, true)[0].seen.clone();
+        let seen = |asked: &Asked, agent| judge(asked, true, &agent, true)[0].seen.clone();
         let mut silent = asked(false, None);
-        assert!(seen(&silent, false).contains("no agent runs"));
-        assert!(seen(&silent, true).contains("not redirected"));
+        let other = || Agent::Other("127.0.0.1:2703".parse().unwrap());
+        for nobody in [Agent::None("x".into()), other()] {
+            assert!(seen(&silent, nobody).contains("podcreds does not run"));
+        }
+        assert!(seen(&silent, ready()).contains("not redirected"));
         silent.has_loopback = false;
-        assert!(seen(&silent, true).contains("lo"));
+        assert!(seen(&silent, ready()).contains("lo"));
+        let answered = asked(false, Some(200));
+        assert!(seen(&answered, other()).contains("AWS's agent"));
     }
 }
