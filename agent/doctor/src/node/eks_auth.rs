@@ -12,7 +12,7 @@ use podcreds_upstream::{
 };
 use prometheus::Registry;
 
-use crate::report::Finding;
+use crate::report::{Finding, Status};
 
 const REGION: &str = "region";
 const SIGNER: &str = "credentials";
@@ -26,6 +26,8 @@ const MADE_UP: &str = "eyJhbGciOiJub25lIiwia2lkIjoiZG9jdG9yIn0.eyJhdWQiOlsiZG9jd
 const SKEW_REFUSED: Duration = Duration::from_secs(5 * 60);
 /// Beyond this, the node's clock is not kept.
 const SKEW_ODD: Duration = Duration::from_secs(30);
+/// The longest part of a host's name.
+const LONGEST_LABEL: usize = 63;
 /// Where the node's credentials come from must not be the agent itself.
 const FROM_AN_AGENT: [&str; 2] = ["EcsContainer", "HTTP"];
 
@@ -47,17 +49,16 @@ pub(super) async fn check(config: Config) -> Vec<Finding> {
         Ok(eks_auth) => eks_auth,
         Err(error) => return vec![judge_setup(&error)],
     };
-    let region = eks_auth.region().unwrap_or_default();
-    let mut findings = vec![Finding::pass(REGION, region)];
+    let region = judge_region(&eks_auth.region().unwrap_or_default());
     let signer = eks_auth.signer().await;
-    let has_signer = signer.is_ok();
-    findings.push(judge_signer(signer, SystemTime::now()));
-    if !has_signer {
+    let can_call = region.status == Status::Pass && signer.is_ok();
+    let mut findings = vec![region, judge_signer(signer, SystemTime::now())];
+    if !can_call {
         return findings;
     }
     let probe = eks_auth.probe(Token::new(MADE_UP)).await;
     findings.push(judge_way(&probe, proxy().as_deref()));
-    if probe.failed_part.is_none() {
+    if is_answered(&probe) {
         findings.push(judge_call(&probe.outcome.map(drop), &config.cluster_name));
         findings.extend(probe.date.map(|date| judge_clock(SystemTime::now(), date)));
     }
@@ -73,17 +74,38 @@ fn proxy() -> Option<String> {
 
 fn judge_setup(error: &SetupError) -> Finding {
     match error {
-        SetupError::NoRegion => Finding::fail(
-            REGION,
-            "neither the environment nor a profile nor the instance's metadata names a region",
-            "set AWS_REGION for the agent (the chart's env), or let it reach the instance's metadata",
-        ),
+        SetupError::NoRegion => no_region(),
         error => Finding::fail(
             WAY,
             error.to_string(),
             "correct the variable or the file that is named, for the agent too",
         ),
     }
+}
+
+fn no_region() -> Finding {
+    Finding::fail(
+        REGION,
+        "neither the environment nor a profile nor the instance's metadata names a region",
+        "set AWS_REGION for the agent (the chart's env), or let it reach the instance's metadata",
+    )
+}
+
+/// A region is part of EKS Auth's name, so it must be good for a part of a host's name.
+fn judge_region(region: &str) -> Finding {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if region.is_empty() {
+        return no_region();
+    }
+    if region.starts_with('-') || region.len() > LONGEST_LABEL || !region.chars().all(is_good) {
+        return Finding::fail(
+            REGION,
+            format!("{region:?} is no region: a region's name has letters, digits and hyphens"),
+            "correct AWS_REGION of the agent (the chart's env) or the region of its profile, to a \
+             name such as eu-central-1 without spaces around it",
+        );
+    }
+    Finding::pass(REGION, region)
 }
 
 fn judge_signer(signer: Result<Signer, SignerError>, now: SystemTime) -> Finding {
@@ -125,35 +147,49 @@ fn judge_signer(signer: Result<Signer, SignerError>, now: SystemTime) -> Finding
     Finding::pass(SIGNER, said)
 }
 
+/// Whether EKS Auth was reached. What cannot be used may be no answer at all: then it has no date.
+fn is_answered(probe: &Probe) -> bool {
+    let is_unavailable = matches!(probe.outcome, Err(UpstreamError::Unavailable { .. }));
+    probe.failed_part.is_none() && (probe.date.is_some() || !is_unavailable)
+}
+
 fn judge_way(probe: &Probe, proxy: Option<&str>) -> Finding {
     let endpoint = probe.endpoint.as_deref().unwrap_or("EKS Auth");
     let by = proxy
         .map(|name| format!(" through the proxy of {name}"))
         .unwrap_or_default();
-    let Some(part) = probe.failed_part else {
+    if is_answered(probe) {
         return Finding::pass(WAY, format!("{endpoint} is reached{by}"));
-    };
+    }
     let why = probe.outcome.as_ref().err().map(ToString::to_string);
     let seen = format!("{endpoint}{by}: {}", why.unwrap_or_default());
     Finding::fail(
         WAY,
         seen,
-        match part {
-            ConnectPart::LookUp => {
+        match probe.failed_part {
+            Some(ConnectPart::LookUp) => {
                 "see the node's DNS (/etc/resolv.conf), the region's name, and --endpoint; in a VPC \
                  without internet, make an interface endpoint for eks-auth"
             }
-            ConnectPart::Tcp => {
+            Some(ConnectPart::Tcp) => {
                 "open the way: security groups, routes, and network policies on the host, TCP 443; \
                  in a VPC without internet, make an interface endpoint for eks-auth, or set \
                  HTTPS_PROXY"
             }
-            ConnectPart::Proxy => {
+            Some(ConnectPart::Proxy) => {
                 "have the proxy allow CONNECT to that host, or name the host in NO_PROXY"
             }
-            ConnectPart::Tls => {
+            Some(ConnectPart::Tls) => {
                 "if a proxy opens TLS, name its authority with AWS_CA_BUNDLE; else see whether \
                  the name is right (--endpoint), and the node's clock"
+            }
+            None if probe.endpoint.is_none() => {
+                "no call was made: correct what it names, such as --endpoint or \
+                 AWS_ENDPOINT_URL_EKS_AUTH"
+            }
+            None => {
+                "see what takes the connection in place of EKS Auth, such as a proxy or an interface \
+                 endpoint; if nothing does, see AWS's health dashboard"
             }
         },
     )
@@ -264,6 +300,50 @@ mod tests {
                 .contains("eks-auth:AssumeRoleForPodIdentity")
         );
         assert_eq!(judge_call(&Ok(()), "test").status, Status::Warn);
+    }
+
+    #[test]
+    fn what_is_no_region_fails_and_says_what_to_do() {
+        for good in ["eu-central-1", "us-gov-west-1", "X1"] {
+            let found = judge_region(good);
+            assert_eq!((found.status, &*found.seen), (Status::Pass, good));
+        }
+        let long = "x".repeat(LONGEST_LABEL + 1);
+        for bad in ["", "eu-central-1 ", "eu_central_1", "-x", "a.b", &long] {
+            let found = judge_region(bad);
+            assert_eq!((found.check, found.status), (REGION, Status::Fail), "{bad}");
+            assert!(found.remedy.unwrap().contains("AWS_REGION"), "{bad}");
+        }
+        let spaced = judge_region("eu-central-1 ").seen;
+        assert!(spaced.starts_with("\"eu-central-1 \""), "{spaced}");
+    }
+
+    #[test]
+    fn eks_auth_is_reached_once_it_has_answered() {
+        let probe = |endpoint: Option<&str>, date, outcome| Probe {
+            endpoint: endpoint.map(str::to_owned),
+            date,
+            failed_part: None,
+            outcome: Err(outcome),
+        };
+        let said = || UpstreamError::unavailable("because");
+        let there = Some("https://eks-auth");
+        let throttled = UpstreamError::Throttled { retry_after: None };
+        for answered in [
+            probe(there, Some(UNIX_EPOCH), said()),
+            probe(there, None, throttled),
+        ] {
+            assert_eq!(judge_way(&answered, None).status, Status::Pass);
+        }
+        for (silent, word) in [
+            (probe(None, None, said()), "--endpoint"),
+            (probe(there, None, said()), "in place of EKS Auth"),
+        ] {
+            let found = judge_way(&silent, None);
+            assert_eq!(found.status, Status::Fail);
+            assert!(found.seen.ends_with("because"), "{}", found.seen);
+            assert!(found.remedy.as_deref().unwrap().contains(word), "{found:?}");
+        }
     }
 
     #[test]
