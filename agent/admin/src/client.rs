@@ -1,17 +1,14 @@
 //! The commands' side: asks all agents that answer.
 
 use std::{
-    fs,
-    io::{self, Read, Write},
-    os::unix::net::UnixStream,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use podcreds_local::{check_peer, parse_answer};
+use podcreds_local::{check_peer, connect, exchange, parse_answer};
 use serde::{Deserialize, de::DeserializeOwned};
-use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
 use crate::{
     SetLogLevel, Target,
@@ -24,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// It waits half a minute for EKS Auth.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(45);
 /// More than any answer has.
-const LONGEST: u64 = 64 << 20;
+const LONGEST: usize = 64 << 20;
 
 /// What an operator asks.
 #[derive(Clone, Debug)]
@@ -124,23 +121,19 @@ fn ask<T: DeserializeOwned>(socket: &Path, question: &Question) -> Option<Result
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Some(Err(AskError::NotPermitted(socket.to_owned())));
         }
-        // So the kernel says that a time limit has passed.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return Some(Err(no_answer(socket, io::ErrorKind::TimedOut.into())));
-        }
         Err(source) => return Some(Err(no_answer(socket, source))),
     };
     Some(understand(socket, &answer))
 }
 
 fn fetch(socket: &Path, question: &Question) -> io::Result<Vec<u8>> {
-    let mut stream = connect(socket, PATIENCE)?;
+    let stream = connect(socket, Instant::now() + PATIENCE)?;
     check_peer(&stream)?;
     let patience = match question {
         Question::Refresh(_) => REFRESH_PATIENCE,
         _ => PATIENCE,
     };
-    stream.set_read_timeout(Some(patience))?;
+    let deadline = Instant::now() + patience;
     let (method, path, body) = match question {
         Question::Status => ("GET", STATUS, String::new()),
         Question::LogLevel => ("GET", LOG_LEVEL, String::new()),
@@ -150,23 +143,9 @@ fn fetch(socket: &Path, question: &Question) -> io::Result<Vec<u8>> {
     let length = body.len();
     // In this version of HTTP an answer ends with the connection.
     let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer)?;
+    exchange(&stream, request.as_bytes(), &mut answer, LONGEST, deadline)?;
     Ok(answer)
-}
-
-/// Connects, and limits what is written as well. An agent that stands still accepts nobody, and
-/// where as many wait as it has room for, the next one would wait with them for ever.
-///
-/// # Errors
-///
-/// `WouldBlock` when the time is over.
-fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
-    let socket = RawSocket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
-    socket.set_write_timeout(Some(patience))?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    Ok(socket.into())
 }
 
 #[derive(Deserialize)]
@@ -195,32 +174,4 @@ fn understand<T: DeserializeOwned>(socket: &Path, answer: &[u8]) -> Result<T, As
 fn no_answer(socket: &Path, source: io::Error) -> AskError {
     let socket = socket.to_owned();
     AskError::NoAnswer { socket, source }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    #[test]
-    fn an_agent_that_stands_still_is_not_waited_for_without_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin-0.sock");
-        let agent = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        agent.bind(&SockAddr::unix(&path).unwrap()).unwrap();
-        agent.listen(1).unwrap();
-        let patience = Duration::from_millis(50);
-        let mut waiting = Vec::new();
-        let started = Instant::now();
-        let error = loop {
-            match connect(&path, patience) {
-                Ok(stream) => waiting.push(stream),
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert!(started.elapsed() >= patience);
-        assert!(!waiting.is_empty(), "there was room for some");
-    }
 }

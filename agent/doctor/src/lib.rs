@@ -10,7 +10,6 @@
 
 mod cgroups;
 mod checks;
-mod deadline;
 mod node;
 mod pod;
 mod report;

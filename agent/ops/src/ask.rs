@@ -3,19 +3,18 @@
 //! Where two agents share a node's network, a port does not tell which of them answers.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use podcreds_local::parse_answer;
+use podcreds_local::{connect, exchange, parse_answer};
 
 /// The agent answers within milliseconds, and on a busy machine within a second, or not at all.
 /// Less than kubelet waits, so that it hears why.
-const TIMEOUT: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// More than any answer has.
-const LONGEST_ANSWER: u64 = 64 * 1024;
+const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +38,7 @@ pub enum ProbeError {
 ///
 /// Any [`ProbeError`].
 pub fn ask(socket: &Path, path: &str) -> Result<String, ProbeError> {
-    let answer = fetch(socket, path).map_err(|source| ProbeError::NoAnswer {
+    let answer = fetch(socket, path, PATIENCE).map_err(|source| ProbeError::NoAnswer {
         socket: socket.to_owned(),
         source,
     })?;
@@ -51,12 +50,45 @@ pub fn ask(socket: &Path, path: &str) -> Result<String, ProbeError> {
     }
 }
 
-fn fetch(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+fn fetch(socket: &Path, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + patience;
+    let stream = connect(socket, deadline)?;
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
     let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    exchange(
+        &stream,
+        request.as_bytes(),
+        &mut answer,
+        LONGEST_ANSWER,
+        deadline,
+    )?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use tokio::net::UnixSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_accepts_nobody_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let agent = UnixSocket::new_stream().unwrap();
+        agent.bind(&socket).unwrap();
+        let _agent = agent.listen(1).unwrap();
+        let patience = Duration::from_millis(50);
+        let mut waiting = Vec::new();
+        while let Ok(one) = connect(&socket, Instant::now() + patience) {
+            waiting.push(one);
+        }
+        let (answer, answered) = mpsc::channel();
+        thread::spawn(move || answer.send(fetch(&socket, "/healthz", patience)));
+        let answer = answered.recv_timeout(Duration::from_secs(20));
+        let error = answer.expect("it waits for ever").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

@@ -2,11 +2,16 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::FileTypeExt as _, net::UnixStream},
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
+use podcreds_local::connect;
 use tokio::net::UnixListener;
+
+/// To connect. Who listens and has room for another client takes it at once.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A socket that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +52,16 @@ fn replace(path: &Path) -> io::Result<UnixListener> {
 fn is_left_behind(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refused)
+    // One that stands still is there, and may not have room for another client.
+    is_socket && connect(path, Instant::now() + PATIENCE).is_err_and(refused)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
+    use tokio::net::UnixSocket;
+
     use super::*;
 
     const FLAG: &str = "--probe-socket";
@@ -69,7 +79,24 @@ mod tests {
         drop(first);
         assert!(path.exists());
         let _second = bind(&path, FLAG).unwrap();
-        assert!(UnixStream::connect(&path).is_ok());
+        assert!(connect(&path, Instant::now() + PATIENCE).is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_that_stands_still_is_there_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let agent = UnixSocket::new_stream().unwrap();
+        agent.bind(&path).unwrap();
+        let _agent = agent.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(one) = connect(&path, Instant::now() + PATIENCE) {
+            waiting.push(one);
+        }
+        let (send, receive) = mpsc::channel();
+        thread::spawn(move || send.send(is_left_behind(&path)));
+        let is_left_behind = receive.recv_timeout(Duration::from_secs(20));
+        assert!(!is_left_behind.expect("it waits for ever"));
     }
 
     #[tokio::test]

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podcreds_local::parse_answer;
+use podcreds_local::{exchange, parse_answer};
 
-use crate::{Config, deadline::exchange, report::Finding};
+use crate::{Config, report::Finding};
 
 const NAME: &str = "agent";
 const METRICS: &str = "metrics";

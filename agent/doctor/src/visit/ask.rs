@@ -11,12 +11,12 @@ use nix::{
     ifaddrs::{InterfaceAddress, getifaddrs},
     net::if_::InterfaceFlags,
 };
-use podcreds_local::parse_answer;
+use podcreds_local::{exchange, parse_answer};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{Asked, Secret};
-use crate::{deadline::exchange, sockets::peer_of, words::without};
+use crate::{sockets::peer_of, words::without};
 
 /// What an SDK waits for.
 const CONNECT: Duration = Duration::from_secs(1);
