@@ -128,7 +128,12 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 if all is well or there are only warnings, 1 if something has failed, 64 for a
     /// wrong command line, 69 when nothing could be looked at.
-    #[command(after_long_help = doctor::EXAMPLES, args_override_self = true)]
+    #[command(
+        after_long_help = doctor::EXAMPLES,
+        args_override_self = true,
+        // The agent needs --cluster-name, whose flags these are; a doctor may find it.
+        override_usage = "podcreds doctor [OPTIONS] [pod <NAMESPACE/NAME|UID>]"
+    )]
     Doctor(Box<doctor::DoctorArgs>),
 
     /// What a doctor runs in a pod.
