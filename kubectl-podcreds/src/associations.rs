@@ -213,7 +213,7 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let pod = |created, is_injected: bool| {
-            let uri = (crate::variables::URI.to_owned(), None);
+            let uri = (podcreds_types::sdk::URI.to_owned(), None);
             Pod {
                 namespace: "shop".to_owned(),
                 account: "reader".to_owned(),

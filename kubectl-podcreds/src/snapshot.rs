@@ -5,10 +5,11 @@ use std::{
     fmt,
 };
 
-use podcreds_types::ServiceAccount;
+use podcreds_types::{
+    ServiceAccount,
+    sdk::{URI, URIS},
+};
 use serde_json::Value;
-
-use crate::variables::{URI, URIS};
 
 /// Something that was looked at, or why it could not be.
 pub(crate) type Seen<T> = Result<T, Missing>;

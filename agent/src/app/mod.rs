@@ -32,7 +32,7 @@ use podcreds_ops::{
 };
 use podcreds_server as server;
 use podcreds_server::Server;
-use podcreds_types::{PodRecords, RefusedCallers, Vitals};
+use podcreds_types::{PodRecords, RefusedCallers, Vitals, sdk::AUDIENCE};
 use podcreds_upstream as upstream;
 use podcreds_upstream::{EksAuth, KeyFetcher, Outbound, SetupError};
 use prometheus::Registry;
@@ -43,9 +43,6 @@ use self::{
     path::{Paths, Stages},
 };
 use crate::config::Config;
-
-/// The audience of EKS Pod Identity's tokens.
-const AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 /// Without it nothing is fetched, and nothing renewed.
 const EXCHANGES: &str = "exchanging tokens";

@@ -5,7 +5,7 @@
 //! 3. What EKS Auth says: [`Credentials`], or an [`EksRefusal`].
 //! 4. The node's pods: [`PodUid`], one record for each in [`PodRecords`], and [`ReachedListeners`].
 //! 5. Who was refused last, and why: [`RefusedCallers`].
-//! 6. What keeps a token from a proxy: [`excepts_agent`].
+//! 6. What SDKs in pods go by: [`sdk`].
 //! 7. The parts that the process cannot do without: [`Vitals`], and tasks that are [`watched`].
 //! 8. [`SharedMap`], in which stages keep what several threads ask for.
 
@@ -16,13 +16,13 @@ mod credentials;
 mod eks_refusal;
 #[cfg(test)]
 mod fuzz;
-mod no_proxy;
 mod origin;
 mod pod;
 mod pods;
 mod reached;
 mod refusal;
 mod refused_callers;
+pub mod sdk;
 mod shared_map;
 mod tasks;
 mod token;
@@ -33,7 +33,6 @@ pub use claims::{Claims, Unreadable};
 pub use credential_error::CredentialError;
 pub use credentials::Credentials;
 pub use eks_refusal::{EksRefusal, RefusalKind};
-pub use no_proxy::excepts_agent;
 pub use origin::Origin;
 pub use pod::{PodUid, PodUidError, ServiceAccount, ServiceAccountError};
 pub use pods::{PodNames, PodRecord, PodRecords};

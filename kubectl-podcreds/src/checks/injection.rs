@@ -1,11 +1,12 @@
 //! Whether EKS's webhook has told the pod where to ask.
 
+use podcreds_types::sdk::{URI, URIS};
+
 use super::Scene;
 use crate::{
     commands,
     finding::Finding,
     snapshot::{Container, Pod},
-    variables::{URI, URIS},
 };
 
 pub(super) const NAME: &str = "injection";

@@ -1,14 +1,9 @@
 //! What in the pod goes before the agent.
 
-use podcreds_types::excepts_agent;
+use podcreds_types::sdk::{NO_PROXY, PROXIES, URI, WEB_IDENTITY, WINNERS, excepts_agent};
 
 use super::Scene;
-use crate::{
-    commands,
-    finding::Finding,
-    snapshot::Container,
-    variables::{NO_PROXY, PROXIES, ROLE_ARN, URI, WINNERS},
-};
+use crate::{commands, finding::Finding, snapshot::Container, variables::ROLE_ARN};
 
 pub(super) const NAME: &str = "settings";
 pub(super) const IRSA: &str = "irsa";
@@ -29,7 +24,7 @@ pub(super) fn winners(scene: &Scene<'_>) -> Vec<Finding> {
             "the container {} has {variable} ({what}), which SDKs use before the agent",
             container.name
         );
-        let remedy = match *what == WINNERS[1].1 {
+        let remedy = match *variable == WEB_IDENTITY {
             true => commands::restart(pod),
             false => commands::unset(pod, variable),
         };

@@ -1,11 +1,12 @@
 //! The token that the pod shows to the agent.
 
+use podcreds_types::sdk::{AUDIENCE, TOKEN_FILE, URI};
+
 use super::Scene;
 use crate::{
     commands,
     finding::Finding,
     snapshot::{Container, Pod, TokenVolume},
-    variables::{AUDIENCE, TOKEN_FILE, URI},
 };
 
 pub(super) const NAME: &str = "token";

@@ -202,6 +202,7 @@ fn contains_agent(cidr: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use podcreds_types::sdk::{URI, URIS};
     use serde_json::json;
 
     use super::*;
@@ -220,7 +221,7 @@ mod tests {
                 "containers": [{
                     "name": "app",
                     "env": [
-                        { "name": variables::URI, "value": variables::URIS[0] },
+                        { "name": URI, "value": URIS[0] },
                         { "name": "AWS_ACCESS_KEY_ID", "value": "AKIASECRET" },
                         { "name": "AWS_PROFILE", "value": "" },
                         { "name": "HTTPS_PROXY", "value": "x" },
@@ -245,7 +246,7 @@ mod tests {
         );
         let env = &of.containers[0].env;
         let names: Vec<_> = env.keys().map(String::as_str).collect();
-        assert_eq!(names, ["AWS_ACCESS_KEY_ID", variables::URI, "HTTP_PROXY"]);
+        assert_eq!(names, ["AWS_ACCESS_KEY_ID", URI, "HTTP_PROXY"]);
         let shown = format!("{of:?}");
         assert!(
             !shown.contains("AKIASECRET") && !shown.contains("s3cret"),

@@ -3,29 +3,12 @@
 use std::net::SocketAddr;
 
 use http::Uri;
+use podcreds_types::sdk::{HOSTS, NO_PROXY, PROXIES, TOKEN_FILE, URI, WINNERS};
 
 use super::process::PodProcess;
 use crate::report::Finding;
 
 pub(super) const NAME: &str = "environment";
-const URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
-/// Where the agents are.
-const HOSTS: [&str; 2] = ["169.254.170.23", "[fd00:ec2::23]"];
-/// What an SDK uses before it asks an agent, and how it is called.
-const WINNERS: [(&str, &str); 4] = [
-    ("AWS_ACCESS_KEY_ID", "static keys"),
-    (
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "IAM roles for service accounts",
-    ),
-    ("AWS_PROFILE", "a profile"),
-    (
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "an ECS task's credentials",
-    ),
-];
-const PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 /// The longest value that is shown or used.
 const MAX_VALUE: usize = 1024;
 
@@ -69,12 +52,10 @@ impl Environment {
             .filter(|(_, (name, _))| is_set(name));
         Self {
             uri: lookup(URI),
-            token_file: lookup(TOKEN),
+            token_file: lookup(TOKEN_FILE),
             winners: winners.map(|(at, _)| at).collect(),
             proxy: PROXIES.into_iter().find(is_set),
-            no_proxy: lookup("NO_PROXY")
-                .or_else(|| lookup("no_proxy"))
-                .unwrap_or_default(),
+            no_proxy: NO_PROXY.into_iter().find_map(lookup).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -155,7 +136,7 @@ pub(super) fn judge(seen: &[Environment]) -> Finding {
     if told.token_file.is_none() {
         return Finding::fail(
             NAME,
-            format!("{} has {URI}, and not {TOKEN}", told.named()),
+            format!("{} has {URI}, and not {TOKEN_FILE}", told.named()),
             "take both variables out of the pod's own manifest, so that EKS sets them",
         );
     }

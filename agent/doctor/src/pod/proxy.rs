@@ -1,6 +1,6 @@
 //! A proxy in a pod's environment that would get its tokens.
 
-use podcreds_types::excepts_agent;
+use podcreds_types::sdk::excepts_agent;
 
 use crate::report::Finding;
 

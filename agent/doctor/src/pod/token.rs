@@ -3,15 +3,13 @@
 use std::{io, time::SystemTime};
 
 use jsonwebtoken::dangerous::insecure_decode;
-use podcreds_types::{PodUid, Token};
+use podcreds_types::{PodUid, Token, sdk::AUDIENCE};
 use serde::Deserialize;
 
 use super::process::PodProcess;
 use crate::report::Finding;
 
 pub(super) const NAME: &str = "token";
-/// The audience that EKS Auth wants.
-const AUDIENCE: &str = "pods.eks.amazonaws.com";
 /// A token has some 1,200 bytes.
 const MAX_BYTES: u64 = 16 * 1024;
 

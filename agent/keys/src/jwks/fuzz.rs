@@ -1,6 +1,7 @@
 //! What the API server or the issuer may answer, and what a pod may make of a genuine token.
 
 use podcreds_fuzz::Fuzz;
+use podcreds_types::sdk::AUDIENCE;
 
 use super::*;
 
@@ -29,7 +30,6 @@ const FUZZ: Fuzz = Fuzz {
         "\\u0000",
     ],
 };
-const AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 #[test]
 fn fuzz_key_set() {

@@ -1,13 +1,11 @@
 //! A cluster where all is well, and how it is changed.
 
+use podcreds_types::sdk::{AUDIENCE, TOKEN_FILE, URI, URIS};
 use serde_json::json;
 
-use crate::{
-    snapshot::{
-        Account, AgentReport, Association, Cluster, Container, Details, NetworkPolicy, Node, Owner,
-        Pod, Role, Snapshot, TokenVolume,
-    },
-    variables::{AUDIENCE, TOKEN_FILE, URI, URIS},
+use crate::snapshot::{
+    Account, AgentReport, Association, Cluster, Container, Details, NetworkPolicy, Node, Owner,
+    Pod, Role, Snapshot, TokenVolume,
 };
 
 pub(super) const ROLE: &str = "arn:aws:iam::111122223333:role/shop/reader";

@@ -1,12 +1,10 @@
 //! Mistakes, one at a time.
 
+use podcreds_types::sdk::{TOKEN_FILE, URI};
 use serde_json::json;
 
 use super::healthy::*;
-use crate::{
-    snapshot::{Account, NodeKind, Snapshot},
-    variables::{TOKEN_FILE, URI},
-};
+use crate::snapshot::{Account, NodeKind, Snapshot};
 
 /// A mistake, the check that is its first cause, and a piece of the remedy.
 pub(super) type Mistake = (fn(&mut Snapshot), &'static str, &'static str);

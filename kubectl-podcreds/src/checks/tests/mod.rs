@@ -5,13 +5,13 @@ mod mistakes;
 mod nodes;
 mod role;
 
+use podcreds_types::sdk::URI;
 use serde_json::json;
 
 use crate::{
     checks,
     finding::{Report, Status},
     snapshot::{Container, Missing, Node, NodeKind, Pod, Snapshot},
-    variables::URI,
 };
 use healthy::*;
 use mistakes::{AROUND_IT, OF_THE_POD};

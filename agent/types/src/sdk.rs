@@ -1,0 +1,72 @@
+//! What an AWS SDK in a pod goes by when it looks for credentials: environment variables, the
+//! agent's addresses and the token's audience.
+
+/// The variable with the address at which the agent is asked.
+pub const URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+/// The variable with the file that the pod's token is in.
+pub const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+/// The audience of EKS Pod Identity's tokens.
+pub const AUDIENCE: &str = "pods.eks.amazonaws.com";
+/// The hosts of [`URIS`].
+pub const HOSTS: [&str; 2] = ["169.254.170.23", "[fd00:ec2::23]"];
+/// What EKS sets [`URI`] to, by the cluster's address family.
+pub const URIS: [&str; 2] = [
+    "http://169.254.170.23/v1/credentials",
+    "http://[fd00:ec2::23]/v1/credentials",
+];
+
+/// The variable with the token of a web identity.
+pub const WEB_IDENTITY: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+/// What an SDK uses before it asks an agent, and how that is called.
+pub const WINNERS: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", "static keys"),
+    (WEB_IDENTITY, "IAM roles for service accounts"),
+    ("AWS_PROFILE", "a profile"),
+    (
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "an ECS task's credentials",
+    ),
+];
+
+/// What sends requests to the agent elsewhere.
+pub const PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+/// What excepts addresses from [`PROXIES`].
+pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// What covers the agent's address, in one SDK or another.
+const COVERS: [&str; 6] = [
+    "*",
+    "169.254.170.23",
+    "169.254.170.23/32",
+    "169.254.170.0/24",
+    "169.254.0.0/16",
+    "fd00:ec2::23",
+];
+
+/// Whether this value of [`NO_PROXY`] excepts the address at which pods ask for credentials.
+#[must_use]
+pub fn excepts_agent(no_proxy: &str) -> bool {
+    let mut exceptions = no_proxy
+        .split(',')
+        .map(|it| it.trim().trim_matches(['[', ']']));
+    exceptions.any(|it| COVERS.contains(&it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_is_excepted_by_its_addresses_their_networks_and_by_all() {
+        for bad in ["", "localhost,.svc", "169.254.169.254", "169.254.170.2"] {
+            assert!(!excepts_agent(bad), "{bad}");
+        }
+        for good in [
+            "*",
+            "localhost, 169.254.170.23",
+            "[fd00:ec2::23]",
+            "169.254.0.0/16",
+        ] {
+            assert!(excepts_agent(good), "{good}");
+        }
+    }
+}
