@@ -177,8 +177,8 @@ refusals! {
         FORBIDDEN,
         "ThroughProxy",
         "the request came through an HTTP proxy, so that it does not come from the pod that \
-         the service-account token belongs to; name 169.254.170.23 and fd00:ec2::23 in the \
-         pod's NO_PROXY (in Java: http.nonProxyHosts), so that the pod asks by itself"
+         the service-account token belongs to; add 169.254.170.23,fd00:ec2::23,[fd00:ec2::23] to \
+         the pod's NO_PROXY (in Java: http.nonProxyHosts), so that the pod asks by itself"
     );
     /// The caller is no process of a known pod.
     UnknownCaller = "unknown_caller", words!(

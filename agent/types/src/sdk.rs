@@ -32,6 +32,9 @@ pub const WINNERS: [(&str, &str); 4] = [
 pub const PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 /// What excepts addresses from [`PROXIES`].
 pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// What to add to [`NO_PROXY`] so that each SDK asks the agent itself. Go and Python want the IPv6
+/// address as it is, others in brackets.
+pub const EXCEPTIONS: &str = "169.254.170.23,fd00:ec2::23,[fd00:ec2::23]";
 /// What covers the agent's address, in one SDK or another.
 const COVERS: [&str; 6] = [
     "*",
@@ -54,6 +57,7 @@ pub fn excepts_agent(no_proxy: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Refusal;
 
     #[test]
     fn the_agent_is_excepted_by_its_addresses_their_networks_and_by_all() {
@@ -68,5 +72,19 @@ mod tests {
         ] {
             assert!(excepts_agent(good), "{good}");
         }
+    }
+
+    #[test]
+    fn what_is_advised_excepts_each_address_in_each_form() {
+        let advised: Vec<_> = EXCEPTIONS.split(',').collect();
+        assert!(advised.iter().all(|it| excepts_agent(it)), "{advised:?}");
+        for (host, uri) in HOSTS.into_iter().zip(URIS) {
+            assert!(uri.starts_with(&format!("http://{host}/")), "{uri}");
+            for form in [host, host.trim_matches(['[', ']'])] {
+                assert!(advised.contains(&form), "{form}");
+            }
+        }
+        let told = Refusal::ThroughProxy.words().unwrap().text;
+        assert!(told.contains(EXCEPTIONS), "{told}");
     }
 }

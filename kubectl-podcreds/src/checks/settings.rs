@@ -1,6 +1,8 @@
 //! What in the pod goes before the agent.
 
-use podcreds_types::sdk::{NO_PROXY, PROXIES, URI, WEB_IDENTITY, WINNERS, excepts_agent};
+use podcreds_types::sdk::{
+    EXCEPTIONS, NO_PROXY, PROXIES, URI, WEB_IDENTITY, WINNERS, excepts_agent,
+};
 
 use super::Scene;
 use crate::{commands, finding::Finding, snapshot::Container, variables::ROLE_ARN};
@@ -100,10 +102,7 @@ pub(super) fn proxy(scene: &Scene<'_>) -> Vec<Finding> {
              SDKs send the pod's token to the proxy",
             container.name
         ),
-        format!(
-            "add 169.254.170.23,[fd00:ec2::23] to NO_PROXY: {}",
-            commands::edit(pod)
-        ),
+        format!("add {EXCEPTIONS} to NO_PROXY: {}", commands::edit(pod)),
     )]
 }
 

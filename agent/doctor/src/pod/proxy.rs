@@ -1,6 +1,6 @@
 //! A proxy in a pod's environment that would get its tokens.
 
-use podcreds_types::sdk::excepts_agent;
+use podcreds_types::sdk::{EXCEPTIONS, excepts_agent};
 
 use crate::report::Finding;
 
@@ -14,8 +14,10 @@ pub(super) fn judge(proxy: Option<&'static str>, no_proxy: &str) -> Option<Findi
         false => Finding::warn(
             NAME,
             format!("{variable} is set, and NO_PROXY does not except the agent's address"),
-            "add 169.254.170.23 (and [fd00:ec2::23]) to the pod's NO_PROXY: some SDKs send the \
-             request, and the pod's token, to the proxy",
+            format!(
+                "add {EXCEPTIONS} to the pod's NO_PROXY: some SDKs send the request, and the pod's \
+                 token, to the proxy"
+            ),
         ),
     })
 }
@@ -30,6 +32,9 @@ mod tests {
         assert_eq!(judge(None, ""), None);
         let status = |no_proxy| judge(Some("HTTP_PROXY"), no_proxy).unwrap().status;
         assert_eq!(status("localhost,.svc"), Status::Warn);
+        let advice = judge(Some("HTTP_PROXY"), "").unwrap().remedy.unwrap();
+        assert!(advice.contains(EXCEPTIONS), "{advice}");
+        assert_eq!(status(EXCEPTIONS), Status::Pass);
         assert_eq!(status("localhost, 169.254.170.23"), Status::Pass);
     }
 }

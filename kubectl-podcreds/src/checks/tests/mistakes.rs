@@ -125,7 +125,7 @@ pub(super) const AROUND_IT: [Mistake; 20] = [
     (
         |it| set(it, "HTTP_PROXY", "x"),
         "proxy",
-        "to NO_PROXY: kubectl -n shop edit deployment/web",
+        "add 169.254.170.23,fd00:ec2::23,[fd00:ec2::23] to NO_PROXY: kubectl -n shop edit deployment/web",
     ),
     // The node and its agents.
     (
