@@ -31,7 +31,7 @@ use podcreds_keys::ClusterKeys;
 use podcreds_server::Identify;
 use podcreds_types::{
     Claimant, Claims, Evidence, PodRecords, PodUid, Refusal, Route, ServiceAccount, SharedMap,
-    Token,
+    Token, sdk::EXCEPTIONS,
 };
 
 use delegates::{DelegateStatus, Delegates};
@@ -279,8 +279,8 @@ impl Identity {
                 token_pod_uid,
                 refused,
                 "a token that was issued to another pod comes from this one with the marks of an \
-                 HTTP proxy: if this pod is a proxy, the other one needs 169.254.170.23 and \
-                 fd00:ec2::23 in its NO_PROXY; this is logged once for the two"
+                 HTTP proxy: if this pod is a proxy, the other one needs {EXCEPTIONS} in its \
+                 NO_PROXY; this is logged once for the two"
             ),
         }
     }
@@ -312,7 +312,7 @@ impl Identity {
                 token_pod_uid = %pod,
                 refused,
                 "a pod's token came to the node path through an HTTP proxy: the pod needs \
-                 169.254.170.23 and fd00:ec2::23 in its NO_PROXY; this is logged once a pod"
+                 {EXCEPTIONS} in its NO_PROXY; this is logged once a pod"
             ),
         }
     }
