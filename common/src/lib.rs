@@ -187,8 +187,9 @@ pub enum Counter {
     /// Connects to a credentials address on a socket that is bound to a network device, from which
     /// no listener can be reached: left alone.
     BoundToDevice,
-    /// Connects to a credentials address that had no listener to go to, and those straight to a
-    /// listener that could not be recorded: left alone.
+    /// Connects to a credentials address that had no listener to go to, and connects straight to a
+    /// listener whose caller could not be recorded, or whose socket is bound to a device: left
+    /// alone.
     Failed,
     /// Accepted connections that got their caller's record.
     Identified,

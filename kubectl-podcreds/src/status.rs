@@ -15,7 +15,7 @@ use crate::{
     collect::World,
     kubernetes::{Answer, ExecError},
     show::Shown,
-    snapshot::{Missing, Node, want_agents},
+    snapshot::{Missing, Node, NodeKind, want_agents},
 };
 
 /// In a narrow terminal, the ones with the highest numbers are left out first. What is left of a
@@ -90,22 +90,38 @@ pub(crate) async fn status(world: &World, args: &StatusArgs) -> Result<Nodes, Mi
     Ok(nodes)
 }
 
-/// The nodes where an agent should be and none is.
+/// The nodes without an agent: those where one should be, or the one that is asked for.
 fn without_agent(
     nodes: &BTreeMap<String, Node>,
     with_agent: &BTreeSet<&str>,
     args: &StatusArgs,
-) -> BTreeSet<String> {
-    let is_asked_for = |name: &str| args.node.as_ref().is_none_or(|wanted| wanted == name);
-    let wanted = want_agents(nodes, with_agent).into_iter();
-    let bare = wanted.filter(|name| is_asked_for(name) && !with_agent.contains(name));
-    bare.map(str::to_owned).collect()
+) -> BTreeMap<String, NodeKind> {
+    let wanted = want_agents(nodes, with_agent);
+    let is_asked_for = |name: &str| match &args.node {
+        Some(asked) => asked == name,
+        None => wanted.contains(name),
+    };
+    let bare = nodes.iter().filter(|(name, _)| {
+        let name = name.as_str();
+        is_asked_for(name) && !with_agent.contains(name)
+    });
+    bare.map(|(name, node)| (name.clone(), node.kind)).collect()
+}
+
+/// What it means that there is no agent on a node of this kind.
+fn why_without(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::Cloud | NodeKind::Hybrid => "no agent",
+        NodeKind::Auto => "no agent of podcreds: EKS Auto Mode has one of its own",
+        NodeKind::Fargate => "no agent can be on Fargate",
+        NodeKind::Windows => "no agent can be on Windows",
+    }
 }
 
 impl Nodes {
     fn new(
         answers: BTreeMap<String, (String, Result<Answer, ExecError>)>,
-        bare: BTreeSet<String>,
+        bare: BTreeMap<String, NodeKind>,
     ) -> Self {
         let asked = answers.into_iter().map(|(node, (pod, answer))| {
             let (agents, error) = match answer {
@@ -122,10 +138,10 @@ impl Nodes {
                 agents,
             }
         });
-        let bare = bare.into_iter().map(|node| OneNode {
+        let bare = bare.into_iter().map(|(node, kind)| OneNode {
             node,
             pod: None,
-            error: Some("no agent".to_owned()),
+            error: Some(why_without(kind).to_owned()),
             agents: Vec::new(),
         });
         let mut nodes: Vec<_> = asked.chain(bare).collect();
@@ -146,7 +162,7 @@ impl Nodes {
     fn told(&self, width: Option<usize>, now: SystemTime) -> String {
         let rows: Vec<_> = self.nodes.iter().flat_map(|it| it.rows(now)).collect();
         let mut text = match rows.is_empty() {
-            true => "no nodes\n".to_owned(),
+            true => "no node where an agent is expected\n".to_owned(),
             false => table_of(&OF_AGENTS, &rows, width),
         };
         text.push_str(&self.failing(width, now));
@@ -261,7 +277,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::snapshot::NodeKind;
 
     /// An agent's own words.
     const SAID: &str = r#"{"agents":[{
@@ -291,7 +306,7 @@ mod tests {
             ("n3", Ok(answer("?"))),
         ];
         let answers = answers.map(|(node, it)| (node.to_owned(), (format!("x/{node}"), it)));
-        Nodes::new(answers.into(), ["n4".to_owned()].into())
+        Nodes::new(answers.into(), [("n4".to_owned(), NodeKind::Cloud)].into())
     }
 
     #[test]
@@ -314,7 +329,7 @@ n4: no agent
 ";
         assert_eq!(text, expected);
         assert!(!nodes().are_ready());
-        let none = Nodes::new(BTreeMap::new(), BTreeSet::new());
+        let none = Nodes::new(BTreeMap::new(), BTreeMap::new());
         assert!(!none.are_ready(), "nobody has looked at an agent");
     }
 
@@ -329,7 +344,7 @@ n4: no agent
         };
         let node = |number| format!("ip-100-100-100-{number}.ap-southeast-1.compute.internal");
         let answers = [101, 102].map(|it| (node(it), ("x/y".to_owned(), Ok(answer.clone()))));
-        let nodes = Nodes::new(answers.into(), BTreeSet::new());
+        let nodes = Nodes::new(answers.into(), BTreeMap::new());
         for width in [60, 80, 100, 120] {
             let text = nodes.told(Some(width), SystemTime::now());
             for line in text.lines() {
@@ -362,14 +377,17 @@ n4: no agent
             };
             let with_agent = with_agent.iter().copied().collect();
             let missed = without_agent(&nodes.clone().into(), &with_agent, &args);
-            missed.into_iter().collect::<Vec<_>>().join(" ")
+            missed.into_keys().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(missed(&[], None), "cloud");
         assert_eq!(missed(&["cloud"], None), "");
         // Somebody has told the chart to have one there.
         assert_eq!(missed(&["cloud", "hybrid-1"], None), "hybrid-2");
         assert_eq!(missed(&["hybrid-1"], Some("hybrid-2")), "hybrid-2");
-        assert_eq!(missed(&["hybrid-1"], Some("auto")), "");
+        // Who asks for a node is told of it, whatever it is.
+        assert_eq!(missed(&["hybrid-1"], Some("auto")), "auto");
+        assert!(why_without(NodeKind::Auto).contains("of its own"));
+        assert_eq!(missed(&["hybrid-1"], Some("hybrid-1")), "");
     }
 
     #[test]

@@ -131,22 +131,60 @@ fn listeners_of_two_pods_on_one_port_both_make_room() {
     };
     let first = start("first");
     listeners(4.0);
-    // The host's listeners move behind those of the first pod.
-    let mut application = None;
-    until("an application has the first port of IPv4", || {
-        drop(application.take());
-        let port = LISTENER_PORT.to_string();
-        let mut tried = first.spawn(["bind-all", "--ipv4", "--from", &port, "--to", &port]);
-        let has_it = tried.line()["bound"] == 1;
-        application = Some(tried);
-        has_it
-    });
-    // So the IPv6 listeners of new pods are one pod ahead of their IPv4 listeners.
+    let port = (LISTENER_PORT + 2).to_string();
+    let mut application = first.spawn(["bind-all", "--ipv4", "--from", &port, "--to", &port]);
+    assert_eq!(
+        application.line()["bound"],
+        1,
+        "the host and the first pod have the two before it"
+    );
+    // So the IPv6 listeners of new pods are one port behind their IPv4 listeners.
     let [_second, _third] = ["second", "third"].map(start);
     listeners(8.0);
     let (_application, taken) = listen(&first, LISTENER_PORT + 3);
     assert_eq!(taken, 2, "one family's of each of the two pods");
     assert_owned(&first.run(["get"]), &first);
+}
+
+#[test]
+fn a_port_that_was_given_up_is_taken_by_no_new_pods_listener() {
+    needs_privileges!();
+    let scene = Scenario::on_network("ebpf", []);
+    let start = |name| {
+        let pod = scene.pod(name).host_network().start();
+        wait_served(&pod, []);
+        pod
+    };
+    let first = start("first");
+    let listeners = |count| {
+        let agent = &scene.agent;
+        agent.wait_metric("podcreds_listeners", &[], |there| there == count);
+    };
+    listeners(4.0);
+    // As one in a crash loop.
+    let (application, taken) = listen(&first, LISTENER_PORT);
+    assert_eq!(taken, 2, "both families' listeners were there");
+    drop(application);
+    let _second = start("second");
+    listeners(6.0);
+    let (_application, taken) = listen(&first, LISTENER_PORT);
+    assert_eq!(taken, 0, "the port is the application's");
+}
+
+#[test]
+fn an_application_gets_a_port_though_it_has_all_others_that_are_tried() {
+    needs_privileges!();
+    let scene = Scenario::start();
+    let pod = scene.served_pod("web");
+    let (from, to) = (LISTENER_PORT + 1, LISTENER_PORT + 600);
+    let (from, to) = (from.to_string(), to.to_string());
+    let mut others = pod.spawn(["bind-all", "--from", &from, "--to", &to]);
+    assert_eq!(others.line()["failed"], json!({}));
+    let (_application, taken) = listen(&pod, LISTENER_PORT);
+    assert_eq!(taken, 2, "both families' listeners were there");
+    for destination in ["169.254.170.23:80", "[fd00:ec2::23]:80"] {
+        assert_owned(&pod.run(["get", "--dst", destination]), &pod);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The listeners in network namespaces, opened and closed as pods come and go.
 
 mod addresses;
+mod given_up;
 pub(crate) mod location;
 pub(crate) mod namespace;
 pub(crate) mod nested;
@@ -20,6 +21,7 @@ use tokio::{runtime::Handle, time::sleep};
 
 use self::{
     addresses::Subscription,
+    given_up::GivenUpPorts,
     location::{Location, News, NewsReceiver, NewsSender, ReachabilityResult},
     namespace::{Fresh, Namespace, OpenListener, Scope, VisitResult, open_v4, open_v6},
     netns::{Netns, NetnsId},
@@ -36,9 +38,6 @@ use super::{
 /// What a task does, where it is to be named.
 const WATCHING: &str = "watching the pods' addresses";
 
-/// How many ports of a location are given up. An application that wants more than that wants all.
-const MAX_WANTED: usize = 16;
-
 /// How long a listener that has died stays closed. A process with `CAP_NET_ADMIN` in a pod can
 /// destroy it all day.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -51,6 +50,7 @@ pub(super) struct Namespaces {
     of_one_pod: HashSet<Location>,
     /// Those that have to be visited until all is well there.
     troubled: HashSet<Location>,
+    given_up: GivenUpPorts,
     listeners: Listeners,
     /// Hears of changes of links and addresses.
     subscriptions: Arc<PollSet<Subscription>>,
@@ -86,6 +86,7 @@ impl Namespaces {
             open: HashMap::new(),
             of_one_pod: HashSet::new(),
             troubled: HashSet::new(),
+            given_up: GivenUpPorts::default(),
             listeners: Listeners::start(take, accept, on_death, &metrics, serving, vitals)?,
             subscriptions,
             news,
@@ -141,6 +142,10 @@ impl Namespaces {
         }
         self.of_one_pod.remove(&location);
         self.troubled.remove(&location);
+        let netns = location.netns;
+        let mut left = self.open.keys();
+        self.given_up
+            .forget_unless(netns, || left.any(|it| it.netns == netns));
         self.count_namespaces();
     }
 
@@ -172,7 +177,7 @@ impl Namespaces {
         };
         let unreached = namespace.unreached();
         namespace.count_unreached(unreached, &self.metrics.unreachable);
-        if unreached > 0 || namespace.is_impaired() {
+        if unreached > 0 || namespace.is_impaired(self.given_up.of(location.netns)) {
             self.troubled.insert(location);
         } else {
             self.troubled.remove(&location);
@@ -219,7 +224,7 @@ impl Namespaces {
         };
         namespace.outdate(scope);
         namespace.v6.take_if(|v6| v6.served.is_dead());
-        let visited = namespace.visit(scope);
+        let visited = namespace.visit(scope, self.given_up.of(location.netns));
         let applied = visited.and_then(|visit| self.apply(programs, location, visit));
         self.assess(location);
         applied.map(|()| self.changed(location))
@@ -261,7 +266,7 @@ impl Namespaces {
         if let Some(v4) = v4 {
             replaced.push(mem::replace(&mut namespace.v4, v4));
         }
-        if v6.is_some() {
+        if v6.is_some() || visit.gives_up_v6 {
             replaced.extend(mem::replace(&mut namespace.v6, v6));
         }
         close_later(replaced);
@@ -291,16 +296,13 @@ impl Namespaces {
     /// Leaves a port to an application that wants it. Returns the locations with a listener there,
     /// which have to be [refreshed](Self::refresh): each family may have it at another one.
     pub(super) fn give_up_port(&mut self, netns: u64, port: u16) -> Vec<Location> {
-        let holds = |open: &Namespace| {
-            open.cookie == netns && open.has_port(port) && open.wanted.len() < MAX_WANTED
-        };
-        let open = self.open.iter_mut();
-        let holders = open.filter(|(_, namespace)| holds(namespace));
-        let given_up = holders.map(|(location, namespace)| {
-            namespace.wanted.push(port);
-            *location
-        });
-        given_up.collect()
+        let open = self.open.iter();
+        let holders = open.filter(|(_, open)| open.cookie == netns && open.has_port(port));
+        let holders: Vec<Location> = holders.map(|(location, _)| *location).collect();
+        match holders.first() {
+            Some(holder) if !self.given_up.add(holder.netns, port) => Vec::new(),
+            _ => holders,
+        }
     }
 
     /// The addresses that connections from a location's namespace can have, if they are not
@@ -329,6 +331,7 @@ impl Namespaces {
         self.open.clear();
         self.of_one_pod.clear();
         self.troubled.clear();
+        self.given_up = GivenUpPorts::default();
         self.metrics.unreachable.set(0);
         self.count_namespaces();
     }
@@ -339,10 +342,11 @@ impl Namespaces {
         location: Location,
         netns: Netns,
     ) -> io::Result<Namespace> {
+        let given_up = self.given_up.of(location.netns);
         let (addresses, v4, v6) = netns.run(|| {
             // First the subscription, so that no change after the look at the addresses is missed.
             let addresses = addresses::subscribe();
-            Ok((addresses, open_v4(&[])?, open_v6(&[])?))
+            Ok((addresses, open_v4(given_up)?, open_v6(given_up)?))
         })?;
         let subscribed = addresses
             .and_then(|netlink| self.subscriptions.add(Subscription { netlink, location }));
@@ -363,7 +367,6 @@ impl Namespaces {
             pods: Vec::new(),
             counted_unreached: 0,
             published: PodEndpoint::default(),
-            wanted: Vec::new(),
         })
     }
 

@@ -84,7 +84,7 @@ impl Metrics {
             attempts: attempts(registry)?,
             failures_in_a_row: gauge(
                 "podcreds_upstream_consecutive_failures",
-                "Exchanges without a usable answer since the last one with",
+                "Calls without a usable answer since the last one with",
             )?,
             renewal_errors: add(
                 registry,

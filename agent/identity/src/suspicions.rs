@@ -1,8 +1,10 @@
 //! What the log says about where pods' tokens came from, so that nobody can flood it.
 
+use std::mem::{self, Discriminant};
+
 use podcreds_types::{PodUid, Route, SharedMap};
 
-/// How much is logged of one pod. It can make up any number of tokens.
+/// How many of one kind are logged of one pod, which can make up any number of tokens.
 const MOST_PER_POD: usize = 16;
 
 /// What is logged, once each. By the way that the token came, so that a proxy cannot hide a thief.
@@ -14,6 +16,15 @@ pub(super) enum Suspicion {
     Detour(Route),
 }
 
+impl Suspicion {
+    /// What has a limit of its own: what others do by way of a pod that is a proxy must not hide
+    /// what it does itself.
+    fn kind(&self) -> (Discriminant<Self>, Route) {
+        let (Self::ForeignToken(_, route) | Self::Detour(route)) = self;
+        (mem::discriminant(self), *route)
+    }
+}
+
 /// What has been logged, by the pod that it is about.
 #[derive(Default)]
 pub(super) struct Suspicions(SharedMap<PodUid, Vec<Suspicion>>);
@@ -22,7 +33,8 @@ impl Suspicions {
     /// Notes a suspicion. Whether it is to be logged: it is news, and not one too many.
     pub(super) fn is_due(&self, pod: PodUid, suspicion: Suspicion) -> bool {
         let mut logged = self.0.entry(pod).or_default();
-        let is_due = logged.len() < MOST_PER_POD && !logged.contains(&suspicion);
+        let alike = logged.iter().filter(|it| it.kind() == suspicion.kind());
+        let is_due = alike.count() < MOST_PER_POD && !logged.contains(&suspicion);
         if is_due {
             logged.push(suspicion);
         }
@@ -52,10 +64,13 @@ mod tests {
                 assert!(!suspicions.is_due(pod(1), suspicion), "{suspicion:?}");
             }
         }
-        let made_up =
-            (3..=u8::MAX).map(|other| Suspicion::ForeignToken(Some(pod(other)), Route::Direct));
-        let logged = made_up.filter(|suspicion| suspicions.is_due(pod(1), *suspicion));
-        assert_eq!(logged.count(), MOST_PER_POD - 6);
+        // Two by each route were logged above.
+        for route in [Route::Proxy, Route::Direct] {
+            let made_up =
+                (3..=u8::MAX).map(|other| Suspicion::ForeignToken(Some(pod(other)), route));
+            let logged = made_up.filter(|suspicion| suspicions.is_due(pod(1), *suspicion));
+            assert_eq!(logged.count(), MOST_PER_POD - 2, "{route:?}");
+        }
         assert!(suspicions.is_due(pod(2), Suspicion::Detour(Route::Direct)));
         suspicions.pod_gone(pod(1));
         assert!(suspicions.is_due(pod(1), Suspicion::Detour(Route::Direct)));

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 /// How much is read at once.
 const CHUNK: usize = 16 * 1024;
-/// What less than this is left, the kernel may take for no limit at all.
+/// With less than this left, the time counts as over: a limit of zero would be none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Connects to a Unix socket. A process that stands still accepts nobody, and where as many wait as
@@ -95,8 +95,10 @@ mod tests {
     fn one_that_answers_a_byte_at_a_time_does_not_hold_it_up() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut to, _) = listener.accept().unwrap();
+        // At once, so that there is something however late the thread is.
+        to.write_all(b"x").unwrap();
         thread::spawn(move || {
-            let (mut to, _) = listener.accept().unwrap();
             while to.write_all(b"x").is_ok() {
                 thread::sleep(Duration::from_millis(10));
             }

@@ -44,7 +44,8 @@ pub struct ReservedPort {
 /// Reserves an address, beside an agent that listens on it. Port 0 takes any free one.
 ///
 /// 0.0.0.0 and `::` are all addresses of both families, as for programs in Go: on a cluster of IPv6
-/// nobody could ask at those of IPv4. Where the machine has no IPv6, they are all of IPv4.
+/// nobody could ask at those of IPv4. Where the machine has no IPv6, they are all of IPv4, and
+/// 0.0.0.0 also where another program has the port of IPv6.
 ///
 /// # Errors
 ///
@@ -52,7 +53,7 @@ pub struct ReservedPort {
 /// belongs to a program of another kind.
 pub fn reserve(ip: IpAddr, port: u16, flag: &'static str) -> Result<ReservedPort, BindError> {
     let bound = match ip.is_unspecified() {
-        true => bind_both_families(port, bind),
+        true => bind_both_families(ip, port, bind),
         false => bind(SocketAddr::new(ip, port)),
     };
     bound.map_err(|source| BindError {
@@ -62,12 +63,20 @@ pub fn reserve(ip: IpAddr, port: u16, flag: &'static str) -> Result<ReservedPort
     })
 }
 
-fn bind_both_families<T>(port: u16, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
-    match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
-            bind((Ipv4Addr::UNSPECIFIED, port).into())
-        }
-        bound => bound,
+fn bind_both_families<T>(
+    ip: IpAddr,
+    port: u16,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let bound = bind((Ipv6Addr::UNSPECIFIED, port).into());
+    let is_ipv4_enough = match bound.as_ref().err().and_then(Errno::from_io_error) {
+        Some(Errno::AFNOSUPPORT) => true,
+        Some(Errno::ADDRINUSE) => ip.is_ipv4(),
+        _ => false,
+    };
+    match is_ipv4_enough {
+        true => bind((Ipv4Addr::UNSPECIFIED, port).into()),
+        false => bound,
     }
 }
 
@@ -156,8 +165,20 @@ mod tests {
             true => Err(Errno::AFNOSUPPORT.into()),
             false => Ok(address),
         };
-        let bound = bind_both_families(1, without_ipv6).unwrap();
-        assert_eq!(bound, (Ipv4Addr::UNSPECIFIED, 1).into());
+        let unspecified = [
+            Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        ];
+        for ip in unspecified {
+            let bound = bind_both_families(ip, 1, without_ipv6).unwrap();
+            assert_eq!(bound, (Ipv4Addr::UNSPECIFIED, 1).into());
+        }
+        let taken = |address: SocketAddr| match address.is_ipv6() {
+            true => Err(Errno::ADDRINUSE.into()),
+            false => Ok(address),
+        };
+        let bound = unspecified.map(|ip| bind_both_families(ip, 1, taken).is_ok());
+        assert_eq!(bound, [true, false]);
     }
 
     #[tokio::test]

@@ -35,23 +35,25 @@ pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// What to add to [`NO_PROXY`] so that each SDK asks the agent itself. Go and Python want the IPv6
 /// address as it is, others in brackets.
 pub const EXCEPTIONS: &str = "169.254.170.23,fd00:ec2::23,[fd00:ec2::23]";
-/// What covers the agent's address, in one SDK or another.
-const COVERS: [&str; 6] = [
-    "*",
+/// What covers the agent's IPv4 address, in one SDK or another.
+const COVERS_IPV4: [&str; 4] = [
     "169.254.170.23",
     "169.254.170.23/32",
     "169.254.170.0/24",
     "169.254.0.0/16",
-    "fd00:ec2::23",
 ];
 
-/// Whether this value of [`NO_PROXY`] excepts the address at which pods ask for credentials.
+/// Whether this value of [`NO_PROXY`] excepts the address of a [`URI`], for every SDK.
 #[must_use]
-pub fn excepts_agent(no_proxy: &str) -> bool {
-    let mut exceptions = no_proxy
-        .split(',')
-        .map(|it| it.trim().trim_matches(['[', ']']));
-    exceptions.any(|it| COVERS.contains(&it))
+pub fn excepts_agent(no_proxy: &str, uri: &str) -> bool {
+    let exceptions: Vec<&str> = no_proxy.split(',').map(str::trim).collect();
+    let has = |exception: &str| exceptions.contains(&exception);
+    let [_, ipv6] = HOSTS;
+    has("*")
+        || match uri.contains(ipv6) {
+            true => has(ipv6) && has(ipv6.trim_matches(['[', ']'])),
+            false => COVERS_IPV4.into_iter().any(has),
+        }
 }
 
 #[cfg(test)]
@@ -61,23 +63,26 @@ mod tests {
 
     #[test]
     fn the_agent_is_excepted_by_its_addresses_their_networks_and_by_all() {
+        let [ipv4, ipv6] = URIS;
         for bad in ["", "localhost,.svc", "169.254.169.254", "169.254.170.2"] {
-            assert!(!excepts_agent(bad), "{bad}");
+            assert!(!excepts_agent(bad, ipv4), "{bad}");
         }
-        for good in [
-            "*",
-            "localhost, 169.254.170.23",
-            "[fd00:ec2::23]",
-            "169.254.0.0/16",
-        ] {
-            assert!(excepts_agent(good), "{good}");
+        for good in ["*", "localhost, 169.254.170.23", "169.254.0.0/16"] {
+            assert!(excepts_agent(good, ipv4), "{good}");
+        }
+        // Some SDKs know the one form, some the other.
+        for bad in ["169.254.170.23", "[fd00:ec2::23]", "x,fd00:ec2::23"] {
+            assert!(!excepts_agent(bad, ipv6), "{bad}");
+        }
+        for good in ["*", "fd00:ec2::23, [fd00:ec2::23]"] {
+            assert!(excepts_agent(good, ipv6), "{good}");
         }
     }
 
     #[test]
     fn what_is_advised_excepts_each_address_in_each_form() {
         let advised: Vec<_> = EXCEPTIONS.split(',').collect();
-        assert!(advised.iter().all(|it| excepts_agent(it)), "{advised:?}");
+        assert!(URIS.iter().all(|uri| excepts_agent(EXCEPTIONS, uri)));
         for (host, uri) in HOSTS.into_iter().zip(URIS) {
             assert!(uri.starts_with(&format!("http://{host}/")), "{uri}");
             for form in [host, host.trim_matches(['[', ']'])] {

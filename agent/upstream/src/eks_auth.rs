@@ -67,8 +67,8 @@ pub enum SetupError {
     NoRegion,
     /// What one of them names cannot be a region.
     #[error(
-        "{0:?} is no AWS region: set AWS_REGION to one such as eu-central-1, or the region of the \
-         AWS profile, if that names it"
+        "{0:?} is no AWS region: correct AWS_REGION, or the region of the AWS profile, to a name \
+         such as eu-central-1"
     )]
     Region(String),
     /// There is nobody to trust.

@@ -13,7 +13,7 @@ use aws_sdk_eksauth::{
             BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
         },
     },
-    error::SdkError,
+    error::{ProvideErrorMetadata as _, SdkError},
 };
 use aws_smithy_runtime_api::{box_error::BoxError, client::runtime_components::RuntimeComponents};
 use aws_smithy_types::{
@@ -29,7 +29,10 @@ use super::{ConnectPart, EksAuth, UpstreamError, answer, failure, http, words::c
 pub struct Probe {
     /// Where the call went, or was to go: scheme, host and port.
     pub endpoint: Option<String>,
-    /// What EKS Auth's clock said, to the second, if there was an answer.
+    /// Whether an AWS service has answered. Something on the way, such as a proxy, does so without
+    /// an error code of AWS's.
+    pub answered: bool,
+    /// What the clock said, to the second, of what has answered.
     pub date: Option<SystemTime>,
     /// The part of the way that failed, if there was no connection.
     pub failed_part: Option<ConnectPart>,
@@ -70,6 +73,11 @@ impl EksAuth {
             .interceptor(notes.clone())
             .send()
             .await;
+        let answered = match &answer {
+            Ok(_) => true,
+            Err(SdkError::ServiceError(error)) => error.err().code().is_some(),
+            Err(_) => false,
+        };
         let failed_part = answer.as_ref().err().and_then(failed_part);
         let outcome = match answer {
             Ok(answer) => answer::is_for(&answer, &token)
@@ -79,6 +87,7 @@ impl EksAuth {
         let seen = notes.lock().clone();
         Probe {
             endpoint: seen.endpoint,
+            answered,
             date: seen.date,
             failed_part,
             outcome,

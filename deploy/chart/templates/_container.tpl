@@ -48,12 +48,12 @@ volumeMounts:
   - name: admin
     mountPath: /run
   {{- end }}
-  {{- if ne $told.datapath "node" }}
+  {{- if include "podcreds.mountsCgroups" . }}
   - name: cgroup
     mountPath: {{ include "podcreds.cgroupFolder" $told }}
     readOnly: true
   {{- end }}
-  {{- if $told.delegate }}
+  {{- if include "podcreds.mountsKubelet" . }}
   - name: kubelet
     mountPath: {{ get $told "kubelet-root" }}
     # New pods' tokens are mounts that come later.

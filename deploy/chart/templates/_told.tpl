@@ -27,7 +27,9 @@
 
 {{/* Fails where the manifest cannot follow. */}}
 {{- define "podcreds.checkTold" -}}
-{{- if ne (get .told "probe-socket") "/run/probe/agent.sock" -}}
+{{- $agent := .root.Values.agent -}}
+{{- $asked := or $agent.readinessEndpoint $agent.livenessEndpoint -}}
+{{- if and $asked (ne (get .told "probe-socket") "/run/probe/agent.sock") -}}
 {{- fail "additionalArgs: leave --probe-socket out, the chart has one of its own for its probes" -}}
 {{- end -}}
 {{- if ne (get .told "handover-dir") "none" -}}
@@ -41,13 +43,30 @@
 {{/* A folder that the agent makes has to be in a volume, the chart's own or one of the user's. */}}
 {{- define "podcreds.checkFolder" -}}
 {{- $folder := get .context.told .flag -}}
-{{- $mounts := list .own -}}
-{{- range .context.set.volumeMounts }}{{ $mounts = append $mounts .mountPath }}{{ end -}}
-{{- $found := eq $folder "none" -}}
-{{- range $mounts -}}
-{{- $found = or $found (hasPrefix (printf "%s/" (trimSuffix "/" .)) (printf "%s/" $folder)) -}}
+{{- $own := list (dict "mountPath" .own) (dict "mountPath" "/run/probe") -}}
+{{- $mounts := concat $own (.context.set.volumeMounts | default list) -}}
+{{- if and (ne $folder "none") (not (include "podcreds.isMounted" (dict "folder" $folder "mounts" $mounts))) -}}
+{{- $ways := "use handover.hostPath, or mount a volume there with volumes and volumeMounts of daemonsets" -}}
+{{- fail (printf "additionalArgs: --%s=%s is in no volume: %s" .flag $folder $ways) -}}
 {{- end -}}
-{{- if not $found -}}
-{{- fail (printf "additionalArgs: --%s=%s is in no volume, but %s is: see handover.hostPath" .flag $folder .own) -}}
 {{- end -}}
+
+{{/* Not empty where a folder is in one of these mounts. */}}
+{{- define "podcreds.isMounted" -}}
+{{- $folder := printf "%s/" .folder -}}
+{{- range .mounts -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $folder }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty where the agent is to see the host's cgroups, and no volume of the user's has them. */}}
+{{- define "podcreds.mountsCgroups" -}}
+{{- $own := dict "folder" (include "podcreds.cgroupFolder" .told) "mounts" .set.volumeMounts -}}
+{{- if and (ne .told.datapath "node") (not (include "podcreds.isMounted" $own)) }}yes{{ end -}}
+{{- end -}}
+
+{{/* The same for kubelet's folder, which only delegates need. */}}
+{{- define "podcreds.mountsKubelet" -}}
+{{- $own := dict "folder" (get .told "kubelet-root") "mounts" .set.volumeMounts -}}
+{{- if and .told.delegate (not (include "podcreds.isMounted" $own)) }}yes{{ end -}}
 {{- end -}}

@@ -19,7 +19,11 @@ nothing is said.
 
 {{/* What kubelet has to give an agent that ends, in seconds: what it takes itself, and some more. */}}
 {{- define "podcreds.gracePeriod" -}}
-{{- $text := get .told "shutdown-grace-period" -}}
+{{- $text := get .told "shutdown-grace-period" | nospace -}}
+{{- /* The agent knows units by longer names, too. */ -}}
+{{- range $unit, $names := dict "h" "(hours?|hrs?)" "m" "min(ute)?s?" "s" "sec(ond)?s?" -}}
+{{- $text = regexReplaceAll $names $text $unit -}}
+{{- end -}}
 {{- if regexMatch "^[0-9]+$" $text }}{{ $text = printf "%ss" $text }}{{ end -}}
 {{- if not (regexMatch "^([0-9]+(h|m|s|ms))+$" $text) -}}
 {{- fail (printf "additionalArgs: --shutdown-grace-period=%s is not written like 90s or 1m30s" $text) -}}

@@ -19,14 +19,14 @@
     medium: Memory
     sizeLimit: 1Mi
 {{- end }}
-{{- if ne $told.datapath "node" }}
+{{- if include "podcreds.mountsCgroups" . }}
 # Where kubelet makes a cgroup for each pod.
 - name: cgroup
   hostPath:
     path: {{ include "podcreds.cgroupFolder" $told }}
     type: Directory
 {{- end }}
-{{- if $told.delegate }}
+{{- if include "podcreds.mountsKubelet" . }}
 # Where kubelet mounts pods' tokens.
 - name: kubelet
   hostPath:

@@ -98,8 +98,8 @@ pub(super) fn proxy(scene: &Scene<'_>) -> Vec<Finding> {
     vec![Finding::warn(
         PROXY,
         format!(
-            "the container {} has {proxy}, and NO_PROXY does not except the agent's address: some \
-             SDKs send the pod's token to the proxy",
+            "the container {} has {proxy}, and NO_PROXY does not except the agent's address for \
+             every SDK: some send the pod's token to the proxy",
             container.name
         ),
         format!("add {EXCEPTIONS} to NO_PROXY: {}", commands::edit(pod)),
@@ -107,9 +107,11 @@ pub(super) fn proxy(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 fn is_excepted(container: &Container) -> bool {
+    let uri = container.env.get(URI).and_then(Option::as_deref);
+    let uri = uri.unwrap_or_default();
     let mut values = NO_PROXY.iter().filter_map(|name| container.env.get(*name));
     values.any(|value| match value {
-        Some(value) => excepts_agent(value),
+        Some(value) => excepts_agent(value, uri),
         // From elsewhere, which is not looked at.
         None => true,
     })

@@ -77,6 +77,35 @@ fn delegates_of_flags_have_their_tokens_read_where_kubelet_keeps_them() {
 }
 
 #[test]
+fn what_is_in_a_volume_of_the_users_is_not_mounted_again() {
+    for (flags, folder, chart) in [
+        (
+            json!({ "--delegate": "a/b" }),
+            "/var/lib/kubelet",
+            "kubelet",
+        ),
+        (
+            json!({ "--cgroup-root": "/host/cgroup" }),
+            "/host",
+            "cgroup",
+        ),
+    ] {
+        let own = json!([{ "name": "own", "hostPath": { "path": folder } }]);
+        let mount = json!([{ "name": "own", "mountPath": folder }]);
+        let values = json!({
+            "agent": { "additionalArgs": flags },
+            "daemonsets": { "cloud": { "volumes": own, "volumeMounts": mount } },
+        });
+        let Some(rendering) = render(values) else {
+            return;
+        };
+        assert_eq!(volume(&rendering, chart), None, "{flags}");
+        let own = volume(&rendering, "own");
+        assert_eq!(own, Some((folder.into(), folder.into())));
+    }
+}
+
+#[test]
 fn the_path_of_a_flag_gets_what_it_needs_and_nothing_else() {
     for values in told(&json!({ "--datapath": "node" })) {
         let Some(rendering) = render(values.clone()) else {

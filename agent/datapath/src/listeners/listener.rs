@@ -3,9 +3,10 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    ops::Range,
 };
 
-use podcreds_common::{BINDING_PRIORITY, FALLBACK_V4, LISTENER_V4};
+use podcreds_common::{BINDING_PRIORITY, FALLBACK_V4, LISTENER_PORT_MIN, LISTENER_V4};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -23,6 +24,8 @@ const BUFFER: usize = 16 * 1024;
 /// How many ports are tried. A pod can take them all, and every visit to it would take that much
 /// longer.
 const MOST_TRIED: usize = 512;
+/// Where there may be a port that is not ours and free, if the kernel gives out ours alone.
+const BELOW_OURS: Range<u16> = LISTENER_PORT_MIN - 16..LISTENER_PORT_MIN;
 
 /// A listening socket and what is known of it.
 #[derive(Debug)]
@@ -43,13 +46,13 @@ pub(crate) struct Listener {
 pub(crate) fn open_v4(avoid: &[u16]) -> io::Result<Listener> {
     match open_on_first_free_port(IpAddr::V4(Ipv4Addr::from(LISTENER_V4)), avoid) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let listener = open(IpAddr::V4(Ipv4Addr::from(FALLBACK_V4)), 0)?;
-            // On one of our ports the programs would look for it at the other address. That it is
-            // free now means that ours can be tried again.
-            if ports::is_ours(listener.port) || avoid.contains(&listener.port) {
-                return Err(error);
-            }
-            Ok(listener)
+            // The kernel may give out our ports alone, at which the programs would look for it at
+            // the other address. Those below ours will do.
+            let choices = std::iter::once(0).chain(BELOW_OURS);
+            let fits = |open: &Listener| !ports::is_ours(open.port) && !avoid.contains(&open.port);
+            let address = IpAddr::V4(Ipv4Addr::from(FALLBACK_V4));
+            let mut opened = choices.filter_map(|port| open(address, port).ok());
+            opened.find(fits).ok_or(error)
         }
         result => result,
     }

@@ -43,8 +43,6 @@ pub(crate) struct Namespace {
     pub(crate) counted_unreached: usize,
     /// Where pods have been sent.
     pub(crate) published: PodEndpoint,
-    /// Ports that applications have wanted since, and that are theirs now.
-    pub(crate) wanted: Vec<u16>,
 }
 
 /// A listener of a location.
@@ -70,6 +68,8 @@ pub(crate) struct Fresh {
 pub(crate) struct VisitResult {
     pub(crate) v4: Option<Fresh>,
     pub(crate) v6: Option<Fresh>,
+    /// Whether the IPv6 listener that is there has to go, though there is no other.
+    pub(crate) gives_up_v6: bool,
     pub(crate) has_ipv6: bool,
     /// Connections to listeners that were there already.
     pub(crate) attempts: Vec<(SocketAddr, io::Result<ReachabilityAttempt>)>,
@@ -89,13 +89,16 @@ impl Namespace {
         }
     }
 
-    /// Opens what is not open, or is on a port that an application wants, and begins to connect to
-    /// the listeners in `scope`.
-    pub(crate) fn visit(&self, scope: Scope) -> io::Result<VisitResult> {
+    /// Opens what is not open, or is on one of the ports that are `given_up`, and begins to connect
+    /// to the listeners in `scope`.
+    pub(crate) fn visit(&self, scope: Scope, given_up: &[u16]) -> io::Result<VisitResult> {
         self.netns.run(|| {
+            let v6 = self.new_v6(given_up)?;
+            let is_in_the_way = self.v6.as_ref().is_some_and(|it| it.is_on(given_up));
             Ok(VisitResult {
-                v4: self.new_v4()?,
-                v6: self.new_v6()?,
+                v4: self.new_v4(given_up)?,
+                gives_up_v6: is_in_the_way && v6.is_none(),
+                v6,
                 has_ipv6: listener::has_ipv6(),
                 attempts: self.attempts(scope),
             })
@@ -103,12 +106,12 @@ impl Namespace {
     }
 
     /// A listener for IPv4, where one is needed.
-    fn new_v4(&self) -> io::Result<Option<Fresh>> {
+    fn new_v4(&self, given_up: &[u16]) -> io::Result<Option<Fresh>> {
         let is_dead = self.v4.served.is_dead();
-        if !is_dead && !self.is_wanted(&self.v4) {
+        if !is_dead && !self.v4.is_on(given_up) {
             return Ok(None);
         }
-        let fresh = open_v4(&self.wanted)?;
+        let fresh = open_v4(given_up)?;
         Ok(Some(match is_dead {
             true => fresh,
             false => fresh.in_place_of(&self.v4),
@@ -116,19 +119,14 @@ impl Namespace {
     }
 
     /// A listener for IPv6, where one is needed, and can be had.
-    fn new_v6(&self) -> io::Result<Option<Fresh>> {
+    fn new_v6(&self, given_up: &[u16]) -> io::Result<Option<Fresh>> {
         match &self.v6 {
-            None => open_v6(&self.wanted),
-            Some(v6) if self.is_wanted(v6) => {
-                Ok(open_v6(&self.wanted)?.map(|fresh| fresh.in_place_of(v6)))
+            None => open_v6(given_up),
+            Some(v6) if v6.is_on(given_up) => {
+                Ok(open_v6(given_up)?.map(|fresh| fresh.in_place_of(v6)))
             }
             Some(_) => Ok(None),
         }
-    }
-
-    /// Whether a listener is on a port that an application wants.
-    fn is_wanted(&self, open: &OpenListener) -> bool {
-        self.wanted.contains(&open.port)
     }
 
     /// Whether a listener is on this port.
@@ -168,12 +166,12 @@ impl Namespace {
         gauge.add(as_i64(unreached) - as_i64(before));
     }
 
-    /// Whether a listener is dead, or on a port that an application wants, or changes of addresses
+    /// Whether a listener is dead, or on a port that is given up, or changes of addresses
     /// are not reported.
-    pub(crate) fn is_impaired(&self) -> bool {
+    pub(crate) fn is_impaired(&self, given_up: &[u16]) -> bool {
         let mut open = std::iter::once(&self.v4).chain(&self.v6);
         let subscription = self.addresses.as_ref();
-        open.any(|open| open.served.is_dead() || self.is_wanted(open))
+        open.any(|open| open.served.is_dead() || open.is_on(given_up))
             || !subscription.is_some_and(PolledSocket::is_valid)
     }
 
@@ -186,6 +184,11 @@ impl Namespace {
 }
 
 impl OpenListener {
+    /// Whether its port is given up.
+    fn is_on(&self, given_up: &[u16]) -> bool {
+        given_up.contains(&self.port)
+    }
+
     fn socket_address(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
     }

@@ -69,6 +69,10 @@ impl Environment {
         self.token_file.as_deref()
     }
 
+    pub(super) fn uri(&self) -> &str {
+        self.uri.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn proxy(&self) -> Option<&'static str> {
         self.proxy
     }

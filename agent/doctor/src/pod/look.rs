@@ -37,7 +37,7 @@ impl Look {
         let mut findings = vec![environment::judge(&environments)];
         let told = environments.into_iter().find(Environment::is_told);
         if let Some(told) = &told {
-            findings.extend(proxy::judge(told.proxy(), told.no_proxy()));
+            findings.extend(proxy::judge(told.proxy(), told.no_proxy(), told.uri()));
         }
         let at = told
             .as_ref()
