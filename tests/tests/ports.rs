@@ -98,17 +98,26 @@ fn a_listener_makes_room_for_an_application_that_wants_its_port() {
     assert_eq!(agent.metrics().sum(connects, &error), 0.0);
 }
 
+/// A pod in the host's network that is served, by listeners of its own after a while.
+fn host_network_pod(scene: &Scenario, name: &str) -> Pod {
+    let pod = scene.pod(name).host_network().start();
+    wait_served(&pod, []);
+    pod
+}
+
+fn wait_listeners(scene: &Scenario, count: f64) {
+    let agent = &scene.agent;
+    agent.wait_metric("podcreds_listeners", &[], |there| there == count);
+}
+
 #[test]
 fn a_listener_on_the_host_makes_room_too() {
     needs_privileges!();
     let scene = Scenario::on_network("ebpf", []);
-    let pod = scene.pod("web").host_network().start();
-    wait_served(&pod, []);
+    let pod = host_network_pod(&scene, "web");
     // The host's, and one that is the pod's own after a while.
     let ports = [LISTENER_PORT, LISTENER_PORT + 1];
-    scene
-        .agent
-        .wait_metric("podcreds_listeners", &[], |count| count == 4.0);
+    wait_listeners(&scene, 4.0);
     for port in ports {
         let (_application, taken) = listen(&pod, port);
         assert_eq!(taken, 2, "both families' listeners were there: {port}");
@@ -120,17 +129,8 @@ fn a_listener_on_the_host_makes_room_too() {
 fn listeners_of_two_pods_on_one_port_both_make_room() {
     needs_privileges!();
     let scene = Scenario::on_network("ebpf", []);
-    let start = |name| {
-        let pod = scene.pod(name).host_network().start();
-        wait_served(&pod, []);
-        pod
-    };
-    let listeners = |count| {
-        let agent = &scene.agent;
-        agent.wait_metric("podcreds_listeners", &[], |there| there == count);
-    };
-    let first = start("first");
-    listeners(4.0);
+    let first = host_network_pod(&scene, "first");
+    wait_listeners(&scene, 4.0);
     let port = (LISTENER_PORT + 2).to_string();
     let mut application = first.spawn(["bind-all", "--ipv4", "--from", &port, "--to", &port]);
     assert_eq!(
@@ -139,8 +139,8 @@ fn listeners_of_two_pods_on_one_port_both_make_room() {
         "the host and the first pod have the two before it"
     );
     // So the IPv6 listeners of new pods are one port behind their IPv4 listeners.
-    let [_second, _third] = ["second", "third"].map(start);
-    listeners(8.0);
+    let [_second, _third] = ["second", "third"].map(|name| host_network_pod(&scene, name));
+    wait_listeners(&scene, 8.0);
     let (_application, taken) = listen(&first, LISTENER_PORT + 3);
     assert_eq!(taken, 2, "one family's of each of the two pods");
     assert_owned(&first.run(["get"]), &first);
@@ -150,23 +150,14 @@ fn listeners_of_two_pods_on_one_port_both_make_room() {
 fn a_port_that_was_given_up_is_taken_by_no_new_pods_listener() {
     needs_privileges!();
     let scene = Scenario::on_network("ebpf", []);
-    let start = |name| {
-        let pod = scene.pod(name).host_network().start();
-        wait_served(&pod, []);
-        pod
-    };
-    let first = start("first");
-    let listeners = |count| {
-        let agent = &scene.agent;
-        agent.wait_metric("podcreds_listeners", &[], |there| there == count);
-    };
-    listeners(4.0);
+    let first = host_network_pod(&scene, "first");
+    wait_listeners(&scene, 4.0);
     // As one in a crash loop.
     let (application, taken) = listen(&first, LISTENER_PORT);
     assert_eq!(taken, 2, "both families' listeners were there");
     drop(application);
-    let _second = start("second");
-    listeners(6.0);
+    let _second = host_network_pod(&scene, "second");
+    wait_listeners(&scene, 6.0);
     let (_application, taken) = listen(&first, LISTENER_PORT);
     assert_eq!(taken, 0, "the port is the application's");
 }
